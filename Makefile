@@ -1,0 +1,57 @@
+# Each target makes .venv when there is none; PYTHON says from which interpreter.
+PYTHON ?= python3
+PYTEST_ARGS ?= -n 2 --dist=worksteal
+BENCH ?= latency
+
+VENV := .venv
+BIN := $(VENV)/bin
+PROJECT := setup.cfg setup.py pyproject.toml
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+CHECK_VERSION := import sys; sys.exit(sys.version_info < (3, 11))
+
+.PHONY: help demo test lint bench config clean
+.DEFAULT_GOAL := help
+
+help:  ## print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.installed  ## count words on an embedded cluster of this machine
+	$(BIN)/opencluster demo
+
+test: $(VENV)/.installed-test  ## run the tests (PYTEST_ARGS="..." to choose)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-test  ## check style, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed-bench  ## measure (BENCH=latency, throughput or startup)
+	$(BIN)/python -m bench $(BENCH)
+
+config: $(VENV)/.installed  ## write config.ini and docs/configuration.md anew
+	$(BIN)/python -c "from opencluster.config import *; \
+	open('opencluster/config.ini', 'w').write(render_default()); \
+	open('docs/configuration.md', 'w').write(render_reference())"
+
+clean:  ## remove .venv, caches and builds
+	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* htmlcov
+	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c '$(CHECK_VERSION)' || { \
+	  echo "OpenCluster needs Python 3.11 or later, but $(PYTHON) is" \
+	    "$$($(PYTHON) --version 2>&1 || true);" \
+	    "name another one: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); \
+	  echo "no virtual environment could be made; on Debian and Ubuntu" \
+	    "the package python3-venv is needed for it" >&2; exit 1; }
+
+$(VENV)/.installed: $(BIN)/python $(PROJECT)
+	$(PIP_INSTALL) -e .
+	@touch $@
+
+$(VENV)/.installed-%: $(BIN)/python $(PROJECT)
+	$(PIP_INSTALL) -e '.[$*]'
+	@touch $(VENV)/.installed $@

@@ -1,0 +1,331 @@
+"""Every setting with its default, its range and one line of explanation.
+
+Owns the typed sections and `Config`, which joins them. Reads nothing: the texts
+come from `opencluster.config.loading`, and the files that users see are made from
+what stands here by `opencluster.config.render`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from opencluster.config.catalogue import CatalogueEntry
+from opencluster.config.values import (
+    BOOLEAN,
+    ENDPOINTS,
+    INTEGER,
+    SECONDS,
+    SIZE,
+    TEXT,
+    Kind,
+    Setting,
+    choice,
+)
+
+DEFAULT_ORIGIN = "default"
+"""Where a value comes from that no file, variable or option sets."""
+
+
+def _setting(
+    kind: Kind,
+    default: object,
+    explanation: str,
+    minimum: float | None = None,
+    maximum: float | None = None,
+) -> Any:
+    described = Setting(kind, explanation, minimum, maximum)
+    return field(default=default, metadata={"setting": described})
+
+
+def _integer(
+    default: int, explanation: str, minimum: int = 0, maximum: int | None = None
+) -> Any:
+    return _setting(INTEGER, default, explanation, minimum, maximum)
+
+
+def _seconds(default: float, explanation: str, minimum: float = 0) -> Any:
+    return _setting(SECONDS, default, explanation, minimum)
+
+
+def _size(default: int, explanation: str, minimum: int = 0) -> Any:
+    return _setting(SIZE, default, explanation, minimum)
+
+
+@dataclass(frozen=True)
+class ClusterSettings:
+    """Which cluster this is and how its members keep in touch."""
+
+    factories: tuple[str, ...] = _setting(
+        ENDPOINTS,
+        (),
+        "Factories as host:port; empty means the one started on this computer.",
+    )
+    heartbeat_interval_s: float = _seconds(
+        1.0, "Seconds between two heartbeats of a member.", 0.01
+    )
+    lease_s: float = _seconds(
+        10.0, "Seconds without a heartbeat after which a member counts as lost.", 0.02
+    )
+    insecure: bool = _setting(
+        BOOLEAN, False, "Allow addresses beyond this computer without encryption keys."
+    )
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """Sockets, the same for every process."""
+
+    bind: str = _setting(TEXT, "127.0.0.1", 'The address that the host "*" stands for.')
+    max_message_bytes: int = _size(
+        4 * 1024**3, "Largest message that is accepted; larger ones are refused.", 1024
+    )
+    zmtp_heartbeat_s: float = _seconds(
+        2.0, "Seconds between two pings on an idle connection; 0 sends none."
+    )
+    zmtp_timeout_s: float = _seconds(
+        10.0, "Seconds without an answer to a ping after which a connection is cut."
+    )
+
+
+@dataclass(frozen=True)
+class FactorySettings:
+    """The directory of the cluster."""
+
+    host: str = _setting(
+        TEXT, "*", 'Address to listen on; "*" stands for [network] bind.'
+    )
+    port: int = _integer(0, "TCP port to listen on; 0 takes a free one.", maximum=65535)
+    max_entries: int = _integer(
+        100_000, "Members that a factory keeps; further ones are refused.", 1
+    )
+    jobs_kept: int = _integer(200, "Finished jobs whose statistics are kept.")
+    request_timeout_s: float = _seconds(
+        5.0, "Seconds that a request to a factory waits for its answer.", 0.01
+    )
+
+
+@dataclass(frozen=True)
+class WorkshopSettings:
+    """The daemon of one computer, which starts and stops its workers."""
+
+    name: str = _setting(
+        TEXT, "", "Name of this workshop; empty means the computer's host name."
+    )
+    stop_grace_s: float = _seconds(
+        10.0, "Seconds that a process gets to stop before it is killed."
+    )
+    restart_delay_s: float = _seconds(
+        0.5, "Seconds before the first restart of a process that died; then doubled."
+    )
+    restart_delay_max_s: float = _seconds(
+        60.0, "Most seconds that a restart is put off."
+    )
+    failing_after: int = _integer(
+        3, "Failed starts in a row after which a type is reported as failing.", 1
+    )
+    output_lines_kept: int = _integer(
+        50, "Last lines of a process's output that are shown when it dies."
+    )
+    log_bytes: int = _size(
+        10 * 1000**2, "Size at which a process's log file is rotated.", 1000
+    )
+    log_files: int = _integer(3, "Log files kept for each process.", 1)
+    oom_score_adj: int = _integer(
+        500,
+        "How much rather than a daemon a worker is killed when memory runs out.",
+        maximum=1000,
+    )
+    poll_interval_s: float = _seconds(
+        0.25, "Seconds between two looks at the processes.", 0.01
+    )
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """Processes that perform pieces, unless their own section says otherwise."""
+
+    drain_timeout_s: float = _seconds(
+        30.0, "Seconds that a stopping worker gets to finish its running piece."
+    )
+    interrupt_grace_s: float = _seconds(
+        5.0, "Seconds from an interrupt's flag to its exception in perform()."
+    )
+    kill_grace_s: float = _seconds(
+        5.0, "Seconds from that exception to SIGTERM, and from SIGTERM to SIGKILL."
+    )
+    max_pieces: int = _integer(
+        0, "Pieces after which a worker is replaced by a fresh one; 0 means never."
+    )
+    max_memory: int = _size(
+        0, "Resident size above which a worker is replaced; 0 means never."
+    )
+    max_queued: int = _integer(
+        10_000, "Pieces that may wait in a worker; further ones are refused.", 1
+    )
+
+
+@dataclass(frozen=True)
+class ManagerSettings:
+    """Programs that split tasks and hand out the pieces."""
+
+    worker_wait_s: float = _seconds(
+        30.0, "Seconds to wait for a first worker of a type before giving up."
+    )
+    retries: int = _integer(
+        3, "Times that a piece is run again after it was lost with its worker."
+    )
+    max_kills: int = _integer(
+        3, "Workers that a piece may end before it is quarantined.", 1
+    )
+    timeout_s: float = _seconds(0.0, "Seconds that a piece may run; 0 means no limit.")
+    buffer_bytes: int = _size(
+        64 * 1000**2, "Bytes of inputs and results that one map holds.", 1
+    )
+    window: int = _integer(1000, "Pieces that one map keeps in flight.", 1)
+    max_credit: int = _integer(64, "Pieces that one worker is handed ahead of time.", 1)
+    max_pending: int = _integer(
+        100_000, "Pieces that wait for a worker before submit() blocks.", 1
+    )
+    progress: str = _setting(
+        choice("auto", "always", "never"),
+        "auto",
+        "Progress bar on standard error; auto shows it on a terminal only.",
+    )
+
+
+@dataclass(frozen=True)
+class LogSettings:
+    """What the processes say about themselves."""
+
+    level: str = _setting(
+        choice("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
+        "INFO",
+        "Least important messages that are logged.",
+    )
+
+
+@dataclass(frozen=True)
+class Row:
+    """One setting as `config show` prints it.
+
+    Attributes
+    ----------
+    section, key : str
+        Its name.
+    text : str
+        Its value, written as in a file.
+    origin : str
+        ``file:line``, the environment variable, the command line or ``default``.
+    """
+
+    section: str
+    key: str
+    text: str
+    origin: str
+
+
+def _section(kind: type, explanation: str) -> Any:
+    return field(default_factory=kind, metadata={"explanation": explanation})
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of one process.
+
+    Built without arguments it holds the defaults; `opencluster.config.load` adds
+    what the files, the environment and the command line say.
+
+    Attributes
+    ----------
+    catalogue : tuple of CatalogueEntry
+        What may run on this computer, in the order of the sections.
+    origins : mapping
+        Where each value comes from that is not a default, by section and key.
+    """
+
+    cluster: ClusterSettings = _section(
+        ClusterSettings, "Which cluster this is and how its members keep in touch."
+    )
+    network: NetworkSettings = _section(
+        NetworkSettings, "Sockets, the same for every process."
+    )
+    factory: FactorySettings = _section(
+        FactorySettings, "The directory of the cluster."
+    )
+    workshop: WorkshopSettings = _section(
+        WorkshopSettings, "The daemon of one computer, which runs its workers."
+    )
+    worker: WorkerSettings = _section(
+        WorkerSettings, "Every worker; a [worker:NAME] section may say otherwise."
+    )
+    manager: ManagerSettings = _section(
+        ManagerSettings, "Programs that split tasks and hand out the pieces."
+    )
+    log: LogSettings = _section(LogSettings, "What the processes say about themselves.")
+    catalogue: tuple[CatalogueEntry, ...] = ()
+    origins: Mapping[tuple[str, str], str] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+
+    def origin(self, section: str, key: str) -> str:
+        """Return where a value comes from.
+
+        That is ``path:line``, ``environment variable NAME``, ``command line``, or
+        ``default`` for a key that nothing sets.
+        """
+        return self.origins.get((section, key), DEFAULT_ORIGIN)
+
+    def rows(self) -> Iterator[Row]:
+        """Yield every setting, then what each catalogue section sets."""
+        for section in SECTIONS:
+            values = getattr(self, section)
+            for key, setting in settings_of(type(values)).items():
+                text = setting.kind.render(getattr(values, key))
+                yield Row(section, key, text, self.origin(section, key))
+        for entry in self.catalogue:
+            for key, text in entry.texts():
+                yield Row(entry.section, key, text, self.origin(entry.section, key))
+
+
+def settings_of(kind: type) -> dict[str, Setting]:
+    """Return the settings that a section's dataclass declares, by key."""
+    return {
+        item.name: item.metadata["setting"]
+        for item in fields(kind)
+        if "setting" in item.metadata
+    }
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section that always exists.
+
+    Attributes
+    ----------
+    kind : type
+        The dataclass that holds its values.
+    explanation : str
+        One line.
+    settings : mapping
+        Its keys.
+    """
+
+    kind: type
+    explanation: str
+    settings: Mapping[str, Setting]
+
+
+def _sections() -> dict[str, Section]:
+    found = {}
+    for item in fields(Config):
+        if "explanation" in item.metadata:
+            kind: Any = item.default_factory
+            text = item.metadata["explanation"]
+            found[item.name] = Section(kind, text, settings_of(kind))
+    return found
+
+
+SECTIONS: Mapping[str, Section] = _sections()
+"""The sections that always exist, by name and in the order of the file."""
