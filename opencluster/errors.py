@@ -26,7 +26,7 @@ class SecurityError(OpenClusterError):
     """Something was refused because it would open the cluster to strangers."""
 
 
-# --- the wire ---------------------------------------------------------------------
+# --- the wire ---------------------------------------------------------------
 
 
 class ProtocolError(OpenClusterError):
@@ -41,7 +41,7 @@ class RemoteProtocolError(ProtocolError):
     """The peer sent something malformed, oversized, foreign or of another version."""
 
 
-# --- the registry -----------------------------------------------------------------
+# --- the registry -----------------------------------------------------------
 
 
 class RegistryError(OpenClusterError):
@@ -70,7 +70,7 @@ class StartFailed(RegistryError):
         self.output = output
 
 
-# --- work -------------------------------------------------------------------------
+# --- work -------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,58 @@
+"""OpenCluster: turn a script into a fault-tolerant cluster application.
+
+Subclass `Worker` and write ``perform()``; subclass `Manager` and write
+``schedule()``; exchange `WorkPiece` dictionaries.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from opencluster.factory import Factory
+    from opencluster.manager import Manager, ManagerPool
+    from opencluster.mapping import Completed
+    from opencluster.service import Service, remote
+    from opencluster.wire.codec import register_type
+    from opencluster.worker import Worker
+    from opencluster.workpiece import WorkPiece
+    from opencluster.workshop import Workshop
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Completed",
+    "Factory",
+    "Manager",
+    "ManagerPool",
+    "Service",
+    "WorkPiece",
+    "Worker",
+    "Workshop",
+    "register_type",
+    "remote",
+]
+
+_HOMES = {
+    "Completed": "mapping",
+    "Factory": "factory",
+    "Manager": "manager",
+    "ManagerPool": "manager",
+    "Service": "service",
+    "WorkPiece": "workpiece",
+    "Worker": "worker",
+    "Workshop": "workshop",
+    "register_type": "wire.codec",
+    "remote": "service",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used, so that a worker loads no more."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{_HOMES[name]}")
+    value = getattr(module, name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,5 @@
+"""``python -m opencluster`` is the command ``opencluster``."""
+
+from opencluster.cli import main
+
+main()

@@ -1,0 +1,89 @@
+"""The command ``opencluster``: one file for each group of commands.
+
+Messages go to standard error and data to standard out. Exit codes: 0 for success,
+1 when something failed, 2 for a wrong command line, 3 when no cluster is there.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from opencluster.errors import FactoryUnreachable, OpenClusterError
+from opencluster.place import DIRECTORY_VARIABLE
+
+NO_CLUSTER = 3
+"""Exit code when no cluster could be found or reached."""
+
+_COMMANDS = {
+    "config": "configuration",
+    "demo": "demo",
+    "factory": "daemons",
+    "logs": "logs",
+    "run": "run",
+    "service": "workers",
+    "start": "cluster",
+    "status": "status",
+    "stop": "cluster",
+    "worker": "workers",
+    "workshop": "daemons",
+}
+
+
+class _Commands(click.Group):
+    """Loads the file of a command when the command is used."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return sorted(_COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"opencluster.cli.{_COMMANDS[name]}")
+        command: click.Command = getattr(module, f"{name}_command")
+        return command
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run the command; what a user can mend is shown without a traceback."""
+        try:
+            return super().invoke(context)
+        except OpenClusterError as error:
+            click.echo(f"opencluster: {error}", err=True)
+            sys.exit(NO_CLUSTER if isinstance(error, FactoryUnreachable) else 1)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--dir",
+    "directory",
+    metavar="DIR",
+    help=f"The cluster's directory (else {DIRECTORY_VARIABLE}, else the XDG one).",
+)
+@click.option(
+    "--config",
+    "config_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="A configuration file; see `opencluster config show`.",
+)
+@click.version_option(package_name="opencluster")
+def main(directory: str | None, config_file: Path | None) -> None:
+    """Turn a script into a fault-tolerant cluster application.
+
+    \b
+    A cluster on this computer, from nothing:
+        opencluster start --workers wordcount.py:WordCountWorker=4
+        opencluster run wordcount.py book.txt
+        opencluster status
+        opencluster stop
+    """
+    # through the environment, so that every process started from here agrees
+    if directory is not None:
+        os.environ[DIRECTORY_VARIABLE] = str(Path(directory).expanduser().absolute())
+    if config_file is not None:
+        os.environ["OPENCLUSTER_CONFIG"] = str(config_file.absolute())

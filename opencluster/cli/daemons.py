@@ -1,0 +1,146 @@
+"""``opencluster factory`` and ``opencluster workshop``: daemons in the foreground."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import click
+
+from opencluster.cli.options import directory_option, parse_workers
+from opencluster.config import Config, load
+from opencluster.errors import ConfigError, SecurityError
+from opencluster.place import Place, listening_endpoint
+from opencluster.start import set_up_logging
+
+LOOPBACK = ("127.", "localhost", "[::1]")
+
+while_option = click.option(
+    "--while-pid", type=int, default=0, help="End when this process has ended."
+)
+
+
+@click.command("factory")
+@click.option(
+    "--host", default="", help="Address to listen at; default [factory] host."
+)
+@click.option("--port", type=int, default=None, help="Port; default [factory] port.")
+@click.option("--listen", default="", help="Listen at this endpoint instead.")
+@while_option
+@directory_option
+def factory_command(host: str, port: int | None, listen: str, while_pid: int) -> None:
+    """Run a factory, the registry of a cluster, in the foreground.
+
+    \b
+    Example:
+        opencluster factory --host 127.0.0.1 --port 9100
+    """
+    from opencluster.factory import Factory
+
+    config = load()
+    set_up_logging(config.log.level)
+    place = Place.find()
+    place.make()
+    if not listen:
+        chosen = config.factory.port if port is None else port
+        listen = listening_endpoint(config, host or config.factory.host, chosen)
+    refuse_strangers(config, listen)
+    factory = Factory(config, [listen], place.factory_state)
+    end_on_signals(factory.stop)
+    watch(factory, while_pid)
+    factory.run()
+
+
+@click.command("workshop")
+@click.option(
+    "--workers",
+    multiple=True,
+    metavar="TYPE=N",
+    help="Start N workers of a catalogued type, or of MODULE:CLASS. Repeatable.",
+)
+@while_option
+@directory_option
+def workshop_command(workers: tuple[str, ...], while_pid: int) -> None:
+    """Run the workshop of this computer in the foreground.
+
+    \b
+    Example:
+        opencluster workshop --workers wordcount.py:WordCountWorker=4
+    """
+    from opencluster.workshop import Workshop
+
+    config = load(overrides=catalogue_of(load(), parse_workers(workers)))
+    set_up_logging(config.log.level)
+    place = Place.find()
+    workshop = Workshop(config, place)
+    end_on_signals(workshop.stop)
+    watch(workshop, while_pid)
+    workshop.run()
+
+
+def catalogue_of(config: Config, wanted: dict[str, int]) -> dict[tuple[str, str], str]:
+    """Return settings by which a workshop starts what was asked for.
+
+    Raises
+    ------
+    ConfigError
+        When a type is neither in the catalogue nor named by its class.
+    """
+    from opencluster.targets import load_class
+    from opencluster.worker import type_of
+
+    settings: dict[tuple[str, str], str] = {}
+    sections = {entry.type: entry.section for entry in config.catalogue}
+    for name, count in wanted.items():
+        if ":" in name:
+            type = type_of(load_class(name))
+            section = sections.get(type, f"worker:{type}")
+            settings[(section, "target")] = name
+        elif name in sections:
+            section = sections[name]
+        else:
+            known = ", ".join(sections) or "nothing"
+            raise ConfigError(
+                f"worker type {name!r} is not in the catalogue (which has {known}); "
+                "add a section [worker:...] or name it by MODULE:CLASS"
+            )
+        settings[(section, "count")] = str(count)
+    return settings
+
+
+def refuse_strangers(config: Config, endpoint: str) -> None:
+    """Refuse to listen where strangers could reach an unprotected daemon.
+
+    Raises
+    ------
+    SecurityError
+        When the address is not a loopback one and ``insecure`` is not set.
+    """
+    address = endpoint.removeprefix("tcp://")
+    if endpoint.startswith("tcp://") and not address.startswith(LOOPBACK):
+        if config.cluster.insecure:
+            return
+        raise SecurityError(
+            f"refusing to listen at {endpoint}: everyone who reaches this address "
+            "could run code here. Listen at 127.0.0.1, or write `insecure = true` in "
+            "[cluster] if the network is closed to strangers"
+        )
+
+
+def end_on_signals(stop: Callable[[], None]) -> None:
+    """End in good order on SIGTERM and on Ctrl-C."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        stop()
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)
+
+
+def watch(daemon: Any, pid: int) -> None:
+    """End a daemon when a process ends, if one is given."""
+    if pid:
+        daemon.end_with(os.pidfd_open(pid))

@@ -1,0 +1,267 @@
+"""The worker's side of dispatch: what waits, what runs, what must be interrupted.
+
+Rules that this module keeps:
+
+1. As many pieces run as there are runners (one in a worker, several in a service);
+   the rest waits by priority, then by arrival.
+2. Every piece that came in is answered exactly once: with its outcome, as returned,
+   or (when its manager is gone) not at all.
+3. An interrupt, like a time limit that passed, first raises a flag that the running
+   code can see, then an exception in it, and is then somebody else's to enforce.
+4. A draining worker starts nothing more: what waits is returned at once.
+5. The queue is bounded; what exceeds it is returned, never dropped.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+Key = tuple[bytes, int]
+"""A piece as the worker knows it: who sent it, and the number it has there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A piece that came in.
+
+    Attributes
+    ----------
+    manager : bytes
+        The peer that sent it and that gets the answer.
+    piece : int
+        Its number at that manager.
+    priority : int
+        Higher goes first.
+    timeout_s : float
+        Time limit, 0 for none.
+    """
+
+    manager: bytes
+    piece: int
+    priority: int = 0
+    timeout_s: float = 0.0
+
+    @property
+    def key(self) -> Key:
+        """What identifies the piece here."""
+        return (self.manager, self.piece)
+
+
+@dataclass
+class _Running:
+    waiting: Waiting
+    started_at: float
+    flagged_at: float | None = None
+    reason: str = ""
+    is_raised: bool = False
+    is_silent: bool = False
+
+
+# --- effects ----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnPiece:
+    """Tell the manager that its piece was not started here."""
+
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class RaiseFlag:
+    """Let the running code see that it should stop, and why."""
+
+    key: Key
+    reason: str
+    enforce_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class RaiseException:
+    """Raise an exception in the running code."""
+
+    key: Key
+    reason: str
+
+
+Effect = ReturnPiece | RaiseFlag | RaiseException
+
+TIME_LIMIT = "time limit"
+INTERRUPT = "interrupt"
+CANCELLED = "cancelled"
+DRAINED = "drained"
+
+
+class Inbox:
+    """What a worker has to do.
+
+    Parameters
+    ----------
+    max_queued : int
+        Pieces that wait here at most.
+    interrupt_grace_s : float
+        Time between the flag and the exception.
+    kill_grace_s : float
+        Time between the exception and the enforcement from outside.
+    """
+
+    def __init__(
+        self,
+        max_queued: int = 10_000,
+        interrupt_grace_s: float = 2.0,
+        kill_grace_s: float = 5.0,
+    ) -> None:
+        self.max_queued = max_queued
+        self.interrupt_grace_s = interrupt_grace_s
+        self.kill_grace_s = kill_grace_s
+        self.is_draining = False
+        self._heap: list[tuple[int, int, Waiting]] = []
+        self._waiting: dict[Key, Waiting] = {}
+        self._running: dict[Key, _Running] = {}
+        self._arrivals = 0
+
+    # --- events --------------------------------------------------------------
+
+    def receive(self, pieces: Iterable[Waiting]) -> list[Effect]:
+        """Take in pieces from a manager."""
+        effects: list[Effect] = []
+        for piece in pieces:
+            if self.is_draining or len(self._waiting) >= self.max_queued:
+                effects.append(ReturnPiece(piece.key))
+                continue
+            self._arrivals += 1
+            self._waiting[piece.key] = piece
+            heapq.heappush(self._heap, (-piece.priority, self._arrivals, piece))
+        return effects
+
+    def start(self, now: float) -> Waiting | None:
+        """Take out the next piece to run, or ``None``."""
+        while self._heap:
+            piece = heapq.heappop(self._heap)[2]
+            if self._waiting.get(piece.key) is piece:
+                del self._waiting[piece.key]
+                self._running[piece.key] = _Running(piece, now)
+                return piece
+        return None
+
+    def finish(self, key: Key) -> bool:
+        """Note that a running piece is over; ``True`` if its manager wants to know."""
+        running = self._running.pop(key, None)
+        return running is not None and not running.is_silent
+
+    def withdraw(self, manager: bytes, pieces: Iterable[int]) -> list[Effect]:
+        """Give back those of these pieces that have not been started."""
+        return [
+            ReturnPiece((manager, piece))
+            for piece in pieces
+            if self._waiting.pop((manager, piece), None)
+        ]
+
+    def cancel(self, now: float, manager: bytes, pieces: Iterable[int]) -> list[Effect]:
+        """Return these pieces if they wait, and interrupt them if they run."""
+        wanted = list(pieces)
+        return self.withdraw(manager, wanted) + self.interrupt(
+            now, manager, wanted, CANCELLED
+        )
+
+    def interrupt(
+        self,
+        now: float,
+        manager: bytes,
+        pieces: Iterable[int],
+        reason: str = INTERRUPT,
+    ) -> list[Effect]:
+        """Interrupt these pieces if they run, and return them if they wait."""
+        wanted = list(pieces)
+        effects = self.withdraw(manager, wanted)
+        for piece in wanted:
+            running = self._running.get((manager, piece))
+            if running is not None:
+                effects += self._flag(now, running, reason)
+        return effects
+
+    def manager_lost(self, now: float, manager: bytes) -> list[Effect]:
+        """Drop what a manager sent: nobody waits for it any more."""
+        for key in [key for key in self._waiting if key[0] == manager]:
+            del self._waiting[key]
+        effects: list[Effect] = []
+        for running in self._running.values():
+            if running.waiting.manager == manager:
+                running.is_silent = True
+                effects += self._flag(now, running, CANCELLED)
+        return effects
+
+    def drain(self) -> list[Effect]:
+        """Start nothing more, and return what waits."""
+        self.is_draining = True
+        keys = list(self._waiting)
+        self._waiting.clear()
+        self._heap.clear()
+        return [ReturnPiece(key) for key in keys]
+
+    def interrupt_running(self, now: float) -> list[Effect]:
+        """Interrupt whatever runs, as a worker does that must end now."""
+        running = list(self._running.values())
+        return [effect for one in running for effect in self._flag(now, one, DRAINED)]
+
+    def tick(self, now: float) -> list[Effect]:
+        """Do what only the passing of time brings about."""
+        effects: list[Effect] = []
+        for running in self._running.values():
+            at = self._next_time(running)
+            if at is None or now < at:
+                continue
+            if running.flagged_at is None:
+                effects += self._flag(now, running, TIME_LIMIT)
+            else:
+                running.is_raised = True
+                key = running.waiting.key
+                effects.append(RaiseException(key, running.reason))
+        return effects
+
+    # --- questions -----------------------------------------------------------
+
+    def next_time(self) -> float | None:
+        """Return when `tick` has something to do next, or ``None``."""
+        times = [self._next_time(running) for running in self._running.values()]
+        return min((at for at in times if at is not None), default=None)
+
+    @property
+    def queued(self) -> int:
+        """How many pieces wait."""
+        return len(self._waiting)
+
+    @property
+    def running(self) -> list[Key]:
+        """The pieces that run."""
+        return list(self._running)
+
+    def managers(self) -> set[bytes]:
+        """Return the managers whose pieces are here."""
+        running = (k[0] for k, r in self._running.items() if not r.is_silent)
+        return {key[0] for key in self._waiting}.union(running)
+
+    def check_invariants(self) -> None:
+        """Fail when a rule of this module is broken."""
+        assert len(self._waiting) <= self.max_queued
+        assert not (self.is_draining and self._waiting)
+        queued = {entry[2].key for entry in self._heap}
+        assert set(self._waiting) <= queued
+
+    def _next_time(self, running: _Running) -> float | None:
+        if running.is_raised:
+            return None
+        if running.flagged_at is not None:
+            return running.flagged_at + self.interrupt_grace_s
+        limit_s = running.waiting.timeout_s
+        return running.started_at + limit_s if limit_s else None
+
+    def _flag(self, now: float, running: _Running, reason: str) -> list[Effect]:
+        if running.flagged_at is not None:
+            return []
+        running.flagged_at = now
+        running.reason = reason
+        enforce_at = now + self.interrupt_grace_s + self.kill_grace_s
+        return [RaiseFlag(running.waiting.key, reason, enforce_at)]

@@ -1,0 +1,337 @@
+"""Who is here, and until when: entries, leases, revisions, snapshot and delta.
+
+Rules that this module keeps:
+
+1. Each change of membership raises the revision by exactly one and makes one delta;
+   applying the deltas of a registry in order to its snapshot gives the registry.
+2. An entry lives while its lease lasts. A renewal of an entry that is not here is no
+   error: its identity is returned, and means "please register again".
+3. Figures (state, pieces done, load) change with every heartbeat and are no
+   revisions; a replica learns them with its next snapshot.
+4. Nothing here grows without bound: the number of entries and of finished jobs is
+   limited.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from opencluster.errors import RegistryError
+
+KINDS = ("workshop", "worker", "service", "failure")
+"""What can be registered; a ``failure`` says that a type does not start somewhere."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registration.
+
+    Attributes
+    ----------
+    id : str
+        Unique for the life of a process; a restarted process has another.
+    kind : str
+        One of `KINDS`.
+    type : str
+        Worker type or service name; empty for a workshop.
+    name : str
+        For people: ``WordCount-3``.
+    host, host_id : str
+        The computer's name, and what tells whether two processes share it.
+    pid : int
+        Process on that computer.
+    endpoints : tuple of str
+        Where it listens, the preferred one first.
+    workshop : str
+        Identity of the workshop that started it, or empty.
+    attributes : mapping
+        What does not change while it lives.
+    """
+
+    id: str
+    kind: str
+    type: str = ""
+    name: str = ""
+    host: str = ""
+    host_id: str = ""
+    pid: int = 0
+    endpoints: tuple[str, ...] = ()
+    workshop: str = ""
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_fields(self) -> dict[str, Any]:
+        """Return the entry as plain types for a message."""
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return fields | {
+            "endpoints": list(self.endpoints),
+            "attributes": dict(self.attributes),
+        }
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> Entry:
+        """Build an entry from a message, refusing what is no entry.
+
+        Raises
+        ------
+        RegistryError
+            When a field is missing, of the wrong type or too long.
+        """
+        if not isinstance(fields, Mapping):
+            raise RegistryError(f"an entry is a mapping, not {type(fields).__name__}")
+        known = {k: v for k, v in fields.items() if k in cls.__dataclass_fields__}
+        for name in ("id", "kind", "type", "name", "host", "host_id", "workshop"):
+            value = known.get(name, "")
+            if not isinstance(value, str) or len(value) > MAX_TEXT:
+                raise RegistryError(f"entry field {name!r} is no short text: {value!r}")
+        if not known.get("id") or known.get("kind") not in KINDS:
+            raise RegistryError(f"an entry needs an id and a kind out of {KINDS}")
+        if not isinstance(known.get("pid", 0), int):
+            raise RegistryError("entry field 'pid' is no number")
+        endpoints = known.get("endpoints", ())
+        if not isinstance(endpoints, (list, tuple)) or not all(
+            isinstance(e, str) and len(e) <= MAX_TEXT for e in endpoints
+        ):
+            raise RegistryError("entry field 'endpoints' is no list of texts")
+        if not isinstance(known.get("attributes", {}), Mapping):
+            raise RegistryError("entry field 'attributes' is no mapping")
+        return cls(**known | {"endpoints": tuple(endpoints)})
+
+
+MAX_TEXT = 4096
+"""Longest text in an entry, in characters: a path or an endpoint, with room."""
+
+
+@dataclass(frozen=True)
+class Delta:
+    """One change of membership.
+
+    Attributes
+    ----------
+    revision : int
+        The revision that it makes.
+    id : str
+        Whose entry.
+    entry : Entry or None
+        The new entry, or ``None`` when it is gone.
+    cause : mapping or None
+        Why it is gone: ``{"reason": ...}`` plus the fields of a `DeathEvidence`.
+    """
+
+    revision: int
+    id: str
+    entry: Entry | None = None
+    cause: Mapping[str, Any] | None = None
+
+    def to_fields(self) -> dict[str, Any]:
+        """Return the delta as plain types for a message."""
+        return {
+            "revision": self.revision,
+            "id": self.id,
+            "entry": self.entry.to_fields() if self.entry else None,
+            "cause": dict(self.cause) if self.cause else None,
+        }
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> Delta:
+        """Build a delta from a message."""
+        entry = fields.get("entry")
+        return cls(
+            revision=int(fields["revision"]),
+            id=str(fields["id"]),
+            entry=Entry.from_fields(entry) if entry else None,
+            cause=fields.get("cause"),
+        )
+
+
+@dataclass
+class _Record:
+    entry: Entry
+    expires_at: float
+    figures: dict[str, Any] = field(default_factory=dict)
+
+
+class Registry:
+    """The membership of a cluster, kept by the factory.
+
+    Parameters
+    ----------
+    lease_s : float
+        How long an entry lives after each renewal, in seconds.
+    max_entries : int
+        More registrations than this are refused.
+    jobs_kept : int
+        How many jobs are remembered, the oldest finished one dropped first.
+    """
+
+    def __init__(
+        self, lease_s: float = 10.0, max_entries: int = 100_000, jobs_kept: int = 200
+    ) -> None:
+        self.lease_s = lease_s
+        self.max_entries = max_entries
+        self.jobs_kept = jobs_kept
+        self.revision = 0
+        self._records: dict[str, _Record] = {}
+        self._jobs: OrderedDict[str, dict[str, Any]] = OrderedDict()
+
+    # --- events --------------------------------------------------------------
+
+    def register(self, now: float, entry: Entry) -> list[Delta]:
+        """Add an entry, or renew it when it is here already, unchanged."""
+        record = self._records.get(entry.id)
+        if record is not None and record.entry == entry:
+            record.expires_at = now + self.lease_s
+            return []
+        if record is None and len(self._records) >= self.max_entries:
+            raise RegistryError(
+                f"the registry is full ({self.max_entries} entries); "
+                "raise [factory] max_entries or find out who registers so much"
+            )
+        figures = record.figures if record else {}
+        self._records[entry.id] = _Record(entry, now + self.lease_s, figures)
+        return [self._changed(entry.id, entry)]
+
+    def renew(
+        self, now: float, ids: Iterable[str], figures: Mapping[str, Any] | None = None
+    ) -> list[str]:
+        """Renew leases and take in the figures that came along.
+
+        Parameters
+        ----------
+        now : float
+            The time, in seconds.
+        ids : iterable of str
+            Whose leases.
+        figures : mapping of str to mapping, optional
+            Newest figures by identity.
+
+        Returns
+        -------
+        list of str
+            Those that are not here and should register again.
+        """
+        unknown = []
+        for identity in ids:
+            record = self._records.get(identity)
+            if record is None:
+                unknown.append(identity)
+                continue
+            record.expires_at = now + self.lease_s
+            if figures and identity in figures:
+                record.figures = dict(figures[identity])
+        return unknown
+
+    def remove(
+        self, identity: str, cause: Mapping[str, Any] | None = None
+    ) -> list[Delta]:
+        """Take an entry out; one that is not here is no error."""
+        if self._records.pop(identity, None) is None:
+            return []
+        return [self._changed(identity, None, cause)]
+
+    def expire(self, now: float) -> list[Delta]:
+        """Take out every entry whose lease is over."""
+        over = [i for i, r in self._records.items() if r.expires_at <= now]
+        cause = {"reason": f"no sign of life for {self.lease_s:g} s", "expired": True}
+        return [delta for identity in over for delta in self.remove(identity, cause)]
+
+    def report_job(self, now: float, job: Mapping[str, Any]) -> None:
+        """Take in the statistics of a job, by its ``id``."""
+        identity = job.get("id")
+        if not isinstance(identity, str) or not identity:
+            raise RegistryError("a job report needs the job's id")
+        self._jobs[identity] = dict(job) | {"reported_at": now}
+        if len(self._jobs) > self.jobs_kept:
+            finished = (i for i, j in self._jobs.items() if j.get("state") != "running")
+            self._jobs.pop(next(finished, next(iter(self._jobs))))
+
+    # --- questions -----------------------------------------------------------
+
+    def find(self, kind: str = "", type: str = "", name: str = "") -> list[Entry]:
+        """Return the entries of a kind, type and name; empty means any."""
+        return [
+            record.entry
+            for record in self._records.values()
+            if (not kind or record.entry.kind == kind)
+            and (not type or record.entry.type == type)
+            and (not name or record.entry.name == name)
+        ]
+
+    def get(self, identity: str) -> Entry | None:
+        """Return one entry, or ``None``."""
+        record = self._records.get(identity)
+        return record.entry if record else None
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return everything as plain types: revision, entries, figures and jobs."""
+        return {
+            "revision": self.revision,
+            "entries": [r.entry.to_fields() for r in self._records.values()],
+            "figures": {i: dict(r.figures) for i, r in self._records.items()},
+            "jobs": [dict(job) for job in self._jobs.values()],
+        }
+
+    def next_expiry(self) -> float | None:
+        """Return when the first lease ends, or ``None`` when nobody is here."""
+        return min((r.expires_at for r in self._records.values()), default=None)
+
+    def check_invariants(self) -> None:
+        """Fail when a rule of this module is broken."""
+        assert self.revision >= 0
+        assert len(self._records) <= self.max_entries
+        assert len(self._jobs) <= self.jobs_kept
+        for identity, record in self._records.items():
+            assert record.entry.id == identity
+            assert record.entry.kind in KINDS
+
+    def _changed(
+        self, identity: str, entry: Entry | None, cause: Mapping[str, Any] | None = None
+    ) -> Delta:
+        self.revision += 1
+        return Delta(self.revision, identity, entry, cause)
+
+
+class Replica:
+    """A copy of a registry's membership, kept true by snapshot and deltas.
+
+    A manager holds one; so will a following factory. `apply` refuses a delta that
+    does not follow what is here, and the owner then asks for a snapshot.
+    """
+
+    def __init__(self) -> None:
+        self.revision = -1
+        self.entries: dict[str, Entry] = {}
+
+    def load(self, snapshot: Mapping[str, Any]) -> list[Delta]:
+        """Take a snapshot, and return what changed against what was here."""
+        entries = [Entry.from_fields(fields) for fields in snapshot["entries"]]
+        fresh = {entry.id: entry for entry in entries}
+        self.revision = int(snapshot["revision"])
+        gone = [Delta(self.revision, i) for i in self.entries if i not in fresh]
+        news = [
+            Delta(self.revision, entry.id, entry)
+            for entry in entries
+            if self.entries.get(entry.id) != entry
+        ]
+        self.entries = fresh
+        return gone + news
+
+    def apply(self, delta: Delta) -> bool:
+        """Apply one delta; ``False`` means that some before it are missing."""
+        if delta.revision <= self.revision:
+            return True
+        if delta.revision != self.revision + 1:
+            return False
+        self.revision = delta.revision
+        if delta.entry is None:
+            self.entries.pop(delta.id, None)
+        else:
+            self.entries[delta.id] = delta.entry
+        return True
+
+
+def with_attributes(entry: Entry, **attributes: Any) -> Entry:
+    """Return a copy of an entry with some attributes changed."""
+    return replace(entry, attributes=dict(entry.attributes) | attributes)

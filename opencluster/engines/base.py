@@ -1,0 +1,171 @@
+"""What a manager may ask of an engine, and what it gets back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from opencluster.errors import WorkError
+from opencluster.wire import codec
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a piece is to be run.
+
+    Attributes
+    ----------
+    priority : int
+        Higher goes first within a type.
+    timeout_s : float
+        Time limit of one run, 0 for none.
+    retries : int
+        How often it runs again after the loss of its worker.
+    error_retries : int
+        How often it runs again after ``perform()`` raised.
+    worker : str
+        Identity of the worker that should have it, or empty.
+    on_progress : callable or None
+        Called with (done, total) when the worker reports progress.
+    """
+
+    priority: int = 0
+    timeout_s: float = 0.0
+    retries: int = 3
+    error_retries: int = 0
+    worker: str = ""
+    on_progress: Callable[[float, float], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a piece ended: with an encoded result, or with an error.
+
+    Attributes
+    ----------
+    payload, buffers
+        The encoded result.
+    error : WorkError or None
+        What to raise instead.
+    elapsed_s : float
+        How long it ran.
+    worker : str
+        The name of the worker that ran it.
+    """
+
+    payload: bytes = b""
+    buffers: Sequence[Any] = ()
+    error: WorkError | None = None
+    elapsed_s: float = 0.0
+    worker: str = ""
+
+    def value(self) -> Any:
+        """Decode the result, or raise the error."""
+        if self.error is not None:
+            raise self.error
+        return codec.decode(self.payload, self.buffers)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the encoded result in bytes."""
+        return len(self.payload) + sum(len(buffer) for buffer in self.buffers)
+
+
+Done = Callable[[int, Outcome], None]
+"""Called once for each piece, with its number and its outcome, from any thread."""
+
+
+@dataclass(frozen=True)
+class WorkerInfo:
+    """A worker that is available.
+
+    Attributes
+    ----------
+    id, name, type, host : str
+        Who, what and where.
+    """
+
+    id: str
+    name: str
+    type: str
+    host: str
+
+
+@dataclass
+class JobStatistics:
+    """What happened to the pieces of one job so far."""
+
+    pieces_submitted: int = 0
+    pieces_done: int = 0
+    pieces_failed: int = 0
+    pieces_retried: int = 0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+
+    def to_fields(self) -> dict[str, int]:
+        """Return the figures as plain types."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+@dataclass
+class Job:
+    """One run of a task.
+
+    Attributes
+    ----------
+    id, name : str
+        Identity, and the manager's class for people.
+    state : str
+        ``running``, ``done`` or ``failed``.
+    started_at, ended_at : float
+        Seconds since 1970; 0 while it runs.
+    statistics : JobStatistics
+        Kept up to date by the engine.
+    """
+
+    id: str
+    name: str
+    state: str = "running"
+    started_at: float = 0.0
+    ended_at: float = 0.0
+    statistics: JobStatistics = field(default_factory=JobStatistics)
+
+
+class Engine(Protocol):
+    """Runs pieces; every method may be called from any thread."""
+
+    def submit(
+        self,
+        type: str,
+        pieces: Iterable[tuple[Any, Options]],
+        done: Done,
+        job: Job | None = None,
+    ) -> list[int]:
+        """Take pieces, and return their numbers; `done` may be called before."""
+
+    def cancel(self, pieces: Iterable[int]) -> None:
+        """Give up pieces: drop what waits, interrupt what runs."""
+
+    def interrupt(self, pieces: Iterable[int]) -> None:
+        """Interrupt pieces that run."""
+
+    def interrupt_worker(self, worker: str) -> None:
+        """Interrupt what this manager's piece a worker runs."""
+
+    def workers(self, type: str, wait_s: float) -> list[WorkerInfo]:
+        """Return the workers of a type, the least loaded first, at least one."""
+
+    def types(self) -> Mapping[str, int]:
+        """Return the worker types that are here, with how many of each."""
+
+    def call(
+        self, service: str, method: str, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """Call a method of a service, and wait for what it returns."""
+
+    def report(self, job: Job) -> None:
+        """Let the cluster know how a job stands."""
+
+    def close(self) -> None:
+        """Give up everything that is unfinished, and release what the engine has."""

@@ -1,0 +1,65 @@
+"""Find the Worker or Service class of a type, for engines that run it themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeVar
+
+from opencluster.config import Config
+from opencluster.errors import NoSuitableWorker
+from opencluster.service import Service, name_of
+from opencluster.targets import load_class
+from opencluster.worker import Worker, type_of
+
+Base = TypeVar("Base")
+
+
+def worker_class(type: str, config: Config) -> type[Worker]:
+    """Return the Worker class of a type.
+
+    A class that is imported already is found by its type; else the catalogue
+    (``[worker:NAME]``) says where it is.
+
+    Raises
+    ------
+    NoSuitableWorker
+        When there is none.
+    """
+    for cls in _below(Worker):
+        if type_of(cls) == type:
+            return cls
+    for entry in config.catalogue:
+        if entry.kind == "worker" and entry.type == type and entry.target:
+            return load_class(entry.target)
+    known = sorted({type_of(cls) for cls in _below(Worker)})
+    raise NoSuitableWorker(
+        f"no Worker class of type {type!r} is imported, and the catalogue has none; "
+        f"imported are: {', '.join(known) or 'none'}. Import the module that defines "
+        f"it, or add a section [worker:{type}] with target = MODULE:CLASS"
+    )
+
+
+def service_class(name: str, config: Config) -> type[Service]:
+    """Return the Service class of a name.
+
+    Raises
+    ------
+    NoSuitableWorker
+        When there is none.
+    """
+    for cls in _below(Service):
+        if name_of(cls) == name:
+            return cls
+    for entry in config.catalogue:
+        if entry.kind == "service" and entry.type == name and entry.target:
+            return load_class(entry.target)
+    raise NoSuitableWorker(
+        f"no Service class named {name!r} is imported, and the catalogue has none; "
+        f"import its module, or add a section [service:{name}] with target"
+    )
+
+
+def _below(cls: type[Base]) -> Iterator[type[Base]]:
+    for sub in cls.__subclasses__():
+        yield sub
+        yield from _below(sub)

@@ -1,0 +1,538 @@
+"""The engine that OpenCluster itself is: workers found in a registry.
+
+This shell joins `core.dispatch` to the net. One thread owns the sockets and the
+dispatcher; callers hand over encoded pieces and get encoded outcomes back, so that
+encoding and decoding are done in their own threads.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from opencluster.config import Config
+from opencluster.core.dispatch import (
+    CancelPieces,
+    Dispatch,
+    Effect,
+    EndPiece,
+    EnforceInterrupt,
+    InterruptPiece,
+    Piece,
+    SendPieces,
+    Verdict,
+    WarnNoWorker,
+    WithdrawPieces,
+)
+from opencluster.core.registry import Delta, Entry
+from opencluster.engines.base import Done, Job, Options, Outcome, WorkerInfo
+from opencluster.engines.directory import Contact, Directory
+from opencluster.engines.verdicts import error_for, no_worker
+from opencluster.errors import DeathEvidence, OpenClusterError, RemoteProtocolError
+from opencluster.net.link import FactoryLink
+from opencluster.net.reactor import Reactor
+from opencluster.net.transport import (
+    Peer,
+    PeerConnected,
+    PeerLost,
+    Received,
+    TransportEvent,
+)
+from opencluster.net.zmq_transport import ZmqTransport
+from opencluster.place import Place, factories
+from opencluster.service import SERVICE_PREFIX
+from opencluster.wire import codec, frames, kinds
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.1
+"""How often the dispatcher looks at the time while work is under way."""
+EVIDENCE_WAIT_S = 1.0
+"""After a connection broke: how long to wait for word of what became of the worker."""
+
+_VERDICTS = {
+    "done": Verdict.DONE,
+    "failed": Verdict.FAILED,
+    "timeout": Verdict.TIMED_OUT,
+    "interrupted": Verdict.INTERRUPTED,
+    "cancelled": Verdict.CANCELLED,
+}
+
+
+@dataclass(slots=True)
+class _Ticket:
+    """What the shell keeps of a piece: its data, and whom to tell."""
+
+    payload: bytes
+    buffers: Sequence[Any]
+    options: Options
+    done: Done
+    job: Job | None
+
+
+def connect(config: Config, place: Place) -> ClusterEngine:
+    """Return an engine on the cluster that the configuration and the place name."""
+    return ClusterEngine(config, place)
+
+
+class ClusterEngine:
+    """Sends pieces to the workers of a cluster.
+
+    Parameters
+    ----------
+    config : Config
+        The settings.
+    place : Place
+        The cluster's directory, when the settings name no factories.
+    """
+
+    def __init__(self, config: Config, place: Place) -> None:
+        network, manager, worker = config.network, config.manager, config.worker
+        self.config = config
+        self._transport = ZmqTransport(
+            network.max_message_bytes, network.zmtp_heartbeat_s, network.zmtp_timeout_s
+        )
+        self._reactor = Reactor(self._transport, self._event)
+        self._dispatch = Dispatch(
+            manager.max_kills,
+            manager.max_credit,
+            manager.worker_wait_s,
+            worker.interrupt_grace_s + worker.kill_grace_s + 1.0,
+        )
+        self._directory = Directory(self._transport)
+        self._link = FactoryLink(
+            self._reactor,
+            lambda: factories(config, place),
+            config.factory.request_timeout_s,
+        )
+        self._tickets: dict[int, _Ticket] = {}
+        self._incoming: deque[tuple[Piece, _Ticket]] = deque()
+        self._jobs: dict[str, Job] = {}
+        self._number = 0
+        self._number_lock = threading.Lock()
+        self._changed = threading.Condition()
+        self._is_closed = False
+        self._link.subscribe(self._registry_changed)
+        self._reactor.post(self._start)
+        self._reactor.start()
+
+    # --- from any thread -----------------------------------------------------
+
+    def submit(
+        self,
+        type: str,
+        pieces: Iterable[tuple[Any, Options]],
+        done: Done,
+        job: Job | None = None,
+    ) -> list[int]:
+        """Take pieces, and return their numbers; `done` may be called before.
+
+        Raises
+        ------
+        LocalProtocolError
+            When a value cannot be sent; nothing of this call is submitted then.
+        """
+        rows = []
+        for value, options in pieces:
+            payload, buffers = codec.encode(value)
+            rows.append((options, _Ticket(payload, buffers, options, done, job)))
+        with self._number_lock:
+            first = self._number + 1
+            self._number += len(rows)
+        for number, (options, ticket) in enumerate(rows, first):
+            piece = Piece(
+                number,
+                type,
+                options.priority,
+                options.timeout_s,
+                options.retries,
+                options.error_retries,
+                options.worker,
+            )
+            self._incoming.append((piece, ticket))
+        self._reactor.post(self._take_in)
+        return list(range(first, first + len(rows)))
+
+    def cancel(self, pieces: Iterable[int]) -> None:
+        """Give up pieces: drop what waits, interrupt what runs."""
+        wanted = list(pieces)
+        self._reactor.post(lambda: self._do(self._dispatch.cancel(_now(), wanted)))
+
+    def interrupt(self, pieces: Iterable[int]) -> None:
+        """Interrupt pieces that run."""
+        wanted = list(pieces)
+        self._reactor.post(lambda: self._do(self._dispatch.interrupt(_now(), wanted)))
+
+    def interrupt_worker(self, worker: str) -> None:
+        """Interrupt what this manager's piece a worker runs."""
+        self._reactor.post(
+            lambda: self._do(
+                self._dispatch.interrupt(_now(), self._dispatch.pieces_at(worker)[:1])
+            )
+        )
+
+    def workers(self, type: str, wait_s: float) -> list[WorkerInfo]:
+        """Return the workers of a type, the least loaded first, at least one.
+
+        Raises
+        ------
+        NoSuitableWorker
+            When none came within the time allowed.
+        """
+        deadline = _now() + wait_s
+        with self._changed:
+            while True:
+                found = self._directory.joined(type)
+                if found:
+                    load = self._dispatch.load_of
+                    return sorted(found, key=lambda worker: load(worker.id))
+                failing = self._directory.failing(type)
+                left_s = deadline - _now()
+                if failing or left_s <= 0:
+                    raise no_worker(type, failing, self.types())
+                self._changed.wait(left_s)
+
+    def types(self) -> Mapping[str, int]:
+        """Return the worker types that are here, with how many of each."""
+        return self._directory.types()
+
+    def call(
+        self, service: str, method: str, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """Call a method of a service, and wait for what it returns."""
+        future: Future[Outcome] = Future()
+        call = [method, list(args), dict(kwargs)]
+        options = Options(retries=0)
+        numbers = self.submit(
+            SERVICE_PREFIX + service,
+            [(call, options)],
+            lambda number, outcome: future.set_result(outcome),
+        )
+        try:
+            return future.result().value()
+        except BaseException:
+            self.cancel(numbers)
+            raise
+
+    def report(self, job: Job) -> None:
+        """Let the cluster know how a job stands."""
+        self._reactor.post(lambda: self._note_job(job))
+
+    def close(self) -> None:
+        """Give up everything that is unfinished, and release what the engine has."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._reactor.post(self._give_up)
+        self._reactor.stop()
+        self._reactor.join(timeout_s=5.0)
+
+    # --- in the I/O thread: pieces -------------------------------------------
+
+    def _start(self) -> None:
+        self._reactor.every(TICK_S, self._tick)
+        interval_s = self.config.cluster.heartbeat_interval_s
+        self._reactor.every(interval_s, self._report_jobs)
+
+    def _take_in(self) -> None:
+        pieces = []
+        while self._incoming:
+            piece, ticket = self._incoming.popleft()
+            self._tickets[piece.id] = ticket
+            pieces.append(piece)
+            if ticket.job is not None:
+                ticket.job.statistics.pieces_submitted += 1
+        if pieces:
+            self._do(self._dispatch.submit(_now(), pieces))
+
+    def _tick(self) -> None:
+        if self._dispatch.unfinished:
+            self._do(self._dispatch.tick(_now()))
+
+    def _do(self, effects: Iterable[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case SendPieces(worker, pieces):
+                    self._send_pieces(worker, pieces)
+                case EndPiece(piece, verdict, detail):
+                    self._end_badly(piece, verdict, detail, None)
+                case WithdrawPieces(worker, numbers):
+                    self._tell(worker, frames.pack(kinds.WITHDRAW, numbers))
+                case CancelPieces(worker, numbers):
+                    self._tell(worker, frames.pack(kinds.CANCEL, numbers))
+                case InterruptPiece(worker, number):
+                    self._tell(worker, frames.pack(kinds.INTERRUPT, [number]))
+                case EnforceInterrupt(worker, number):
+                    self._ask_to_enforce(worker, number)
+                case WarnNoWorker(type, count):
+                    self._warn_no_worker(type, count)
+
+    def _send_pieces(self, worker: str, pieces: list[Piece]) -> None:
+        rows = []
+        buffers: list[Any] = []
+        for piece in pieces:
+            ticket = self._tickets[piece.id]
+            count = len(ticket.buffers)
+            row = [piece.id, piece.priority, piece.timeout_s, ticket.payload, count]
+            rows.append(row)
+            buffers.extend(ticket.buffers)
+            if ticket.job is not None:
+                statistics = ticket.job.statistics
+                statistics.bytes_sent += len(ticket.payload) + _size(ticket.buffers)
+        self._tell(worker, frames.pack(kinds.PIECES, rows), buffers)
+
+    def _tell(self, worker: str, header: bytes, buffers: Sequence[Any] = ()) -> None:
+        contact = self._directory.contacts.get(worker)
+        if contact is None or not self._transport.send(contact.peer, header, buffers):
+            # the loss itself is on its way as an event of its own
+            log.debug("could not send to %s", worker)
+
+    def _results(
+        self, contact: Contact, rows: Sequence[Any], buffers: Sequence[Any]
+    ) -> None:
+        now = _now()
+        taken = 0
+        for number, status, payload, count, elapsed_s in rows:
+            own = buffers[taken : taken + count]
+            taken += count
+            if status == "drained":
+                self._do(self._dispatch.returned(now, contact.id, number))
+                continue
+            verdict = _VERDICTS[status]
+            outcome = Outcome(payload, own, None, elapsed_s, contact.entry.name)
+            for effect in self._dispatch.finished(
+                now, contact.id, number, verdict, elapsed_s
+            ):
+                if isinstance(effect, EndPiece):
+                    self._deliver(effect, outcome)
+        self._do(self._dispatch.assign(now))
+
+    def _deliver(self, end: EndPiece, outcome: Outcome) -> None:
+        if end.verdict is not Verdict.DONE:
+            self._end_badly(end.piece, end.verdict, end.detail, outcome)
+            return
+        ticket = self._tickets.pop(end.piece.id)
+        if ticket.job is not None:
+            statistics = ticket.job.statistics
+            statistics.pieces_done += 1
+            statistics.pieces_retried += end.piece.losses + end.piece.errors
+            statistics.bytes_received += outcome.nbytes
+        ticket.done(end.piece.id, outcome)
+
+    def _end_badly(
+        self, piece: Piece, verdict: Verdict, detail: str, outcome: Outcome | None
+    ) -> None:
+        ticket = self._tickets.pop(piece.id)
+        if ticket.job is not None:
+            ticket.job.statistics.pieces_failed += 1
+            ticket.job.statistics.pieces_retried += max(0, piece.losses - 1)
+        failure = None
+        worker = piece.last_worker
+        if outcome is not None:
+            worker = outcome.worker
+            failure = codec.decode(outcome.payload, outcome.buffers)
+        error = error_for(piece, verdict, detail, failure, worker, self.types())
+        ticket.done(piece.id, Outcome(error=error, worker=worker))
+
+    # --- in the I/O thread: workers ------------------------------------------
+
+    def _registry_changed(self, delta: Delta) -> None:
+        entry = delta.entry
+        if entry is None:
+            self._entry_gone(delta)
+        elif entry.kind == "failure":
+            self._type_fails(entry)
+        elif entry.kind in ("worker", "service"):
+            self._entry_here(entry)
+        else:
+            self._directory.workshops[entry.id] = entry
+        self._notify()
+
+    def _entry_here(self, entry: Entry) -> None:
+        contact = self._directory.contacts.get(entry.id)
+        if contact is None:
+            try:
+                self._directory.connect(entry)
+            except OpenClusterError as error:
+                log.warning("%s: %s", entry.name, error)
+        elif entry.attributes.get("is_draining"):
+            self._do(self._dispatch.worker_draining(_now(), entry.id))
+
+    def _entry_gone(self, delta: Delta) -> None:
+        self._directory.workshops.pop(delta.id, None)
+        failure = self._directory.failures.pop(delta.id, None)
+        if failure is not None:
+            self._dispatch.type_recovered(failure.type, failure.id)
+        contact = self._directory.contacts.get(delta.id)
+        if contact is None:
+            return
+        contact.is_registered = False
+        cause = delta.cause
+        if cause is not None and "peak_memory_bytes" in cause:
+            evidence = DeathEvidence.from_fields(cause)
+            self._lose(contact, evidence, True, self._running(evidence))
+        elif not contact.is_joined:
+            self._lose(contact, DeathEvidence("it left"), False, None)
+
+    def _running(self, evidence: DeathEvidence) -> int:
+        """Return which of our pieces a dead worker was running, or -1 for none."""
+        manager, _, number = evidence.piece.partition(":")
+        is_ours = manager == self._transport.identity[:4].hex()
+        return int(number) if is_ours and number.isdigit() else -1
+
+    def _type_fails(self, entry: Entry) -> None:
+        self._directory.failures[entry.id] = entry
+        message = str(entry.attributes.get("message", ""))
+        output = str(entry.attributes.get("output", ""))
+        log.warning("%s", message)
+        if entry.attributes.get("is_failing"):
+            reason = f"{message}\n{output}"
+            self._do(self._dispatch.type_failing(_now(), entry.type, entry.id, reason))
+
+    def _connected(self, peer: Peer) -> None:
+        contact = self._directory.by_peer.get(peer)
+        if contact is None or contact.is_joined:
+            return
+        contact.is_joined = True
+        entry = contact.entry
+        concurrency = int(entry.attributes.get("concurrency", 0))
+        self._do(
+            self._dispatch.worker_joined(_now(), entry.id, contact.type, concurrency)
+        )
+        self._notify()
+
+    def _disconnected(self, peer: Peer) -> None:
+        """Send nothing more; the workshop may yet tell what became of the worker."""
+        contact = self._directory.by_peer.get(peer)
+        if contact is None or not contact.is_joined:
+            return
+        contact.is_joined = False
+        self._do(self._dispatch.worker_draining(_now(), contact.id))
+        evidence = DeathEvidence("the connection to it broke")
+        self._reactor.after(
+            EVIDENCE_WAIT_S, lambda: self._lose(contact, evidence, False, None)
+        )
+        self._notify()
+
+    def _lose(
+        self,
+        contact: Contact,
+        evidence: DeathEvidence,
+        is_process_death: bool,
+        running: int | None,
+    ) -> None:
+        if self._directory.contacts.get(contact.id) is not contact:
+            return
+        self._directory.forget(contact)
+        self._do(
+            self._dispatch.worker_lost(
+                _now(), contact.id, evidence, is_process_death, running
+            )
+        )
+        self._notify()
+        if contact.is_registered:
+            # it still stands in the registry: take it back when it answers again
+            self._entry_here(contact.entry)
+
+    def _ask_to_enforce(self, worker: str, number: int) -> None:
+        contact = self._directory.contacts.get(worker)
+        shop = (
+            self._directory.workshops.get(contact.entry.workshop) if contact else None
+        )
+        if contact is None or shop is None:
+            return
+        peer = self._directory.connect_workshop(shop)
+        piece = f"{self._transport.identity[:4].hex()}:{number}"
+        arguments = {"worker": worker, "piece": piece}
+        self._link.requests.ask(peer, "enforce", arguments, 5.0)
+
+    def _warn_no_worker(self, type: str, count: int) -> None:
+        here = ", ".join(self.types()) or "none"
+        log.warning(
+            "%d pieces wait for a worker of type %r; types here: %s; waiting up to %g s",
+            count,
+            type,
+            here,
+            self.config.manager.worker_wait_s,
+        )
+
+    # --- in the I/O thread: the rest -----------------------------------------
+
+    def _event(self, event: TransportEvent) -> None:
+        match event:
+            case Received():
+                try:
+                    self._message(event)
+                except (RemoteProtocolError, ValueError, TypeError, KeyError) as error:
+                    self._transport.counts.rejected_messages += 1
+                    log.warning("rejected a message: %s", error)
+            case PeerConnected(peer):
+                self._connected(peer)
+            case PeerLost(peer):
+                self._link.peer_lost(peer)
+                self._disconnected(peer)
+
+    def _message(self, event: Received) -> None:
+        fields = frames.unpack(event.header)
+        contact = self._directory.by_peer.get(event.peer)
+        kind = fields[0]
+        if contact is None or kind in (kinds.REPLY, kinds.DELTA, kinds.BEAT):
+            if not self._link.received(event.peer, fields):
+                raise RemoteProtocolError(f"unexpected {kind!r} message")
+        elif kind == kinds.RESULTS:
+            self._results(contact, fields[1], event.buffers)
+        elif kind == kinds.RETURNED:
+            for number in fields[1]:
+                self._do(self._dispatch.returned(_now(), contact.id, number))
+            self._do(self._dispatch.assign(_now()))
+        elif kind == kinds.DRAINING:
+            self._do(self._dispatch.worker_draining(_now(), contact.id))
+        elif kind == kinds.PROGRESS:
+            ticket = self._tickets.get(fields[1])
+            if ticket is not None and ticket.options.on_progress is not None:
+                ticket.options.on_progress(fields[2], fields[3])
+        elif kind != kinds.ALIVE:
+            raise RemoteProtocolError(f"a manager takes no {kind!r} message")
+
+    def _note_job(self, job: Job) -> None:
+        self._jobs[job.id] = job
+        self._report_jobs()
+
+    def _report_jobs(self) -> None:
+        if not self._link.is_up:
+            return
+        for job in list(self._jobs.values()):
+            fields = {n: getattr(job, n) for n in ("id", "name", "state")}
+            fields |= {"started_at": job.started_at, "ended_at": job.ended_at}
+            fields |= job.statistics.to_fields()
+            fields["elapsed_s"] = (job.ended_at or time.time()) - job.started_at
+            self._link.request("job", {"job": fields})
+            if job.state != "running":
+                del self._jobs[job.id]
+
+    def _give_up(self) -> None:
+        self._take_in()
+        is_all_done = not self._tickets
+        self._do(self._dispatch.cancel(_now(), list(self._tickets)))
+        for job in self._jobs.values():
+            job.state = "done" if is_all_done else "failed"
+            job.ended_at = time.time()
+        self._report_jobs()
+
+    def _notify(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+
+def _now() -> float:
+    return time.monotonic()
+
+
+def _size(buffers: Sequence[Any]) -> int:
+    return sum(memoryview(buffer).nbytes for buffer in buffers)

@@ -1,0 +1,127 @@
+"""Whom a manager knows: workers and services, the way to each, and failing types."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from opencluster.core.registry import Entry
+from opencluster.engines.base import WorkerInfo
+from opencluster.errors import OpenClusterError
+from opencluster.net.link import usable_endpoint
+from opencluster.net.transport import Peer, Transport
+from opencluster.node.host import host_id
+from opencluster.service import SERVICE_PREFIX
+
+
+@dataclass
+class Contact:
+    """A worker or service, and the connection to it.
+
+    Attributes
+    ----------
+    entry : Entry
+        What it registered.
+    peer : bytes
+        The connection.
+    is_joined : bool
+        It answers, and takes pieces.
+    is_registered : bool
+        It stands in the registry.
+    """
+
+    entry: Entry
+    peer: Peer
+    is_joined: bool = False
+    is_registered: bool = True
+
+    @property
+    def id(self) -> str:
+        """Its identity."""
+        return self.entry.id
+
+    @property
+    def type(self) -> str:
+        """The type under which it is dispatched to."""
+        prefix = SERVICE_PREFIX if self.entry.kind == "service" else ""
+        return prefix + self.entry.type
+
+
+class Directory:
+    """What a manager has learned from the registry.
+
+    Parameters
+    ----------
+    transport : Transport
+        Opens the connections.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self.contacts: dict[str, Contact] = {}
+        self.by_peer: dict[Peer, Contact] = {}
+        self.workshops: dict[str, Entry] = {}
+        self.failures: dict[str, Entry] = {}
+
+    def connect(self, entry: Entry) -> Contact:
+        """Open a connection to a worker or service.
+
+        Raises
+        ------
+        OpenClusterError
+            When it has no endpoint that can be reached from here.
+        """
+        contact = Contact(entry, self._transport.connect(endpoint_of(entry)))
+        self.contacts[entry.id] = contact
+        self.by_peer[contact.peer] = contact
+        return contact
+
+    def connect_workshop(self, entry: Entry) -> Peer:
+        """Open a connection to a workshop, or return the one that stands."""
+        return self._transport.connect(endpoint_of(entry))
+
+    def forget(self, contact: Contact) -> None:
+        """Close the connection to a worker or service."""
+        self.contacts.pop(contact.id, None)
+        self.by_peer.pop(contact.peer, None)
+        self._transport.disconnect(contact.peer)
+
+    def joined(self, type: str) -> list[WorkerInfo]:
+        """Return the workers of a type that answer."""
+        return [
+            WorkerInfo(c.id, c.entry.name, c.entry.type, c.entry.host)
+            for c in list(self.contacts.values())
+            if c.is_joined and c.type == type
+        ]
+
+    def types(self) -> dict[str, int]:
+        """Return the worker types that are here, with how many of each."""
+        here = list(self.contacts.values())
+        return dict(Counter(c.type for c in here if c.is_joined))
+
+    def failing(self, type: str) -> str:
+        """Return why workers of a type do not start, or an empty text."""
+        return "\n".join(
+            f"{e.attributes.get('message', '')}\n{e.attributes.get('output', '')}"
+            for e in list(self.failures.values())
+            if e.type == type and e.attributes.get("is_failing")
+        )
+
+
+def endpoint_of(entry: Entry) -> str:
+    """Return the endpoint at which an entry's process is best reached from here.
+
+    Raises
+    ------
+    OpenClusterError
+        When it listens only at local sockets of another computer.
+    """
+    is_here = entry.host_id == host_id()
+    reachable = [e for e in entry.endpoints if is_here or not e.startswith("ipc://")]
+    endpoint = usable_endpoint(reachable)
+    if endpoint is None:
+        raise OpenClusterError(
+            f"{entry.name} on {entry.host} cannot be reached from here: it listens at "
+            f"{', '.join(entry.endpoints) or 'nothing'}"
+        )
+    return endpoint

@@ -1,0 +1,139 @@
+"""The engine for debugging: every piece runs at once, in the thread that submits it.
+
+Values take the same way through the codec as on a cluster, so that what works here
+works there. Time limits and interrupts have no effect: a debugger may stop anywhere.
+"""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from opencluster.config import Config
+from opencluster.engines.base import Done, Job, Options, Outcome, WorkerInfo
+from opencluster.engines.classes import service_class, worker_class
+from opencluster.engines.verdicts import failed
+from opencluster.errors import PieceFailed
+from opencluster.place import Place
+from opencluster.service import Service, call_method
+from opencluster.wire import codec
+from opencluster.worker import Worker, checked, failure_of
+
+
+def connect(config: Config, place: Place) -> LocalEngine:
+    """Return an engine in this process."""
+    return LocalEngine(config)
+
+
+class LocalEngine:
+    """Performs pieces in this process.
+
+    Parameters
+    ----------
+    config : Config
+        Where classes that are not imported are found.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._workers: dict[str, Worker] = {}
+        self._services: dict[str, Service] = {}
+        self._numbers = itertools.count(1)
+
+    def submit(
+        self,
+        type: str,
+        pieces: Iterable[tuple[Any, Options]],
+        done: Done,
+        job: Job | None = None,
+    ) -> list[int]:
+        """Perform pieces, one after the other."""
+        worker = self._worker(type)
+        numbers = []
+        for value, options in pieces:
+            number = next(self._numbers)
+            outcome = self._perform(worker, type, value, options)
+            if job is not None:
+                job.statistics.pieces_submitted += 1
+                job.statistics.pieces_done += outcome.error is None
+                job.statistics.pieces_failed += outcome.error is not None
+            numbers.append(number)
+            done(number, outcome)
+        return numbers
+
+    def cancel(self, pieces: Iterable[int]) -> None:
+        """Nothing is under way when this can be called."""
+
+    def interrupt(self, pieces: Iterable[int]) -> None:
+        """Nothing is under way when this can be called."""
+
+    def interrupt_worker(self, worker: str) -> None:
+        """Nothing is under way when this can be called."""
+
+    def workers(self, type: str, wait_s: float) -> list[WorkerInfo]:
+        """Return the one worker that this process is."""
+        self._worker(type)
+        return [WorkerInfo(f"local:{type}", type, type, socket.gethostname())]
+
+    def types(self) -> Mapping[str, int]:
+        """Return the types that were used so far."""
+        return dict.fromkeys(self._workers, 1)
+
+    def call(
+        self, service: str, method: str, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """Call a method of a service that is made in this process."""
+        if service not in self._services:
+            made = service_class(service, self._config)()
+            made.startup()
+            self._services[service] = made
+        call = codec.decode(*codec.encode([list(args), dict(kwargs)]))
+        try:
+            result = call_method(self._services[service], method, *call)
+        except Exception as error:
+            raise _failure(error, service) from error
+        return codec.decode(*codec.encode(result))
+
+    def report(self, job: Job) -> None:
+        """Nobody is there to be told."""
+
+    def close(self) -> None:
+        """Let workers and services tidy up."""
+        for worker in self._workers.values():
+            worker.shutdown()
+        for service in self._services.values():
+            service.shutdown()
+        self._workers.clear()
+        self._services.clear()
+
+    def _worker(self, type: str) -> Worker:
+        if type not in self._workers:
+            worker = worker_class(type, self._config)()
+            worker.startup()
+            self._workers[type] = worker
+        return self._workers[type]
+
+    def _perform(
+        self, worker: Worker, type: str, value: Any, options: Options
+    ) -> Outcome:
+        payload, buffers = codec.encode(value)
+        started = time.monotonic()
+        for attempt in itertools.count():
+            try:
+                result = checked(worker.perform(codec.decode(payload, buffers)))
+                encoded = codec.encode(result)
+            except (Exception, SystemExit) as error:
+                if attempt < options.error_retries:
+                    continue
+                return Outcome(error=_failure(error, type), worker=type)
+            return Outcome(*encoded, None, time.monotonic() - started, type)
+        raise AssertionError("the loop above returns")
+
+
+def _failure(error: BaseException, where: str) -> PieceFailed:
+    failure = failed(failure_of(error), where)
+    failure.__cause__ = error
+    return failure

@@ -1,0 +1,1 @@
+"""How daemons get onto computers: so far onto this one."""

@@ -1,0 +1,193 @@
+"""Start and stop a cluster on this computer: its factory and its workshop.
+
+The daemons run in the background, in sessions of their own. The cluster file in the
+cluster's directory says who they are; a process is only ever signalled when its start
+time is the one noted there, so that a recycled process number harms nobody.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from opencluster.errors import OpenClusterError, StartFailed
+from opencluster.net.zmq_transport import ipc_endpoint
+from opencluster.node.output import read_tail
+from opencluster.place import Place
+
+START_TIMEOUT_S = 20.0
+STOP_TIMEOUT_S = 30.0
+POLL_S = 0.02
+
+
+def start(
+    place: Place,
+    arguments: Sequence[str] = (),
+    while_pid: int = 0,
+    environment: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Start a factory and a workshop, and return when both are ready.
+
+    Parameters
+    ----------
+    place : Place
+        The cluster's directory.
+    arguments : sequence of str
+        Further options of ``opencluster workshop``.
+    while_pid : int, optional
+        End the cluster when this process ends.
+    environment : mapping of str to str, optional
+        Added to the daemons' environment.
+
+    Returns
+    -------
+    dict
+        The content of the cluster file.
+
+    Raises
+    ------
+    StartFailed
+        When a cluster runs there already, or a daemon ends; with its output.
+    """
+    place.make()
+    running = [d for d in _daemons(place.read()) if is_alive(d)]
+    if running:
+        raise StartFailed(
+            f"a cluster runs already in {place.path} (pid {running[0]['pid']}); "
+            "stop it with `opencluster stop`, or choose another --dir"
+        )
+    endpoint = ipc_endpoint(place.sockets, "factory")
+    common = ["--dir", str(place.path)]
+    if while_pid:
+        common += ["--while-pid", str(while_pid)]
+    factory = _spawn(place, "factory", ["--listen", endpoint, *common], environment)
+    content: dict[str, Any] = {
+        "factories": [factory | {"endpoints": [endpoint]}],
+        "workshops": [],
+        "started_at": time.time(),
+    }
+    place.write(content)
+    socket = Path(endpoint.removeprefix("ipc://"))
+    _wait(place, factory, "factory", socket.is_socket)
+    shop = _spawn(place, "workshop", [*common, *arguments], environment)
+    content["workshops"] = [shop]
+    place.write(content)
+    ready = place.sockets / "workshop.ready"
+    _wait(place, shop, "workshop", ready.exists)
+    return content
+
+
+def stop(place: Place, timeout_s: float = STOP_TIMEOUT_S) -> bool:
+    """End the cluster of a directory, with everything that it started.
+
+    Parameters
+    ----------
+    place : Place
+        The cluster's directory.
+    timeout_s : float
+        After this long a daemon is killed.
+
+    Returns
+    -------
+    bool
+        Whether one was running.
+    """
+    content = place.read()
+    daemons = [d for d in _daemons(content) if is_alive(d)]
+    # the workshop first: it tells the factory goodbye for its workers
+    for daemon in content.get("workshops", []) + content.get("factories", []):
+        _end(daemon, timeout_s)
+    place.forget()
+    return bool(daemons)
+
+
+def is_alive(daemon: Mapping[str, Any]) -> bool:
+    """Return whether the process that a cluster file names still is that one."""
+    started = start_time(daemon["pid"])
+    return started is not None and started == daemon["start_time"]
+
+
+def start_time(pid: int) -> float | None:
+    """Return when a process started, in clock ticks since boot, or ``None``."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields = text.rpartition(")")[2].split()
+    return None if fields[0] == "Z" else float(fields[19])
+
+
+def _daemons(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [*content.get("factories", []), *content.get("workshops", [])]
+
+
+def _spawn(
+    place: Place,
+    command: str,
+    arguments: Sequence[str],
+    environment: Mapping[str, str] | None,
+) -> dict[str, Any]:
+    log_path = place.logs / f"{command}.log"
+    argv = [sys.executable, "-m", "opencluster", command, *arguments]
+    with log_path.open("ab") as log:
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=dict(os.environ) | dict(environment or {}),
+            start_new_session=True,
+        )
+    # reaped when it has ended: by a thread of nobody's, since we may outlive it
+    started = start_time(process.pid)
+    _children[process.pid] = process
+    return {"pid": process.pid, "start_time": started}
+
+
+_children: dict[int, subprocess.Popen[bytes]] = {}
+
+
+def _wait(
+    place: Place, daemon: Mapping[str, Any], name: str, is_ready: Callable[[], bool]
+) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while not is_ready():
+        child = _children[daemon["pid"]]
+        if child.poll() is not None or time.monotonic() > deadline:
+            output = read_tail(place.logs / f"{name}.log", 20)
+            stop(place)
+            raise StartFailed(f"the {name} did not start:\n{output}", output)
+        time.sleep(POLL_S)
+
+
+def _end(daemon: Mapping[str, Any], timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    if is_alive(daemon):
+        _signal(daemon, signal.SIGTERM)
+    while is_alive(daemon):
+        child = _children.get(daemon["pid"])
+        if child is not None:
+            child.poll()
+        if time.monotonic() > deadline:
+            _signal(daemon, signal.SIGKILL)
+            deadline += timeout_s
+        time.sleep(POLL_S)
+    _children.pop(daemon["pid"], None)
+
+
+def _signal(daemon: Mapping[str, Any], number: signal.Signals) -> None:
+    try:
+        os.kill(daemon["pid"], number)
+    except ProcessLookupError:
+        return
+    except PermissionError:
+        raise OpenClusterError(
+            f"process {daemon['pid']} belongs to another user; stop the cluster as "
+            "the user who started it"
+        ) from None

@@ -1,0 +1,501 @@
+"""The manager: user code that splits a task into pieces and joins the results.
+
+Users subclass `Manager` and write ``schedule()``. What a manager does with pieces is
+the same on every engine; the engine is found by its name and known by the protocol in
+``engines/base.py`` alone.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import logging
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import ContextVar
+from typing import Any, cast
+
+from opencluster.config import Config, load
+from opencluster.engines.base import Engine, Job, Options, Outcome, WorkerInfo
+from opencluster.errors import ConfigError, PieceCancelled
+from opencluster.mapping import Completed, Flow
+from opencluster.place import Place
+from opencluster.workpiece import WorkPiece
+
+ENGINE_VARIABLE = "OPENCLUSTER_ENGINE"
+ENGINES = ("local", "process", "cluster")
+
+_current_job: ContextVar[Job | None] = ContextVar("job", default=None)
+_engines: dict[tuple[str, Place], Engine] = {}
+_engines_lock = threading.Lock()
+
+
+class Manager:
+    """Splits tasks into pieces; subclass it and write `schedule`.
+
+    Parameters
+    ----------
+    engine : str, optional
+        ``local`` (this process), ``process`` (processes of this computer) or
+        ``cluster``; by default what the environment says, else ``cluster``.
+
+    Attributes
+    ----------
+    log : logging.Logger
+        For messages of the task.
+    """
+
+    log: logging.Logger = logging.getLogger("opencluster.manager")
+    _engine_name: str = ""
+    _config: Config | None = None
+    _own_job: Job | None = None
+
+    def __init__(self, engine: str = "") -> None:
+        self._engine_name = engine
+
+    def schedule(self, task: WorkPiece) -> WorkPiece:
+        """Do a task: split it, have the pieces performed, join the results.
+
+        Parameters
+        ----------
+        task : WorkPiece
+            What the user asks for.
+
+        Returns
+        -------
+        WorkPiece
+            What the user gets.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define schedule(task)")
+
+    def run(self, task: WorkPiece) -> WorkPiece:
+        """Do a task as a job of its own, whose statistics the cluster keeps.
+
+        Parameters
+        ----------
+        task : WorkPiece
+            What `schedule` gets.
+
+        Returns
+        -------
+        WorkPiece
+            What `schedule` returns.
+        """
+        job = self._open_job()
+        outer = _current_job.set(job)
+        try:
+            result = self.schedule(task)
+            job.state = "done"
+        except BaseException:
+            job.state = "failed"
+            raise
+        finally:
+            _current_job.reset(outer)
+            job.ended_at = time.time()
+            self.engine.report(job)
+        return result
+
+    # --- pieces --------------------------------------------------------------
+
+    def map(
+        self,
+        type: str,
+        pieces: Iterable[WorkPiece],
+        *,
+        ordered: bool = True,
+        retries: int | None = None,
+        error_retries: int = 0,
+        timeout_s: float | None = None,
+        priority: int = 0,
+        return_errors: bool = False,
+        progress: bool | None = None,
+    ) -> Iterator[WorkPiece]:
+        """Have pieces performed by whoever is free, and yield the results.
+
+        The iterable is read as results are taken, so it may be endless; only so many
+        pieces and bytes are under way at a time (``[manager] window`` and
+        ``buffer_bytes``). Leaving the loop cancels what is unfinished.
+
+        Parameters
+        ----------
+        type : str
+            Worker type.
+        pieces : iterable of WorkPiece
+            What to perform. A piece must not be changed until its result is there.
+        ordered : bool
+            Yield in the order of the pieces; otherwise as they are done.
+        retries : int, optional
+            How often a piece runs again after the loss of its worker.
+        error_retries : int
+            How often a piece runs again after ``perform()`` raised.
+        timeout_s : float, optional
+            Time limit of each piece in seconds.
+        priority : int
+            Higher goes first, among all pieces of this type from this process.
+        return_errors : bool
+            Yield the `WorkError` of a piece that failed instead of raising it.
+        progress : bool, optional
+            Show a progress bar; by default when standard error is a terminal.
+
+        Yields
+        ------
+        WorkPiece
+            The results.
+
+        Raises
+        ------
+        WorkError
+            The first failure, at the place of its piece.
+        """
+        options = self._options(retries, error_retries, timeout_s, priority)
+        flow = self._flow(type, pieces, options, progress, return_errors)
+        for done in flow.run(ordered):
+            yield done.result
+
+    def as_completed(
+        self,
+        type: str,
+        pieces: Iterable[WorkPiece],
+        *,
+        retries: int | None = None,
+        error_retries: int = 0,
+        timeout_s: float | None = None,
+        priority: int = 0,
+        return_errors: bool = False,
+        progress: bool | None = None,
+    ) -> Iterator[Completed]:
+        """Like `map`, but yield each result when it is there, with its piece.
+
+        Yields
+        ------
+        Completed
+            A named tuple ``(number, piece, result)``.
+        """
+        options = self._options(retries, error_retries, timeout_s, priority)
+        flow = self._flow(type, pieces, options, progress, return_errors)
+        yield from flow.run(ordered=False)
+
+    def submit(
+        self,
+        type: str,
+        work: WorkPiece,
+        *,
+        retries: int | None = None,
+        error_retries: int = 0,
+        timeout_s: float | None = None,
+        priority: int = 0,
+        on_progress: Callable[[float, float], None] | None = None,
+    ) -> Future[WorkPiece]:
+        """Have one piece performed by whoever is free.
+
+        Parameters
+        ----------
+        type : str
+            Worker type.
+        work : WorkPiece
+            What to perform.
+        on_progress : callable, optional
+            Called with (done, total) when the worker reports progress.
+        retries, error_retries, timeout_s, priority
+            As for `map`.
+
+        Returns
+        -------
+        Future
+            The result; cancelling it withdraws the piece.
+        """
+        options = self._options(
+            retries, error_retries, timeout_s, priority, "", on_progress
+        )
+        return self._submit(type, work, options)
+
+    def get_available_workers(self, type: str) -> list[WorkerHandle]:
+        """Return the workers of a type, the least loaded first.
+
+        Waits for one up to ``[manager] worker_wait_s``.
+
+        Raises
+        ------
+        NoSuitableWorker
+            When there is none; the message says which types are here.
+        """
+        found = self.engine.workers(type, self.config.manager.worker_wait_s)
+        return [WorkerHandle(self, info) for info in found]
+
+    def service(self, name: str) -> ServiceProxy:
+        """Return a proxy through which the methods of a service are called.
+
+        Parameters
+        ----------
+        name : str
+            The service's name.
+        """
+        return ServiceProxy(self, name)
+
+    # --- the engine ----------------------------------------------------------
+
+    @property
+    def config(self) -> Config:
+        """The settings."""
+        if self._config is None:
+            self._config = load()
+        return self._config
+
+    @property
+    def engine(self) -> Engine:
+        """What the pieces run on; made at first use and shared in the process."""
+        return engine(self._engine_name, self.config)
+
+    getAvailableWorkers = get_available_workers  # noqa: N815 - the paper's spelling
+
+    # --- inside --------------------------------------------------------------
+
+    def _options(
+        self,
+        retries: int | None,
+        error_retries: int,
+        timeout_s: float | None,
+        priority: int,
+        worker: str = "",
+        on_progress: Callable[[float, float], None] | None = None,
+    ) -> Options:
+        settings = self.config.manager
+        return Options(
+            priority,
+            settings.timeout_s if timeout_s is None else timeout_s,
+            settings.retries if retries is None else retries,
+            error_retries,
+            worker,
+            on_progress,
+        )
+
+    def _flow(
+        self,
+        type: str,
+        pieces: Iterable[WorkPiece],
+        options: Options,
+        progress: bool | None,
+        return_errors: bool,
+    ) -> Flow:
+        settings = self.config.manager
+        return Flow(
+            self.engine,
+            type,
+            pieces,
+            options,
+            self._job(),
+            settings.window,
+            settings.buffer_bytes,
+            settings.progress if progress is None else ("never", "always")[progress],
+            return_errors,
+        )
+
+    def _submit(
+        self, type: str, work: WorkPiece, options: Options
+    ) -> Future[WorkPiece]:
+        future = _PieceFuture()
+
+        def done(number: int, outcome: Outcome) -> None:
+            try:
+                future.set_result(outcome.value())
+            except Exception as error:
+                future.set_exception(error)
+
+        future.engine = self.engine
+        future.numbers = future.engine.submit(
+            type, [(work, options)], done, self._job()
+        )
+        return future
+
+    def _job(self) -> Job:
+        """Return the job that `run` opened, else one for the life of this manager."""
+        current = _current_job.get()
+        if current is not None:
+            return current
+        if self._own_job is None:
+            self._own_job = self._open_job()
+        return self._own_job
+
+    def _open_job(self) -> Job:
+        name = type(self).__name__
+        job = Job(uuid.uuid4().hex[:12], name, started_at=time.time())
+        self.engine.report(job)
+        return job
+
+
+class _PieceFuture(Future[WorkPiece]):
+    """A future whose cancelling withdraws the piece."""
+
+    engine: Engine
+    numbers: list[int]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.set_running_or_notify_cancel()
+
+    def cancel(self) -> bool:
+        """Withdraw the piece; its result is a `PieceCancelled` then."""
+        if self.done():
+            return False
+        self.engine.cancel(self.numbers)
+        return True
+
+    def cancelled(self) -> bool:
+        """Return whether the piece was withdrawn."""
+        return self.done() and isinstance(self.exception(), PieceCancelled)
+
+    def interrupt(self) -> None:
+        """Interrupt the piece if it runs."""
+        self.engine.interrupt(self.numbers)
+
+
+class WorkerHandle:
+    """One worker, as a manager sees it.
+
+    Attributes
+    ----------
+    id, name, type, host : str
+        Who, what and where.
+    """
+
+    def __init__(self, manager: Manager, info: WorkerInfo) -> None:
+        self._manager = manager
+        self.id, self.name, self.type, self.host = (
+            info.id,
+            info.name,
+            info.type,
+            info.host,
+        )
+
+    def perform(self, work: WorkPiece, *, timeout_s: float | None = None) -> WorkPiece:
+        """Have this worker perform a piece, and wait for the result.
+
+        When the worker is lost meanwhile, another of its type takes the piece.
+        """
+        future = self.submit(work, timeout_s=timeout_s)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            future.cancel()
+            raise
+
+    def submit(
+        self, work: WorkPiece, *, timeout_s: float | None = None
+    ) -> Future[WorkPiece]:
+        """Have this worker perform a piece; the result comes as a `Future`."""
+        options = self._manager._options(None, 0, timeout_s, 0, self.id)
+        return self._manager._submit(self.type, work, options)
+
+    def interrupt(self) -> None:
+        """Interrupt the piece of this process that the worker runs."""
+        self._manager.engine.interrupt_worker(self.id)
+
+    def __repr__(self) -> str:
+        return f"<worker {self.name} ({self.type}) on {self.host}>"
+
+
+class ServiceProxy:
+    """A service, as its callers see it: its remote methods are methods of this.
+
+    Parameters
+    ----------
+    manager : Manager
+        Whose engine makes the calls.
+    name : str
+        The service's name.
+    """
+
+    def __init__(self, manager: Manager, name: str) -> None:
+        self._manager = manager
+        self._name = name
+
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        if method.startswith("_"):
+            raise AttributeError(method)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return self._manager.engine.call(self._name, method, args, kwargs)
+
+        call.__name__ = method
+        return call
+
+    def __repr__(self) -> str:
+        return f"<service {self._name}>"
+
+
+class ManagerPool:
+    """Runs several tasks at a time, each in a thread.
+
+    Parameters
+    ----------
+    size : int
+        How many run at a time; further ones wait.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._threads = ThreadPoolExecutor(size, thread_name_prefix="manager")
+
+    def submit(self, manager: Manager, task: WorkPiece) -> Future[WorkPiece]:
+        """Run a manager on a task; the result comes as a `Future`."""
+        return self._threads.submit(manager.run, task)
+
+    def close(self, wait: bool = True) -> None:
+        """Take no more tasks, and wait for those that run."""
+        self._threads.shutdown(wait=wait, cancel_futures=not wait)
+
+    def __enter__(self) -> ManagerPool:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close(wait=exception[0] is None)
+
+
+def engine(name: str = "", config: Config | None = None) -> Engine:
+    """Return the engine of a name for this process's cluster, made at first use.
+
+    Parameters
+    ----------
+    name : str, optional
+        One of `ENGINES`; by default ``OPENCLUSTER_ENGINE``, else ``cluster``.
+    config : Config, optional
+        The settings.
+
+    Raises
+    ------
+    ConfigError
+        When there is no such engine.
+    """
+    chosen = name or os.environ.get(ENGINE_VARIABLE) or "cluster"
+    if chosen not in ENGINES:
+        raise ConfigError(
+            f"there is no engine {chosen!r}; choose one of {', '.join(ENGINES)}"
+        )
+    key = (chosen, Place.find())
+    with _engines_lock:
+        if key not in _engines:
+            module = importlib.import_module(f"opencluster.engines.{chosen}")
+            made = cast(Engine, module.connect(config or load(), key[1]))
+            _engines[key] = made
+        return _engines[key]
+
+
+def close_engines(place: Place | None = None) -> None:
+    """Give up what is unfinished in the engines of this process.
+
+    Parameters
+    ----------
+    place : Place, optional
+        Only in those of this cluster directory.
+    """
+    with _engines_lock:
+        keys = [key for key in _engines if place is None or key[1] == place]
+        engines = [_engines.pop(key) for key in keys]
+    for each in engines:
+        each.close()
+
+
+atexit.register(close_engines)

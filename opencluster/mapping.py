@@ -1,0 +1,199 @@
+"""One run of many pieces through an engine: bounded, ordered, with a progress bar.
+
+A mapping reads its pieces as results are taken, so that neither pieces nor results
+pile up: what was submitted and not yet taken is limited in number and in bytes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator, Sized
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any, NamedTuple, Protocol
+
+from opencluster.engines.base import Engine, Job, Options, Outcome
+from opencluster.errors import WorkError
+from opencluster.workpiece import WorkPiece
+
+BATCH = 64
+"""Pieces handed to the engine at a time, when there is room for them."""
+
+
+class Completed(NamedTuple):
+    """A result that is there.
+
+    Attributes
+    ----------
+    number : int
+        The place of its piece among the pieces, from 0.
+    piece : WorkPiece
+        The piece.
+    result : WorkPiece
+        What the worker returned; the `WorkError` when errors are returned.
+    """
+
+    number: int
+    piece: WorkPiece
+    result: WorkPiece
+
+
+class _Bar(Protocol):
+    def advance(self) -> None: ...
+
+
+@dataclass(slots=True)
+class _Flight:
+    number: int
+    piece: WorkPiece
+    nbytes: int
+    outcome: Outcome | None = None
+
+
+class Flow:
+    """A run of pieces.
+
+    Parameters
+    ----------
+    engine : Engine
+        What performs them.
+    type : str
+        Worker type.
+    pieces : iterable of WorkPiece
+        What to perform.
+    options : Options
+        How each is to be run.
+    job : Job
+        Whose pieces they are.
+    window, buffer_bytes : int
+        Most pieces, and most bytes of pieces and results, between submission and
+        taking.
+    progress : str
+        ``auto``, ``always`` or ``never``.
+    return_errors : bool
+        Yield errors instead of raising the first.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        type: str,
+        pieces: Iterable[WorkPiece],
+        options: Options,
+        job: Job,
+        window: int,
+        buffer_bytes: int,
+        progress: str,
+        return_errors: bool,
+    ) -> None:
+        self._engine = engine
+        self._type = type
+        self._total = len(pieces) if isinstance(pieces, Sized) else None
+        self._pieces = iter(pieces)
+        self._options = options
+        self._job = job
+        self._window = window
+        self._buffer_bytes = buffer_bytes
+        self._progress = progress
+        self._return_errors = return_errors
+        self._done: SimpleQueue[tuple[int, Outcome]] = SimpleQueue()
+        self._flying: dict[int, _Flight] = {}
+        self._nbytes = 0
+        self._count = 0
+        self._is_exhausted = False
+
+    def run(self, ordered: bool) -> Iterator[Completed]:
+        """Yield the results; what is unfinished when the loop is left is cancelled."""
+        try:
+            with self._bar() as bar:
+                taken = self._in_order() if ordered else self._as_done()
+                for flight in taken:
+                    bar.advance()
+                    yield Completed(flight.number, flight.piece, self._value(flight))
+        finally:
+            if self._flying:
+                self._engine.cancel(list(self._flying))
+
+    # --- inside --------------------------------------------------------------
+
+    def _as_done(self) -> Iterator[_Flight]:
+        while self._refill():
+            flight = self._next_done()
+            self._nbytes -= flight.nbytes
+            yield flight
+
+    def _in_order(self) -> Iterator[_Flight]:
+        waiting: deque[_Flight] = deque()
+        while self._refill(waiting) or waiting:
+            while waiting[0].outcome is None:
+                self._next_done()
+            flight = waiting.popleft()
+            self._nbytes -= flight.nbytes
+            yield flight
+
+    def _next_done(self) -> _Flight:
+        number, outcome = self._done.get()
+        flight = self._flying.pop(number)
+        flight.outcome = outcome
+        flight.nbytes += outcome.nbytes
+        self._nbytes += outcome.nbytes
+        return flight
+
+    def _refill(self, waiting: deque[_Flight] | None = None) -> bool:
+        """Submit what there is room for; ``False`` when nothing is under way."""
+        held = len(self._flying) if waiting is None else len(waiting)
+        while not self._is_exhausted and self._has_room(held):
+            batch: list[_Flight] = []
+            while len(batch) < BATCH and self._has_room(held + len(batch)):
+                piece = next(self._pieces, None)
+                if piece is None:
+                    self._is_exhausted = True
+                    break
+                nbytes = piece.nbytes if isinstance(piece, WorkPiece) else 0
+                batch.append(_Flight(self._count, piece, nbytes))
+                self._nbytes += nbytes
+                self._count += 1
+            self._submit(batch)
+            held += len(batch)
+            if waiting is not None:
+                waiting.extend(batch)
+        return bool(self._flying)
+
+    def _has_room(self, held: int) -> bool:
+        if held == 0:
+            return True
+        return held < self._window and self._nbytes < self._buffer_bytes
+
+    def _submit(self, batch: list[_Flight]) -> None:
+        rows = [(flight.piece, self._options) for flight in batch]
+        numbers = self._engine.submit(self._type, rows, self._note_done, self._job)
+        self._flying.update(zip(numbers, batch, strict=True))
+
+    def _note_done(self, number: int, outcome: Outcome) -> None:
+        self._done.put((number, outcome))
+
+    def _value(self, flight: _Flight) -> Any:
+        assert flight.outcome is not None
+        try:
+            return flight.outcome.value()
+        except WorkError as error:
+            if self._return_errors:
+                return error
+            raise
+
+    def _bar(self) -> AbstractContextManager[_Bar]:
+        is_shown = self._progress == "always" or (
+            self._progress == "auto" and sys.stderr.isatty()
+        )
+        if not is_shown:
+            return nullcontext(_Hidden())
+        from opencluster.progress import bar
+
+        return bar(self._type, self._total)
+
+
+class _Hidden:
+    def advance(self) -> None:
+        """Show nothing."""

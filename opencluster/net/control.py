@@ -1,0 +1,106 @@
+"""Ask a factory or a workshop something and wait: for commands, not for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Future
+from typing import Any
+
+from opencluster.config import Config
+from opencluster.errors import FactoryUnreachable, RemoteProtocolError
+from opencluster.net.link import FactoryLink, Finder, usable_endpoint
+from opencluster.net.reactor import Reactor
+from opencluster.net.transport import PeerLost, Received, TransportEvent
+from opencluster.net.zmq_transport import ZmqTransport
+from opencluster.wire import frames
+
+
+class Control:
+    """A short-lived connection to a cluster's daemons; a context manager.
+
+    Parameters
+    ----------
+    config : Config
+        The settings.
+    find : callable
+        Returns the endpoints of each factory.
+    """
+
+    def __init__(self, config: Config, find: Finder) -> None:
+        network = config.network
+        self._timeout_s = config.factory.request_timeout_s
+        self._transport = ZmqTransport(
+            network.max_message_bytes, network.zmtp_heartbeat_s, network.zmtp_timeout_s
+        )
+        self._reactor = Reactor(self._transport, self._event)
+        self._link = FactoryLink(self._reactor, find, self._timeout_s)
+        self._reactor.start()
+
+    def factory(
+        self,
+        operation: str,
+        arguments: Mapping[str, Any] | None = None,
+        timeout_s: float | None = None,
+    ) -> Any:
+        """Ask the leading factory.
+
+        Raises
+        ------
+        FactoryUnreachable
+            When none answers in time.
+        RequestRefused
+            When it declines.
+        """
+        return self._link.request(operation, arguments, timeout_s).result()
+
+    def workshop(
+        self,
+        entry: Mapping[str, Any],
+        operation: str,
+        arguments: Mapping[str, Any],
+        timeout_s: float | None = None,
+    ) -> Any:
+        """Ask a workshop, given what it registered."""
+        endpoint = usable_endpoint(entry["endpoints"])
+        if endpoint is None:
+            raise FactoryUnreachable(f"workshop {entry['name']} has no open socket")
+        future: Future[Any] = Future()
+
+        def ask() -> None:
+            peer = self._transport.connect(endpoint)
+            asked = self._link.requests.ask(
+                peer, operation, arguments, timeout_s or self._timeout_s
+            )
+            asked.add_done_callback(lambda done: _copy(done, future))
+
+        self._reactor.post(ask)
+        return future.result()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._reactor.stop()
+        self._reactor.join(timeout_s=5.0)
+
+    def __enter__(self) -> Control:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _event(self, event: TransportEvent) -> None:
+        if isinstance(event, PeerLost):
+            self._link.peer_lost(event.peer)
+        if not isinstance(event, Received):
+            return
+        try:
+            self._link.received(event.peer, frames.unpack(event.header))
+        except RemoteProtocolError:
+            self._transport.counts.rejected_messages += 1
+
+
+def _copy(done: Future[Any], future: Future[Any]) -> None:
+    error = done.exception()
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(done.result())

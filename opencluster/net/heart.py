@@ -1,0 +1,56 @@
+"""A sign of life that needs no turn of the Python interpreter.
+
+A worker that no workshop vouches for has a heart: a socket whose messages libzmq
+echoes in a thread of its own, outside Python. The factory sends it a pulse with every
+beat, and the echo renews the worker's lease even while ``perform()`` holds the
+interpreter for a minute.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+
+import zmq
+
+HEART_PREFIX = b"heart:"
+"""A heart's identity on the net: this, then the identity of its worker."""
+
+
+class Heart:
+    """Echoes whatever a factory sends to it.
+
+    Parameters
+    ----------
+    identity : bytes
+        How the factory addresses it.
+    """
+
+    def __init__(self, identity: bytes) -> None:
+        self._context = zmq.Context()
+        self._socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
+        self._socket.set(zmq.ROUTING_ID, identity)
+        self._socket.set(zmq.LINGER, 0)
+        self._endpoints: set[str] = set()
+        self._thread = threading.Thread(target=self._echo, name="heart", daemon=True)
+
+    def beat_for(self, endpoint: str) -> None:
+        """Answer the factory at this endpoint; only before the heart has started."""
+        if endpoint not in self._endpoints and not self._thread.is_alive():
+            self._endpoints.add(endpoint)
+            self._socket.connect(endpoint)
+
+    def start(self) -> None:
+        """Start to beat."""
+        if not self._thread.is_alive():
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Stop, and wait until the thread has ended."""
+        self._context.destroy(linger=0)
+        if self._thread.is_alive():
+            self._thread.join(timeout=1.0)
+
+    def _echo(self) -> None:
+        with contextlib.suppress(zmq.ContextTerminated, zmq.ZMQError):
+            zmq.proxy(self._socket, self._socket)

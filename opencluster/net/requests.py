@@ -1,0 +1,158 @@
+"""Requests and replies over a transport, with deadlines.
+
+The asking side is `Requests`; the answering side is `answer`. A reply carries the
+epoch and the revision of a factory, and ``None`` for both from anyone else.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import Any
+
+from opencluster.errors import (
+    FactoryUnreachable,
+    OpenClusterError,
+    RequestRefused,
+    StartFailed,
+)
+from opencluster.net.reactor import Reactor
+from opencluster.net.transport import Peer
+from opencluster.wire import frames, kinds
+
+Handler = Callable[[Peer, Mapping[str, Any]], Any]
+"""Answers one operation: given who asks and the arguments, returns plain types.
+
+It may return a `Future` instead, and the reply is sent when that is done.
+"""
+
+
+class Requests:
+    """The asking side; for use in the reactor's thread.
+
+    Parameters
+    ----------
+    reactor : Reactor
+        Whose transport carries the requests.
+    """
+
+    def __init__(self, reactor: Reactor) -> None:
+        self._reactor = reactor
+        self._numbers = itertools.count(1)
+        self._pending: dict[int, tuple[Peer, Future[Any]]] = {}
+
+    def ask(
+        self, peer: Peer, operation: str, arguments: Mapping[str, Any], timeout_s: float
+    ) -> Future[Any]:
+        """Send a request.
+
+        Returns
+        -------
+        Future
+            The answer; `RequestRefused` or `StartFailed` when the peer declined, and
+            `FactoryUnreachable` when it did not answer in time.
+        """
+        number = next(self._numbers)
+        future: Future[Any] = Future()
+        future.set_running_or_notify_cancel()
+        self._pending[number] = (peer, future)
+        header = frames.pack(kinds.REQUEST, number, operation, dict(arguments))
+        if not self._reactor.transport.send(peer, header):
+            self._fail(number, f"{operation}: the peer is gone")
+        self._reactor.after(
+            timeout_s,
+            lambda: self._fail(number, f"{operation}: no answer in {timeout_s:g} s"),
+        )
+        return future
+
+    def replied(self, peer: Peer, number: int, ok: bool, body: Any) -> None:
+        """Take in a reply; one that nobody waits for is ignored."""
+        if number not in self._pending or self._pending[number][0] != peer:
+            return
+        future = self._pending.pop(number)[1]
+        if ok:
+            future.set_result(body)
+        else:
+            future.set_exception(_error_from(body))
+
+    def peer_lost(self, peer: Peer) -> None:
+        """Fail what was asked of a peer that is gone."""
+        for number in [n for n, (asked, _) in self._pending.items() if asked == peer]:
+            self._fail(number, "the connection broke before the answer came")
+
+    def _fail(self, number: int, reason: str) -> None:
+        entry = self._pending.pop(number, None)
+        if entry is not None:
+            entry[1].set_exception(FactoryUnreachable(reason))
+
+
+def answer(
+    reactor: Reactor,
+    peer: Peer,
+    fields: list[Any],
+    handlers: Mapping[str, Handler],
+    stamp: Callable[[], tuple[Any, Any]] = lambda: (None, None),
+) -> None:
+    """Answer a request by the handler of its operation.
+
+    Parameters
+    ----------
+    reactor : Reactor
+        Whose transport carries the reply.
+    peer : Peer
+        Who asked.
+    fields : list
+        The message: kind, number, operation, arguments.
+    handlers : mapping of str to callable
+        What can be asked.
+    stamp : callable, optional
+        Returns the epoch and the revision that the reply carries.
+    """
+    number, operation, arguments = fields[1], fields[2], fields[3]
+
+    def reply(ok: bool, body: Any) -> None:
+        header = frames.pack(kinds.REPLY, number, ok, body, *stamp())
+        reactor.transport.send(peer, header)
+
+    def reply_later(future: Future[Any]) -> None:
+        error = future.exception()
+        if error is None:
+            reactor.post(lambda: reply(True, future.result()))
+        else:
+            reactor.post(lambda: reply(False, _error_body(error)))
+
+    handler = handlers.get(operation) if isinstance(operation, str) else None
+    if handler is None or not isinstance(arguments, Mapping):
+        known = ", ".join(sorted(handlers))
+        reply(False, _error_body(RequestRefused(f"no such request; known: {known}")))
+        return
+    try:
+        result = handler(peer, arguments)
+    except (OpenClusterError, KeyError, TypeError, ValueError) as error:
+        reply(False, _error_body(error))
+        return
+    if isinstance(result, Future):
+        result.add_done_callback(reply_later)
+    else:
+        reply(True, result)
+
+
+def _error_body(error: BaseException) -> dict[str, str]:
+    message = str(error)
+    if not isinstance(error, OpenClusterError):
+        message = f"malformed request ({type(error).__name__}: {error})"
+    return {
+        "error": type(error).__name__,
+        "message": message,
+        "output": getattr(error, "output", ""),
+    }
+
+
+def _error_from(body: Any) -> OpenClusterError:
+    if not isinstance(body, Mapping):
+        return RequestRefused("the peer declined without saying why")
+    message = str(body.get("message", ""))
+    if body.get("error") == StartFailed.__name__:
+        return StartFailed(message, str(body.get("output", "")))
+    return RequestRefused(message)

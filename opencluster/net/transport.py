@@ -1,0 +1,86 @@
+"""The one interface through which bytes travel, whatever carries them.
+
+A transport listens at endpoints, connects to endpoints, and turns what happens into
+events. A peer is an opaque identity, good for as long as its connection lives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+Peer = bytes
+"""A connection, seen from this side of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message came from a peer."""
+
+    peer: Peer
+    header: bytes
+    buffers: Sequence[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerLost:
+    """The connection that this side opened to a peer broke."""
+
+    peer: Peer
+
+
+@dataclass(frozen=True, slots=True)
+class PeerConnected:
+    """A connection that this side opened stands, and the peer answers on it."""
+
+    peer: Peer
+
+
+TransportEvent = Received | PeerConnected | PeerLost
+
+
+@dataclass
+class TransportCounts:
+    """What came in that should not have, since the start.
+
+    Attributes
+    ----------
+    rejected_handshakes : int
+        Connections that did not speak the protocol.
+    rejected_messages : int
+        Messages that were malformed, oversized or of another version.
+    dropped_connections : int
+        Accepted connections that ended, whether cleanly or for a violation.
+    """
+
+    rejected_handshakes: int = 0
+    rejected_messages: int = 0
+    dropped_connections: int = 0
+
+
+class Transport(Protocol):
+    """What carries messages between processes."""
+
+    counts: TransportCounts
+
+    def listen(self, endpoint: str) -> str:
+        """Listen at an endpoint, and return it with the port filled in."""
+
+    def connect(self, endpoint: str) -> Peer:
+        """Open a connection; messages sent before it stands are kept for it."""
+
+    def disconnect(self, peer: Peer) -> None:
+        """Close a connection that `connect` opened."""
+
+    def send(self, peer: Peer, header: bytes, buffers: Sequence[Any] = ()) -> bool:
+        """Send a message; ``False`` means that the peer is gone."""
+
+    def pollables(self) -> Iterable[Any]:
+        """Return what must be polled for input; each once, for its lifetime."""
+
+    def receive(self) -> list[TransportEvent]:
+        """Return what happened since the last call, a bounded number of events."""
+
+    def close(self, linger_s: float = 0.0) -> None:
+        """Close everything, waiting at most this long for what was sent to leave."""

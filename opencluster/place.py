@@ -1,0 +1,128 @@
+"""Where a cluster keeps its files on this computer, and how its members find it.
+
+A cluster's directory is chosen by ``--dir``, else by ``OPENCLUSTER_DIR``, else by the
+XDG convention; it holds the cluster file (who the factories are), the logs, the state
+of the factory, and the local sockets. All of it is for the owner's eyes only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from opencluster.config import Config
+from opencluster.errors import ConfigError
+
+DIRECTORY_VARIABLE = "OPENCLUSTER_DIR"
+MAX_SOCKET_DIRECTORY = 60
+"""Longest path, in bytes, that leaves room for a socket's name in it."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A cluster's directory.
+
+    Attributes
+    ----------
+    path : Path
+        The directory.
+    """
+
+    path: Path
+
+    @classmethod
+    def find(cls, directory: str | Path | None = None) -> Place:
+        """Return the place named by an option, the environment or the convention."""
+        named = directory or os.environ.get(DIRECTORY_VARIABLE)
+        if named:
+            return cls(Path(named).expanduser().absolute())
+        state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+        return cls(Path(state).expanduser().absolute() / "opencluster" / "default")
+
+    @property
+    def cluster_file(self) -> Path:
+        """Who the daemons of the embedded cluster are."""
+        return self.path / "cluster.json"
+
+    @property
+    def logs(self) -> Path:
+        """Where log files go."""
+        return self.path / "logs"
+
+    @property
+    def factory_state(self) -> Path:
+        """What the factory keeps between runs."""
+        return self.path / "factory"
+
+    @property
+    def sockets(self) -> Path:
+        """Where local sockets and scoreboards lie.
+
+        A socket's path is limited to about a hundred bytes, so a long directory gets
+        a short stand-in, named after it, in the system's temporary directory.
+        """
+        inside = self.path / "run"
+        if len(os.fsencode(inside)) <= MAX_SOCKET_DIRECTORY:
+            return inside
+        digest = hashlib.sha256(os.fsencode(self.path)).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / f"opencluster-{os.getuid()}-{digest}"
+
+    def make(self) -> None:
+        """Make the directories, closed to others.
+
+        Raises
+        ------
+        ConfigError
+            When they cannot be made, or belong to somebody else.
+        """
+        for directory in (self.path, self.logs, self.sockets):
+            try:
+                directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+                if directory.stat().st_uid != os.getuid():
+                    raise PermissionError(0, "it belongs to another user")
+            except OSError as error:
+                raise ConfigError(
+                    f"cannot use the cluster directory {directory}: {error.strerror}; "
+                    f"choose another with --dir or {DIRECTORY_VARIABLE}"
+                ) from None
+
+    def read(self) -> dict[str, Any]:
+        """Return the cluster file's content, empty when there is no cluster."""
+        try:
+            content = json.loads(self.cluster_file.read_text())
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    def write(self, content: Mapping[str, Any]) -> None:
+        """Replace the cluster file in one step."""
+        draft = self.cluster_file.with_suffix(".new")
+        draft.write_text(json.dumps(content, indent=2) + "\n")
+        draft.replace(self.cluster_file)
+
+    def forget(self) -> None:
+        """Remove what only a running cluster needs; logs and state stay."""
+        self.cluster_file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            for path in self.sockets.iterdir():
+                path.unlink(missing_ok=True)
+            self.sockets.rmdir()
+
+
+def factories(config: Config, place: Place) -> Sequence[Sequence[str]]:
+    """Return, for each factory, the endpoints at which it may be reached."""
+    if config.cluster.factories:
+        return [[endpoint] for endpoint in config.cluster.factories]
+    return [factory["endpoints"] for factory in place.read().get("factories", [])]
+
+
+def listening_endpoint(config: Config, host: str, port: int) -> str:
+    """Return the TCP endpoint for a host and port; ``*`` means ``[network] bind``."""
+    return f"tcp://{config.network.bind if host in ('', '*') else host}:{port}"

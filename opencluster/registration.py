@@ -1,0 +1,167 @@
+"""How a worker or service comes to stand in the registry.
+
+Under a workshop it writes its entry to its scoreboard, and the workshop registers it,
+renews it and takes it out again; so the factory hears from computers, not from
+processes. On its own it registers itself, renews its lease, and has a heart.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgpack
+
+from opencluster.config import Config
+from opencluster.core.registry import Entry, with_attributes
+from opencluster.net.heart import HEART_PREFIX, Heart
+from opencluster.net.link import FactoryLink, Finder, usable_endpoint
+from opencluster.net.reactor import Reactor
+from opencluster.net.transport import Peer
+from opencluster.node.handover import entry_path
+from opencluster.node.scoreboard import Scoreboard, State
+
+log = logging.getLogger(__name__)
+
+
+class Registration(Protocol):
+    """One way to stand in the registry."""
+
+    def announce(self, entry: Entry) -> None:
+        """Put the entry into the registry, as soon as there is one."""
+
+    def draining(self) -> None:
+        """Say that no new pieces are taken."""
+
+    def withdraw(self) -> None:
+        """Take the entry out."""
+
+    def received(self, peer: Peer, fields: list[Any]) -> bool:
+        """Take in a control message; ``False`` when it is for somebody else."""
+
+    def peer_lost(self, peer: Peer) -> None:
+        """Take note that a connection broke."""
+
+
+class VouchedRegistration:
+    """A workshop speaks for this process."""
+
+    def __init__(self, scoreboard: Scoreboard, path: Path) -> None:
+        self._scoreboard = scoreboard
+        self._path = path
+
+    def announce(self, entry: Entry) -> None:
+        """Write the entry where the workshop reads it."""
+        entry_path(self._path).write_bytes(msgpack.packb(entry.to_fields()))
+        self._scoreboard.state(State.IDLE)
+        self._scoreboard.registered(entry.id)
+
+    def draining(self) -> None:
+        """Let the workshop see that no new pieces are taken."""
+        self._scoreboard.state(State.DRAINING)
+
+    def withdraw(self) -> None:
+        """Let the workshop see that the end was on purpose."""
+        self._scoreboard.state(State.STOPPED)
+
+    def received(self, peer: Peer, fields: list[Any]) -> bool:
+        """Nothing is expected: the workshop reads and does not talk."""
+        return False
+
+    def peer_lost(self, peer: Peer) -> None:
+        """Nothing depends on a connection."""
+
+
+class OwnRegistration:
+    """This process speaks for itself."""
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        find: Finder,
+        config: Config,
+        figures: Callable[[], Mapping[str, Any]],
+    ) -> None:
+        self._reactor = reactor
+        self._find = find
+        self._config = config
+        self._figures = figures
+        self._entry: Entry | None = None
+        self._heart: Heart | None = None
+        self._link = FactoryLink(
+            reactor, find, config.factory.request_timeout_s, on_up=self._factory_found
+        )
+        interval_s = config.cluster.heartbeat_interval_s
+        reactor.post(lambda: self._start(interval_s))
+
+    def announce(self, entry: Entry) -> None:
+        """Register as soon as a factory is there."""
+        self._entry = with_attributes(entry, has_heart=True)
+        if self._link.is_up:
+            self._register()
+        else:
+            log.info("waiting for a factory")
+
+    def draining(self) -> None:
+        """Register again, as one that takes no new pieces."""
+        if self._entry is not None:
+            self._entry = with_attributes(self._entry, is_draining=True)
+            if self._link.is_up:
+                self._register()
+
+    def withdraw(self) -> None:
+        """Deregister, and stop the heart."""
+        if self._entry is not None:
+            asked = self._link.request("deregister", {"id": self._entry.id}, 1.0)
+            self._entry = None
+            asked.exception()
+        if self._heart is not None:
+            self._heart.stop()
+
+    def received(self, peer: Peer, fields: list[Any]) -> bool:
+        """Take in what a factory says."""
+        return self._link.received(peer, fields)
+
+    def peer_lost(self, peer: Peer) -> None:
+        """Look for another factory when this one is gone."""
+        self._link.peer_lost(peer)
+
+    def _start(self, interval_s: float) -> None:
+        self._reactor.every(interval_s, self._renew)
+
+    def _register(self) -> None:
+        if self._entry is not None:
+            fields = self._entry.to_fields()
+            asked = self._link.request("register", {"entries": [fields]})
+            asked.add_done_callback(self._registered)
+
+    def _registered(self, asked: Future[Any]) -> None:
+        error = asked.exception()
+        if error is not None:
+            log.error("could not register: %s", error)
+        elif self._heart is None and self._entry is not None:
+            self._heart = Heart(HEART_PREFIX + self._entry.id.encode())
+            for endpoints in self._find():
+                endpoint = usable_endpoint(endpoints)
+                if endpoint is not None:
+                    self._heart.beat_for(endpoint)
+            self._heart.start()
+
+    def _renew(self) -> None:
+        if self._entry is None or not self._link.is_up:
+            return
+        figures = {self._entry.id: dict(self._figures())}
+        arguments = {"ids": [self._entry.id], "figures": figures}
+        asked = self._link.request("renew", arguments)
+        asked.add_done_callback(self._renewed)
+
+    def _renewed(self, asked: Future[Any]) -> None:
+        if asked.exception() is None and asked.result()["unknown"]:
+            log.info("the factory does not know this process (any more): registering")
+            self._register()
+
+    def _factory_found(self, hello: Mapping[str, Any]) -> None:
+        self._register()

@@ -1,0 +1,314 @@
+"""The side of a worker or service that faces the net.
+
+A `Station` listens for pieces, keeps them in a `core.inbox.Inbox`, hands them to
+whoever runs them, and sends the outcomes back, many to a message when many are ready.
+It runs no user code. The inbox is shared by the I/O thread and the threads that take
+pieces, so that taking one costs no hand-over between threads; a lock guards it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from opencluster.config import Config
+from opencluster.core.inbox import (
+    Effect,
+    Inbox,
+    Key,
+    RaiseException,
+    RaiseFlag,
+    ReturnPiece,
+    Waiting,
+)
+from opencluster.core.registry import Entry
+from opencluster.errors import RemoteProtocolError
+from opencluster.net.reactor import Reactor
+from opencluster.net.transport import Peer, PeerLost, Received, TransportEvent
+from opencluster.net.zmq_transport import ZmqTransport
+from opencluster.registration import Registration
+from opencluster.wire import frames, kinds
+
+log = logging.getLogger(__name__)
+
+WARN_INTERVAL_S = 60.0
+"""Malformed messages are logged at most this often."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A piece that was taken to be run, its payload still encoded."""
+
+    waiting: Waiting
+    payload: bytes
+    buffers: Sequence[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The outcome of a piece, encoded.
+
+    Attributes
+    ----------
+    status : str
+        ``done``, ``failed``, ``interrupted``, ``timeout``, ``cancelled`` or
+        ``drained``.
+    payload, buffers
+        The encoded result or failure.
+    elapsed_s : float
+        How long it ran.
+    """
+
+    status: str
+    payload: bytes
+    buffers: Sequence[Any]
+    elapsed_s: float
+
+
+class Station:
+    """Receives pieces and sends back their outcomes.
+
+    Parameters
+    ----------
+    config : Config
+        The settings.
+    make_registration : callable
+        Given the reactor, returns the way into the registry.
+    on_flag : callable
+        Called in the I/O thread when the running piece should stop, with why and with
+        the time at which somebody outside will insist.
+    on_exception : callable
+        Called in the I/O thread when an exception should be raised in the running
+        piece.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        make_registration: Callable[[Reactor], Registration],
+        on_flag: Callable[[RaiseFlag], None],
+        on_exception: Callable[[RaiseException], None],
+    ) -> None:
+        network = config.network
+        worker = config.worker
+        self.transport = ZmqTransport(
+            network.max_message_bytes, network.zmtp_heartbeat_s, network.zmtp_timeout_s
+        )
+        self.reactor = Reactor(self.transport, self._event)
+        self.registration = make_registration(self.reactor)
+        self._config = config
+        self._on_flag = on_flag
+        self._on_exception = on_exception
+        self._lock = threading.Condition()
+        self._inbox = Inbox(
+            worker.max_queued, worker.interrupt_grace_s, worker.kill_grace_s
+        )
+        self._payloads: dict[Key, tuple[bytes, Sequence[Any]]] = {}
+        self._outbox: dict[Peer, list[tuple[int, Answer]]] = {}
+        self._returns: dict[Peer, list[int]] = {}
+        self._managers: set[Peer] = set()
+        self._is_warned_at = -WARN_INTERVAL_S
+        self._entry: Entry | None = None
+
+    # --- from the threads that run pieces ------------------------------------
+
+    def open(self, entry: Entry) -> None:
+        """Start to serve, and register."""
+        self._entry = entry
+        self.reactor.when_idle(self._flush)
+        interval_s = self._config.cluster.heartbeat_interval_s
+        self.reactor.post(lambda: self._start(interval_s))
+        self.reactor.start()
+        self.registration.announce(entry)
+
+    def take(self) -> Work | None:
+        """Wait for the next piece; ``None`` means that the station is draining."""
+        with self._lock:
+            while not self._inbox.is_draining:
+                waiting = self._inbox.start(time.monotonic())
+                if waiting is not None:
+                    payload, buffers = self._payloads.pop(waiting.key)
+                    return Work(waiting, payload, buffers)
+                self._lock.wait()
+        return None
+
+    def started(self, work: Work) -> None:
+        """Have the piece's time limit watched, when it has one."""
+        if work.waiting.timeout_s:
+            self.reactor.post(self._plan_tick)
+
+    def answer(self, work: Work, answer: Answer) -> None:
+        """Send the outcome of the piece that was taken."""
+        with self._lock:
+            is_wanted = self._inbox.finish(work.waiting.key)
+        if is_wanted:
+            peer, piece = work.waiting.key
+            self.reactor.post(
+                lambda: self._outbox.setdefault(peer, []).append((piece, answer))
+            )
+
+    def report_progress(self, work: Work, done: float, total: float) -> None:
+        """Tell the manager how far the running piece is."""
+        peer, piece = work.waiting.key
+        header = frames.pack(kinds.PROGRESS, piece, float(done), float(total))
+        self.reactor.post(lambda: self._send(peer, header))
+
+    def drain(self) -> None:
+        """Take no more pieces; may be called from a signal handler."""
+        self.reactor.post(self._drain)
+
+    def close(self) -> None:
+        """Deregister, let what was answered leave, and close the sockets."""
+        self.registration.withdraw()
+        self.reactor.post(self._flush)
+        self.reactor.stop()
+        self.reactor.join(timeout_s=5.0)
+
+    @property
+    def queued(self) -> int:
+        """How many pieces wait here."""
+        return self._inbox.queued
+
+    # --- in the I/O thread ---------------------------------------------------
+
+    def _start(self, interval_s: float) -> None:
+        self.reactor.every(interval_s, self._look_after_managers)
+
+    def _event(self, event: TransportEvent) -> None:
+        if isinstance(event, PeerLost):
+            self.registration.peer_lost(event.peer)
+        if not isinstance(event, Received):
+            return
+        try:
+            self._message(event)
+        except (RemoteProtocolError, ValueError, TypeError, IndexError) as error:
+            self._reject(error)
+
+    def _message(self, event: Received) -> None:
+        fields = frames.unpack(event.header)
+        kind, peer = fields[0], event.peer
+        now = time.monotonic()
+        if kind == kinds.PIECES:
+            self._take_in(peer, fields[1], event.buffers)
+        elif kind == kinds.WITHDRAW:
+            self._locked(lambda: self._inbox.withdraw(peer, fields[1]))
+        elif kind == kinds.CANCEL:
+            self._locked(lambda: self._inbox.cancel(now, peer, fields[1]))
+        elif kind == kinds.INTERRUPT:
+            self._locked(lambda: self._inbox.interrupt(now, peer, fields[1]))
+        elif not self.registration.received(peer, fields):
+            raise RemoteProtocolError(f"a worker takes no {kind!r} message")
+
+    def _take_in(self, peer: Peer, rows: Sequence[Any], buffers: Sequence[Any]) -> None:
+        pieces = []
+        payloads = {}
+        taken = 0
+        for number, priority, timeout_s, payload, count in rows:
+            if not isinstance(payload, bytes) or not isinstance(count, int):
+                raise RemoteProtocolError("a piece's row is malformed")
+            waiting = Waiting(peer, int(number), int(priority), float(timeout_s))
+            pieces.append(waiting)
+            payloads[waiting.key] = (payload, buffers[taken : taken + count])
+            taken += count
+        self._managers.add(peer)
+        with self._lock:
+            self._payloads.update(payloads)
+            effects = self._inbox.receive(pieces)
+            self._lock.notify(len(pieces))
+        self._do(effects)
+
+    def _locked(self, decide: Callable[[], list[Effect]]) -> None:
+        with self._lock:
+            effects = decide()
+        self._do(effects)
+
+    def _do(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case ReturnPiece((peer, piece)):
+                    self._payloads.pop((peer, piece), None)
+                    self._returns.setdefault(peer, []).append(piece)
+                case RaiseFlag():
+                    self._on_flag(effect)
+                    self._plan_tick()
+                case RaiseException():
+                    self._on_exception(effect)
+
+    def _plan_tick(self) -> None:
+        with self._lock:
+            at = self._inbox.next_time()
+        if at is not None:
+            self.reactor.after(max(0.0, at - time.monotonic()), self._tick)
+
+    def _tick(self) -> None:
+        self._locked(lambda: self._inbox.tick(time.monotonic()))
+        # a tick that came a hair too early must not be the last
+        with self._lock:
+            at = self._inbox.next_time()
+        if at is not None and at <= time.monotonic() + 0.001:
+            self.reactor.after(0.001, self._tick)
+
+    def _flush(self) -> None:
+        if self._outbox:
+            outbox, self._outbox = self._outbox, {}
+            for peer, answers in outbox.items():
+                self._send_answers(peer, answers)
+        if self._returns:
+            returns, self._returns = self._returns, {}
+            for peer, pieces in returns.items():
+                self._send(peer, frames.pack(kinds.RETURNED, pieces))
+
+    def _send_answers(self, peer: Peer, answers: list[tuple[int, Answer]]) -> None:
+        rows = []
+        buffers: list[Any] = []
+        for piece, a in answers:
+            rows.append([piece, a.status, a.payload, len(a.buffers), a.elapsed_s])
+            buffers.extend(a.buffers)
+        if not self.transport.send(peer, frames.pack(kinds.RESULTS, rows), buffers):
+            self._manager_lost(peer)
+
+    def _send(self, peer: Peer, header: bytes) -> None:
+        if not self.transport.send(peer, header):
+            self._manager_lost(peer)
+
+    def _look_after_managers(self) -> None:
+        with self._lock:
+            peers = self._inbox.managers()
+        alive = frames.pack(kinds.ALIVE)
+        for peer in peers:
+            self._send(peer, alive)
+
+    def _manager_lost(self, peer: Peer) -> None:
+        self._managers.discard(peer)
+        with self._lock:
+            effects = self._inbox.manager_lost(time.monotonic(), peer)
+            for key in [key for key in self._payloads if key[0] == peer]:
+                del self._payloads[key]
+        self._do(effects)
+
+    def _drain(self) -> None:
+        self.registration.draining()
+        with self._lock:
+            effects = self._inbox.drain()
+            self._lock.notify_all()
+        self._do(effects)
+        self._flush()
+        notice = frames.pack(kinds.DRAINING)
+        for peer in list(self._managers):
+            self._send(peer, notice)
+        limit_s = self._config.worker.drain_timeout_s
+        self.reactor.after(limit_s, self._interrupt_for_drain)
+
+    def _interrupt_for_drain(self) -> None:
+        now = time.monotonic()
+        self._locked(lambda: self._inbox.interrupt_running(now))
+
+    def _reject(self, error: Exception) -> None:
+        self.transport.counts.rejected_messages += 1
+        if time.monotonic() - self._is_warned_at >= WARN_INTERVAL_S:
+            self._is_warned_at = time.monotonic()
+            log.warning("rejected a message: %s", error)

@@ -1,0 +1,92 @@
+"""A cluster of real processes on this computer, in a temporary directory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from opencluster.config import load
+from opencluster.launchers import local
+from opencluster.manager import close_engines
+from opencluster.net.control import Control
+from opencluster.place import DIRECTORY_VARIABLE, Place, factories
+
+
+class LocalCluster:
+    """A context manager that starts a cluster and ends it.
+
+    Inside the block, managers and commands of this process find the cluster by
+    themselves.
+
+    Parameters
+    ----------
+    workers : mapping of str to int, optional
+        How many of each: ``{"wordcount.py:WordCountWorker": 2}``.
+    settings : mapping of str to object, optional
+        Settings for the cluster and this process: ``{"worker.max_pieces": 5}``.
+
+    Attributes
+    ----------
+    place : Place
+        The cluster's directory, with its logs.
+    """
+
+    def __init__(
+        self,
+        workers: Mapping[str, int] | None = None,
+        settings: Mapping[str, object] | None = None,
+    ) -> None:
+        self._workers = dict(workers or {})
+        self._environment = {
+            f"OPENCLUSTER_{name.replace('.', '_', 1).upper()}": str(value)
+            for name, value in (settings or {}).items()
+        }
+        self._before: dict[str, str | None] = {}
+        self.place = Place(Path())
+
+    def __enter__(self) -> LocalCluster:
+        self.place = Place(Path(tempfile.mkdtemp(prefix="opencluster-")))
+        ours = self._environment | {DIRECTORY_VARIABLE: str(self.place.path)}
+        self._before = {name: os.environ.get(name) for name in ours}
+        os.environ.update(ours)
+        options = [
+            o for w, n in self._workers.items() for o in ("--workers", f"{w}={n}")
+        ]
+        try:
+            local.start(self.place, options, while_pid=os.getpid())
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        close_engines(self.place)
+        local.stop(self.place)
+        for name, value in self._before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        shutil.rmtree(self.place.path, ignore_errors=True)
+
+    def ask_factory(
+        self, operation: str, arguments: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Ask the factory something: ``status``, for one."""
+        with self._control() as control:
+            return control.factory(operation, arguments)
+
+    def ask_workshop(self, operation: str, arguments: Mapping[str, Any]) -> Any:
+        """Ask the workshop something: ``scale``, for one."""
+        with self._control() as control:
+            shop = control.factory("find", {"kind": "workshop"})[0]
+            return control.workshop(shop, operation, arguments, 60.0)
+
+    def _control(self) -> Control:
+        config = load()
+        return Control(config, partial(factories, config, self.place))

@@ -1,0 +1,239 @@
+"""Values to bytes and back: what a WorkPiece looks like on the wire.
+
+Owns `encode` and `decode`. A value becomes one string of msgpack and a list of
+buffers, which hold the memory of large arrays uncopied and travel as frames of their
+own. What msgpack knows (nil, bool, 64-bit integers, 64-bit floats, text, bytes,
+arrays, maps) is packed by its C code without a pass in Python; everything else is a
+tagged value, see `registry` for the form and `types`, `arrays` and `astronomy` for
+the codes. Text is UTF-8 in which lone surrogates are encoded too.
+
+Rules that this module keeps:
+
+1. A value arrives with the type that it had, of the types listed there, with two
+   exceptions: `bytearray` and `memoryview` arrive as bytes, `numpy.memmap` as a plain
+   array.
+2. Arrays arrive as read-only views, of whatever size; ``array.copy()`` gives one that
+   can be written to.
+3. What cannot be sent raises `LocalProtocolError` with its place in the value.
+4. Bytes from outside raise `RemoteProtocolError` or become a value, and take memory
+   in proportion to their own size only.
+5. Nothing is executed on behalf of the sender; there is no pickle here.
+
+Must not do: sockets, files, compression, encryption.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgpack
+
+from opencluster.errors import (
+    LocalProtocolError,
+    RemoteProtocolError,
+    WorkError,
+)
+from opencluster.wire import types as _types  # noqa: F401  (enters its adapters)
+from opencluster.wire.explain import explain
+from opencluster.wire.nesting import (
+    MAX_NESTING,
+    WIRE_NESTING,
+    check,
+    is_deeper,
+    reason,
+)
+from opencluster.wire.registry import (
+    BUFFER,
+    Adapter,
+    OutOfBand,
+    adapter_for,
+    adapter_of,
+    cannot_send,
+    register_type,
+)
+
+__all__ = [
+    "MAX_BUFFERS",
+    "MAX_NESTING",
+    "Buffer",
+    "decode",
+    "encode",
+    "register_type",
+]
+
+Buffer = memoryview
+"""What travels as a frame of its own: one dimension of bytes."""
+
+MAX_BUFFERS = 1024
+"""Arrays of one value that get a frame of their own; further ones go inline, since
+a message has a limited number of frames."""
+
+
+def encode(value: Any, name: str = "value") -> tuple[bytes, list[Buffer]]:
+    """Turn a value into bytes and the buffers of its large arrays.
+
+    Parameters
+    ----------
+    value : object
+        Any value of the types that OpenCluster can send.
+    name : str
+        What error messages call the value.
+
+    Returns
+    -------
+    data : bytes
+        The value without its large arrays.
+    buffers : list of memoryview
+        Memory of the large arrays, theirs and not a copy where they are contiguous:
+        they must not be written to until the message is sent.
+
+    Raises
+    ------
+    LocalProtocolError
+        Something in the value cannot be sent; the message says where it stands,
+        such as ``value["spectra"][3]``.
+    """
+    encoder = _Encoder()
+    try:
+        data = encoder.pack(value)
+    except (WorkError, MemoryError):
+        raise  # an interrupt of this thread, or no fault of the value
+    except Exception as error:
+        raise explain(value, name, error) from error
+    # The innermost container goes uncounted when it is empty, hence the -1.
+    if len(data) >= MAX_NESTING and is_deeper(data, MAX_NESTING - 1):
+        _refuse_deep(value, name, data)
+    return data, encoder.buffers
+
+
+def decode(data: bytes | memoryview, buffers: Sequence[memoryview | bytes] = ()) -> Any:
+    """Turn bytes and buffers back into the value.
+
+    Parameters
+    ----------
+    data : bytes or memoryview
+        What `encode` returned.
+    buffers : sequence of memoryview or bytes
+        The buffers that came with it, in the same order. Arrays in the value are
+        views of them.
+
+    Returns
+    -------
+    object
+        The value, its arrays read-only.
+
+    Raises
+    ------
+    RemoteProtocolError
+        The bytes are not those of a value.
+    """
+    decoder = _Decoder(buffers)
+    try:
+        check(data, WIRE_NESTING)
+        value = msgpack.unpackb(
+            data,
+            ext_hook=decoder.marker,
+            object_hook=decoder.tagged,
+            strict_map_key=False,
+            unicode_errors="surrogatepass",
+        )
+    except (RemoteProtocolError, WorkError):
+        raise
+    except Exception as error:
+        why = reason(data, WIRE_NESTING, error)
+        raise RemoteProtocolError(f"malformed value: {why}") from error
+    if decoder.open_markers:
+        raise RemoteProtocolError("malformed value: a type marker without its payload")
+    return value
+
+
+class _Encoder:
+    """One encoding: packs values and gathers buffers."""
+
+    __slots__ = ("buffers",)
+
+    def __init__(self) -> None:
+        self.buffers: list[Buffer] = []
+
+    def pack(self, value: Any) -> bytes:
+        try:
+            return self._pack(value, None)
+        except UnicodeEncodeError:
+            # Surrogates are rare and allowing them slows msgpack down.
+            self.buffers.clear()
+            return self._pack(value, "surrogatepass")
+
+    def _pack(self, value: Any, unicode_errors: str | None) -> bytes:
+        packer = msgpack.Packer(
+            default=self._tag, strict_types=True, unicode_errors=unicode_errors
+        )
+        packed: bytes = packer.pack(value)
+        return packed
+
+    def _tag(self, value: Any) -> Any:
+        cls = type(value)
+        if cls is OutOfBand:
+            return self._buffer(value.buffer)
+        adapter = adapter_for(cls)
+        if adapter is None:
+            raise cannot_send(str(cls), "convert it")
+        return {adapter.marker: adapter.pack(value)}
+
+    def _buffer(self, buffer: Buffer) -> Any:
+        if len(self.buffers) >= MAX_BUFFERS:
+            return buffer
+        self.buffers.append(buffer)
+        return {BUFFER.marker: len(self.buffers) - 1}
+
+
+class _Decoder:
+    """One decoding: turns tagged values into what they stand for."""
+
+    __slots__ = ("_buffers", "open_markers")
+
+    def __init__(self, buffers: Sequence[memoryview | bytes]) -> None:
+        self._buffers = buffers
+        self.open_markers = 0
+
+    def marker(self, code: int, data: bytes) -> Adapter:
+        self.open_markers += 1
+        return adapter_of(code, data)
+
+    def tagged(self, mapping: dict[Any, Any]) -> Any:
+        if len(mapping) != 1:
+            return mapping
+        ((key, payload),) = mapping.items()
+        if type(key) is not Adapter:
+            return mapping
+        self.open_markers -= 1
+        if key is BUFFER:
+            return self._buffer(payload)
+        try:
+            return key.unpack(payload)
+        except WorkError:
+            raise
+        except Exception as error:
+            raise RemoteProtocolError(
+                f"malformed {key.name}: {str(error) or type(error).__name__:.300}"
+            ) from error
+
+    def _buffer(self, index: Any) -> memoryview:
+        if type(index) is not int or not 0 <= index < len(self._buffers):
+            raise RemoteProtocolError(
+                f"malformed value: buffer {index!r:.20} of {len(self._buffers)}"
+            )
+        return memoryview(self._buffers[index]).cast("B").toreadonly()
+
+
+def _refuse_deep(value: Any, name: str, data: bytes) -> None:
+    """Raise unless the value keeps `MAX_NESTING` after all.
+
+    A tagged value is more levels on the wire than in Python, so that only a pass
+    over the value itself can tell.
+    """
+    error: LocalProtocolError | None = explain(value, name, None)
+    if error is None and is_deeper(data, WIRE_NESTING):
+        error = cannot_send(f"{name}, of too many levels", "flatten it")
+    if error is not None:
+        raise error

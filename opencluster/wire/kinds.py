@@ -1,0 +1,21 @@
+"""The kinds of messages, by name; what each carries is told in ``docs/protocols.md``.
+
+Control plane, between anyone and a daemon: `REQUEST`, `REPLY`, `DELTA`, `BEAT`,
+`PULSE`. Data plane, between a manager and a worker or service: the rest.
+"""
+
+REQUEST = "request"
+REPLY = "reply"
+DELTA = "delta"
+BEAT = "beat"
+PULSE = "pulse"
+
+PIECES = "pieces"
+WITHDRAW = "withdraw"
+CANCEL = "cancel"
+INTERRUPT = "interrupt"
+RESULTS = "results"
+RETURNED = "returned"
+PROGRESS = "progress"
+DRAINING = "draining"
+ALIVE = "alive"

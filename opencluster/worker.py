@@ -1,0 +1,385 @@
+"""The worker: a process that performs one type of task.
+
+Users subclass `Worker` and write ``perform()``, which runs in the main thread. This
+shell takes pieces from a `serving.Station`, runs them, and turns whatever happens
+(a result, an exception, an interrupt, an exit) into an answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import tempfile
+import threading
+import time
+import traceback
+import uuid
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from opencluster.config import Config, load
+from opencluster.core.inbox import INTERRUPT, TIME_LIMIT, RaiseException, RaiseFlag
+from opencluster.core.registry import Entry
+from opencluster.errors import LocalProtocolError, OpenClusterError
+from opencluster.net.reactor import Reactor
+from opencluster.net.zmq_transport import ipc_endpoint
+from opencluster.node.handover import NAME_VARIABLE, SCOREBOARD_VARIABLE
+from opencluster.node.host import host_id, host_name
+from opencluster.node.scoreboard import Scoreboard
+from opencluster.place import Place, factories, listening_endpoint
+from opencluster.registration import (
+    OwnRegistration,
+    Registration,
+    VouchedRegistration,
+)
+from opencluster.serving import Answer, Station, Work
+from opencluster.wire import codec
+from opencluster.workpiece import WorkPiece
+
+PROGRESS_INTERVAL_S = 0.2
+"""Progress is reported to the manager at most this often."""
+INTERRUPT_SIGNAL = signal.SIGUSR2
+"""Raises the exception of an interrupt in the main thread, out of a system call too."""
+
+
+class PieceInterrupt(BaseException):
+    """Raised inside ``perform()`` when its piece is interrupted or out of time.
+
+    It is no `Exception`, so that ``except Exception`` does not swallow it.
+    """
+
+
+class Worker:
+    """Performs one type of task; subclass it and write `perform`.
+
+    Attributes
+    ----------
+    worker_type : str
+        The type that it registers; by default the class's name without ``Worker``.
+    log : logging.Logger
+        Goes to the worker's log file.
+    """
+
+    worker_type: str = ""
+    log: logging.Logger = logging.getLogger("opencluster.worker")
+    _runner: Runner | None = None
+
+    def perform(self, work: WorkPiece) -> WorkPiece:
+        """Do one piece of work.
+
+        Parameters
+        ----------
+        work : WorkPiece
+            What the manager sent; its arrays are read-only views.
+
+        Returns
+        -------
+        WorkPiece
+            The result, sent back to the manager.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define perform(work)")
+
+    def startup(self) -> None:
+        """Prepare the process, before the first piece: open a file, warm up a GPU."""
+
+    def shutdown(self) -> None:
+        """Tidy up, after the last piece."""
+
+    def ready(self, type: str = "", host: str = "*", port: int = 0) -> None:
+        """Register and serve until the process is asked to stop.
+
+        Parameters
+        ----------
+        type : str, optional
+            The type of work; `worker_type` by default.
+        host : str, optional
+            Address to listen at; ``*`` means the setting ``[network] bind``.
+        port : int, optional
+            TCP port to listen at. With 0 a local socket is used, and a free port when
+            the factories are reached over the network.
+        """
+        runner = Runner(self, type or type_of(self.__class__))
+        self._runner = runner
+        try:
+            runner.run(host, port)
+        finally:
+            self._runner = None
+
+    def progress(self, done: float, total: float = 1.0) -> None:
+        """Say how far the piece is; ends it here when it was interrupted.
+
+        Parameters
+        ----------
+        done, total : float
+            How much of how much, in any unit.
+        """
+        if self._runner is not None:
+            self._runner.progress(done, total)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the running piece should stop: look at it in long loops."""
+        return self._runner is not None and self._runner.flag is not None
+
+
+def type_of(cls: type) -> str:
+    """Return the type that a Worker or Service class registers."""
+    named = str(getattr(cls, "worker_type", ""))
+    return named or cls.__name__.removesuffix("Worker") or cls.__name__
+
+
+class Runner:
+    """Runs the pieces of one worker, in the main thread."""
+
+    kind = "worker"
+
+    def __init__(self, worker: Any, type: str) -> None:
+        self.worker = worker
+        self.type = type
+        self.config: Config = load()
+        self.place = Place.find()
+        self.flag: RaiseFlag | None = None
+        self.pieces_done = 0
+        self._pid = os.getpid()
+        self._name = os.environ.get(NAME_VARIABLE) or f"{type}-{self._pid}"
+        self._id = f"{self._name}.{uuid.uuid4().hex[:12]}"
+        self._scoreboard = _scoreboard()
+        self._station = Station(
+            self.config, self._registration, self._flagged, self._insisted
+        )
+        self._is_performing = False
+        self._to_raise: RaiseException | None = None
+        self._current: Work | None = None
+        self._reported_at = 0.0
+
+    # --- the life of the process ---------------------------------------------
+
+    def run(self, host: str, port: int) -> None:
+        """Serve until stopped."""
+        entry = self._listen(host, port)
+        self._handle_signals()
+        self.worker.startup()
+        self._station.open(entry)
+        try:
+            self._serve()
+            self.worker.shutdown()
+        finally:
+            self._station.close()
+            self._scoreboard.close()
+
+    def _serve(self) -> None:
+        while (work := self._station.take()) is not None:
+            self._run(work)
+            if self._should_recycle():
+                self._station.drain()
+
+    def _listen(self, host: str, port: int) -> Entry:
+        self.place.make()
+        local = ipc_endpoint(self.place.sockets, f"w-{self._id[-12:]}")
+        endpoints = [self._station.transport.listen(local)]
+        if port or self.config.cluster.factories:
+            tcp = listening_endpoint(self.config, host, port)
+            endpoints.append(self._station.transport.listen(tcp))
+        return Entry(
+            id=self._id,
+            kind=self.kind,
+            type=self.type,
+            name=self._name,
+            host=host_name(),
+            host_id=host_id(),
+            pid=self._pid,
+            endpoints=tuple(endpoints),
+            attributes=self._attributes(),
+        )
+
+    def _attributes(self) -> dict[str, Any]:
+        return {"class": type_name(self.worker.__class__)}
+
+    def _registration(self, reactor: Reactor) -> Registration:
+        board = os.environ.get(SCOREBOARD_VARIABLE)
+        if board:
+            return VouchedRegistration(self._scoreboard, Path(board))
+        return OwnRegistration(
+            reactor,
+            lambda: factories(self.config, self.place),
+            self.config,
+            self._figures,
+        )
+
+    def _figures(self) -> dict[str, Any]:
+        reading = self._scoreboard.read()
+        return {
+            "state": reading.state.name.lower(),
+            "pieces_done": reading.pieces_done,
+            "pieces_failed": reading.pieces_failed,
+            "piece": reading.piece,
+        }
+
+    def _handle_signals(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            raise OpenClusterError(
+                "ready() must be called in the main thread, where perform() runs"
+            )
+        signal.signal(INTERRUPT_SIGNAL, self._raise_here)
+        signal.signal(signal.SIGTERM, self._asked_to_end)
+        signal.signal(signal.SIGINT, self._asked_to_end)
+
+    def _asked_to_end(self, number: int, frame: FrameType | None) -> None:
+        """Finish the running piece, or give it up when it is overdue already."""
+        self._station.drain()
+        if self.flag is not None and self._is_performing:
+            raise PieceInterrupt(self.flag.reason)
+
+    def _should_recycle(self) -> bool:
+        limits = self.config.worker
+        if limits.max_pieces and self.pieces_done >= limits.max_pieces:
+            return True
+        return bool(limits.max_memory) and resident_bytes() > limits.max_memory
+
+    # --- one piece -----------------------------------------------------------
+
+    def _run(self, work: Work) -> None:
+        limit_s = work.waiting.timeout_s
+        started = time.monotonic()
+        self._begin(work, started + limit_s if limit_s else 0.0)
+        status, value = self._perform(work)
+        if os.getpid() != self._pid:
+            # perform() forked and let the child return: it owns none of our sockets
+            os.write(2, b"perform() returned in a forked child; the child ends here\n")
+            os._exit(1)
+        payload, buffers, status = encoded(status, value)
+        elapsed_s = time.monotonic() - started
+        self._scoreboard.finished(failed=status != "done")
+        self.pieces_done += 1
+        self._current = None
+        self._station.answer(work, Answer(status, payload, buffers, elapsed_s))
+
+    def _begin(self, work: Work, deadline: float) -> None:
+        self.flag = None
+        self._to_raise = None
+        self._reported_at = 0.0
+        self._current = work
+        self._scoreboard.started(piece_name(*work.waiting.key), deadline)
+        self._station.started(work)
+
+    def _perform(self, work: Work) -> tuple[str, Any]:
+        try:
+            try:
+                piece = codec.decode(work.payload, work.buffers)
+                self._is_performing = True
+                result = self.worker.perform(piece)
+            finally:
+                self._is_performing = False
+            return "done", checked(result)
+        except PieceInterrupt as stop:
+            return _status_of(str(stop)), failure_of(stop)
+        except SystemExit as leaving:
+            return "failed", failure_of(leaving, f"perform() called exit: {leaving}")
+        except BaseException as error:
+            return "failed", failure_of(error)
+        finally:
+            self._is_performing = False
+
+    def progress(self, done: float, total: float) -> None:
+        """Note and report progress, and stop here when the piece should stop."""
+        if self.flag is not None and self._is_performing:
+            raise PieceInterrupt(self.flag.reason)
+        self._scoreboard.progress(done, total)
+        now = time.monotonic()
+        if self._current is not None and now - self._reported_at > PROGRESS_INTERVAL_S:
+            self._reported_at = now
+            self._station.report_progress(self._current, done, total)
+
+    # --- interrupts ----------------------------------------------------------
+
+    def _flagged(self, effect: RaiseFlag) -> None:
+        current = self._current
+        if current is not None and current.waiting.key == effect.key:
+            self.flag = effect
+            self._scoreboard.enforce(piece_name(*effect.key), effect.enforce_at)
+
+    def _insisted(self, effect: RaiseException) -> None:
+        self._to_raise = effect
+        main = threading.main_thread().ident
+        if main is not None:
+            signal.pthread_kill(main, INTERRUPT_SIGNAL)
+
+    def _raise_here(self, number: int, frame: FrameType | None) -> None:
+        """Raise in the main thread, if it still runs the piece that is meant."""
+        wanted, current = self._to_raise, self._current
+        if wanted is None or current is None or not self._is_performing:
+            return
+        if current.waiting.key == wanted.key:
+            self._to_raise = None
+            raise PieceInterrupt(wanted.reason)
+
+
+def _scoreboard() -> Scoreboard:
+    path = os.environ.get(SCOREBOARD_VARIABLE)
+    if path:
+        return Scoreboard.open(Path(path))
+    with tempfile.TemporaryDirectory() as directory:
+        return Scoreboard.create(Path(directory) / "board")
+
+
+def _status_of(reason: str) -> str:
+    return {TIME_LIMIT: "timeout", INTERRUPT: "interrupted"}.get(reason, reason)
+
+
+def checked(result: Any) -> WorkPiece:
+    """Return the result of ``perform()`` if it is one."""
+    if not isinstance(result, WorkPiece):
+        raise TypeError(
+            f"perform() must return a WorkPiece, not {type(result).__name__}; "
+            "write `return WorkPiece(name=value)`"
+        )
+    return result
+
+
+def encoded(status: str, value: Any) -> tuple[bytes, list[Any], str]:
+    """Encode an outcome; one that cannot be sent becomes the failure that says so."""
+    try:
+        payload, buffers = codec.encode(value)
+    except LocalProtocolError as error:
+        payload, buffers = codec.encode(failure_of(error))
+        status = "failed"
+    return payload, buffers, status
+
+
+def failure_of(error: BaseException, message: str = "") -> dict[str, str]:
+    """Describe an exception for the manager, with its traceback below our frames."""
+    trace = error.__traceback__
+    own = {__file__, codec.__file__}
+    while (
+        trace is not None
+        and trace.tb_next is not None
+        and trace.tb_frame.f_code.co_filename in own
+    ):
+        trace = trace.tb_next
+    lines = traceback.format_exception(type(error), error, trace, limit=-50)
+    return {
+        "type": type(error).__name__,
+        "message": message or str(error),
+        "traceback": "".join(lines)[-20_000:].encode(errors="replace").decode(),
+    }
+
+
+def piece_name(manager: bytes, piece: int) -> str:
+    """Return the piece's name in logs and on the scoreboard."""
+    return f"{manager[1:5].hex()}:{piece}"
+
+
+def type_name(cls: type) -> str:
+    """Return a class's full name."""
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def resident_bytes() -> int:
+    """Return this process's resident memory, 0 where it cannot be read."""
+    with contextlib.suppress(OSError):
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    return 0
