@@ -7,31 +7,22 @@ the same on every engine; the engine is found by its name and known by the proto
 
 from __future__ import annotations
 
-import atexit
-import importlib
 import logging
-import os
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
-from typing import Any, cast
 
 from opencluster.config import Config, load
 from opencluster.engines.base import Engine, Job, Options, Outcome, WorkerInfo
-from opencluster.errors import ConfigError, PieceCancelled
+from opencluster.engines.choice import find_engine
+from opencluster.errors import PieceCancelled
 from opencluster.mapping import Completed, Flow
-from opencluster.place import Place
+from opencluster.proxy import ServiceProxy
 from opencluster.workpiece import WorkPiece
 
-ENGINE_VARIABLE = "OPENCLUSTER_ENGINE"
-ENGINES = ("local", "process", "cluster")
-
 _current_job: ContextVar[Job | None] = ContextVar("job", default=None)
-_engines: dict[tuple[str, Place], Engine] = {}
-_engines_lock = threading.Lock()
 
 
 class Manager:
@@ -234,7 +225,7 @@ class Manager:
         name : str
             The service's name.
         """
-        return ServiceProxy(self, name)
+        return ServiceProxy(self.engine, name)
 
     # --- the engine ----------------------------------------------------------
 
@@ -248,7 +239,7 @@ class Manager:
     @property
     def engine(self) -> Engine:
         """What the pieces run on; made at first use and shared in the process."""
-        return engine(self._engine_name, self.config)
+        return find_engine(self._engine_name, self.config)
 
     getAvailableWorkers = get_available_workers  # noqa: N815 - the paper's spelling
 
@@ -398,35 +389,6 @@ class WorkerHandle:
         return f"<worker {self.name} ({self.type}) on {self.host}>"
 
 
-class ServiceProxy:
-    """A service, as its callers see it: its remote methods are methods of this.
-
-    Parameters
-    ----------
-    manager : Manager
-        Whose engine makes the calls.
-    name : str
-        The service's name.
-    """
-
-    def __init__(self, manager: Manager, name: str) -> None:
-        self._manager = manager
-        self._name = name
-
-    def __getattr__(self, method: str) -> Callable[..., Any]:
-        if method.startswith("_"):
-            raise AttributeError(method)
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            return self._manager.engine.call(self._name, method, args, kwargs)
-
-        call.__name__ = method
-        return call
-
-    def __repr__(self) -> str:
-        return f"<service {self._name}>"
-
-
 class ManagerPool:
     """Runs several tasks at a time, each in a thread.
 
@@ -452,50 +414,3 @@ class ManagerPool:
 
     def __exit__(self, *exception: object) -> None:
         self.close(wait=exception[0] is None)
-
-
-def engine(name: str = "", config: Config | None = None) -> Engine:
-    """Return the engine of a name for this process's cluster, made at first use.
-
-    Parameters
-    ----------
-    name : str, optional
-        One of `ENGINES`; by default ``OPENCLUSTER_ENGINE``, else ``cluster``.
-    config : Config, optional
-        The settings.
-
-    Raises
-    ------
-    ConfigError
-        When there is no such engine.
-    """
-    chosen = name or os.environ.get(ENGINE_VARIABLE) or "cluster"
-    if chosen not in ENGINES:
-        raise ConfigError(
-            f"there is no engine {chosen!r}; choose one of {', '.join(ENGINES)}"
-        )
-    key = (chosen, Place.find())
-    with _engines_lock:
-        if key not in _engines:
-            module = importlib.import_module(f"opencluster.engines.{chosen}")
-            made = cast(Engine, module.connect(config or load(), key[1]))
-            _engines[key] = made
-        return _engines[key]
-
-
-def close_engines(place: Place | None = None) -> None:
-    """Give up what is unfinished in the engines of this process.
-
-    Parameters
-    ----------
-    place : Place, optional
-        Only in those of this cluster directory.
-    """
-    with _engines_lock:
-        keys = [key for key in _engines if place is None or key[1] == place]
-        engines = [_engines.pop(key) for key in keys]
-    for each in engines:
-        each.close()
-
-
-atexit.register(close_engines)

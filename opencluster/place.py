@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from opencluster.config import Config
-from opencluster.errors import ConfigError
+from opencluster.errors import ConfigError, SecurityError
 
 DIRECTORY_VARIABLE = "OPENCLUSTER_DIR"
 MAX_SOCKET_DIRECTORY = 60
@@ -123,6 +123,32 @@ def factories(config: Config, place: Place) -> Sequence[Sequence[str]]:
     return [factory["endpoints"] for factory in place.read().get("factories", [])]
 
 
+LOOPBACK = ("127.", "localhost", "[::1]")
+"""How the addresses begin that only this computer can reach."""
+
+
 def listening_endpoint(config: Config, host: str, port: int) -> str:
-    """Return the TCP endpoint for a host and port; ``*`` means ``[network] bind``."""
-    return f"tcp://{config.network.bind if host in ('', '*') else host}:{port}"
+    """Return the TCP endpoint at which to listen.
+
+    Parameters
+    ----------
+    config : Config
+        The settings.
+    host : str
+        An address; ``*`` and an empty text mean the setting ``[network] bind``.
+    port : int
+        The port, 0 for a free one.
+
+    Raises
+    ------
+    SecurityError
+        When strangers could reach it and ``[cluster] insecure`` is not set.
+    """
+    address = config.network.bind if host in ("", "*") else host
+    if not address.startswith(LOOPBACK) and not config.cluster.insecure:
+        raise SecurityError(
+            f"refusing to listen at {address}:{port}: everyone who reaches this "
+            "address could run code here. Listen at 127.0.0.1, or write "
+            "`insecure = true` in [cluster] if the network is closed to strangers"
+        )
+    return f"tcp://{address}:{port}"

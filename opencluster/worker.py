@@ -23,6 +23,7 @@ from typing import Any
 from opencluster.config import Config, load
 from opencluster.core.inbox import INTERRUPT, TIME_LIMIT, RaiseException, RaiseFlag
 from opencluster.core.registry import Entry
+from opencluster.engines.choice import ENGINE_VARIABLE, find_engine
 from opencluster.errors import LocalProtocolError, OpenClusterError
 from opencluster.net.reactor import Reactor
 from opencluster.net.zmq_transport import ipc_endpoint
@@ -30,6 +31,7 @@ from opencluster.node.handover import NAME_VARIABLE, SCOREBOARD_VARIABLE
 from opencluster.node.host import host_id, host_name
 from opencluster.node.scoreboard import Scoreboard
 from opencluster.place import Place, factories, listening_endpoint
+from opencluster.proxy import ServiceProxy
 from opencluster.registration import (
     OwnRegistration,
     Registration,
@@ -108,6 +110,16 @@ class Worker:
         finally:
             self._runner = None
 
+    def service(self, name: str) -> ServiceProxy:
+        """Return a proxy through which the methods of a service are called.
+
+        Parameters
+        ----------
+        name : str
+            The service's name.
+        """
+        return ServiceProxy(find_engine(), name)
+
     def progress(self, done: float, total: float = 1.0) -> None:
         """Say how far the piece is; ends it here when it was interrupted.
 
@@ -144,9 +156,10 @@ class Runner:
         self.flag: RaiseFlag | None = None
         self.pieces_done = 0
         self._pid = os.getpid()
-        self._name = os.environ.get(NAME_VARIABLE) or f"{type}-{self._pid}"
+        self._name = os.environ.pop(NAME_VARIABLE, "") or f"{type}-{self._pid}"
         self._id = f"{self._name}.{uuid.uuid4().hex[:12]}"
-        self._scoreboard = _scoreboard()
+        self._board_path = _handed_over(SCOREBOARD_VARIABLE)
+        self._scoreboard = _scoreboard(self._board_path)
         self._station = Station(
             self.config, self._registration, self._flagged, self._insisted
         )
@@ -159,6 +172,8 @@ class Runner:
 
     def run(self, host: str, port: int) -> None:
         """Serve until stopped."""
+        # whoever submits pieces in here means the cluster that this process is of
+        os.environ[ENGINE_VARIABLE] = "cluster"
         entry = self._listen(host, port)
         self._handle_signals()
         self.worker.startup()
@@ -199,9 +214,8 @@ class Runner:
         return {"class": type_name(self.worker.__class__)}
 
     def _registration(self, reactor: Reactor) -> Registration:
-        board = os.environ.get(SCOREBOARD_VARIABLE)
-        if board:
-            return VouchedRegistration(self._scoreboard, Path(board))
+        if self._board_path is not None:
+            return VouchedRegistration(self._scoreboard, self._board_path)
         return OwnRegistration(
             reactor,
             lambda: factories(self.config, self.place),
@@ -212,7 +226,7 @@ class Runner:
     def _figures(self) -> dict[str, Any]:
         reading = self._scoreboard.read()
         return {
-            "state": reading.state.name.lower(),
+            "state": reading.activity,
             "pieces_done": reading.pieces_done,
             "pieces_failed": reading.pieces_failed,
             "piece": reading.piece,
@@ -317,10 +331,15 @@ class Runner:
             raise PieceInterrupt(wanted.reason)
 
 
-def _scoreboard() -> Scoreboard:
-    path = os.environ.get(SCOREBOARD_VARIABLE)
-    if path:
-        return Scoreboard.open(Path(path))
+def _handed_over(variable: str) -> Path | None:
+    """Take a path out of the environment: it is not for processes of the user's."""
+    path = os.environ.pop(variable, "")
+    return Path(path) if path else None
+
+
+def _scoreboard(path: Path | None) -> Scoreboard:
+    if path is not None:
+        return Scoreboard.open(path)
     with tempfile.TemporaryDirectory() as directory:
         return Scoreboard.create(Path(directory) / "board")
 

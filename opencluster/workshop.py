@@ -244,25 +244,29 @@ class Workshop:
     def _poll(self) -> None:
         """Read every scoreboard, and do what the time has brought."""
         now = time.monotonic()
-        is_starting = False
-        for name, bench in list(self._benches.items()):
-            if bench.poll(now):
-                self._registered(now, name, bench)
-            is_starting = is_starting or bench.entry is None
-        self._do(self._supervision.tick(now))
-        waits = self.config.workshop.poll_interval_s
+        try:
+            for name, bench in list(self._benches.items()):
+                if bench.poll(now):
+                    self._registered(now, name, bench)
+            self._do(self._supervision.tick(now))
+        finally:
+            self._reactor.after(self._poll_delay_s(now), self._poll)
+
+    def _poll_delay_s(self, now: float) -> float:
+        if any(bench.entry is None for bench in self._benches.values()):
+            return EAGER_POLL_S
         at = self._supervision.next_time()
-        if at is not None:
-            waits = min(waits, max(EAGER_POLL_S, at - now))
-        self._reactor.after(EAGER_POLL_S if is_starting else waits, self._poll)
+        delay_s = self.config.workshop.poll_interval_s
+        return delay_s if at is None else min(delay_s, max(EAGER_POLL_S, at - now))
 
     def _registered(self, now: float, name: str, bench: Bench) -> None:
         assert bench.entry is not None
         self._send_entries([bench.entry])
         self._do(self._supervision.registered(now, name))
         future = self._awaited.pop(name, None)
-        if future is not None and future not in self._awaited.values():
-            future.set_result({"names": [name]})
+        if future is None or future in self._awaited.values() or future.done():
+            return
+        future.set_result({"names": [name]})
 
     def _exited(self, name: str) -> None:
         bench = self._benches[name]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -12,11 +14,9 @@ import click
 
 from opencluster.cli.options import directory_option, parse_workers
 from opencluster.config import Config, load
-from opencluster.errors import ConfigError, SecurityError
+from opencluster.errors import ConfigError
 from opencluster.place import Place, listening_endpoint
 from opencluster.start import set_up_logging
-
-LOOPBACK = ("127.", "localhost", "[::1]")
 
 while_option = click.option(
     "--while-pid", type=int, default=0, help="End when this process has ended."
@@ -47,7 +47,6 @@ def factory_command(host: str, port: int | None, listen: str, while_pid: int) ->
     if not listen:
         chosen = config.factory.port if port is None else port
         listen = listening_endpoint(config, host or config.factory.host, chosen)
-    refuse_strangers(config, listen)
     factory = Factory(config, [listen], place.factory_state)
     end_on_signals(factory.stop)
     watch(factory, while_pid)
@@ -89,15 +88,12 @@ def catalogue_of(config: Config, wanted: dict[str, int]) -> dict[tuple[str, str]
     ConfigError
         When a type is neither in the catalogue nor named by its class.
     """
-    from opencluster.targets import load_class
-    from opencluster.worker import type_of
-
     settings: dict[tuple[str, str], str] = {}
     sections = {entry.type: entry.section for entry in config.catalogue}
     for name, count in wanted.items():
         if ":" in name:
-            type = type_of(load_class(name))
-            section = sections.get(type, f"worker:{type}")
+            kind, type = describe(name)
+            section = sections.get(type, f"{kind}:{type}")
             settings[(section, "target")] = name
         elif name in sections:
             section = sections[name]
@@ -111,23 +107,22 @@ def catalogue_of(config: Config, wanted: dict[str, int]) -> dict[tuple[str, str]
     return settings
 
 
-def refuse_strangers(config: Config, endpoint: str) -> None:
-    """Refuse to listen where strangers could reach an unprotected daemon.
+def describe(target: str) -> tuple[str, str]:
+    """Return whether a class is a worker or a service, and what it registers.
+
+    The class is imported in a process of its own: a daemon runs no user code.
 
     Raises
     ------
-    SecurityError
-        When the address is not a loopback one and ``insecure`` is not set.
+    ConfigError
+        When it cannot be imported; with what Python said.
     """
-    address = endpoint.removeprefix("tcp://")
-    if endpoint.startswith("tcp://") and not address.startswith(LOOPBACK):
-        if config.cluster.insecure:
-            return
-        raise SecurityError(
-            f"refusing to listen at {endpoint}: everyone who reaches this address "
-            "could run code here. Listen at 127.0.0.1, or write `insecure = true` in "
-            "[cluster] if the network is closed to strangers"
-        )
+    command = [sys.executable, "-m", "opencluster.cli.describe", target]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ConfigError(f"cannot use {target}:\n{done.stderr.strip()}")
+    kind, _, type = done.stdout.splitlines()[-1].partition(" ")
+    return kind, type
 
 
 def end_on_signals(stop: Callable[[], None]) -> None:

@@ -5,7 +5,8 @@ Rules that this module keeps:
 1. As many pieces run as there are runners (one in a worker, several in a service);
    the rest waits by priority, then by arrival.
 2. Every piece that came in is answered exactly once: with its outcome, as returned,
-   or (when its manager is gone) not at all.
+   or (when its manager is gone) not at all. One that comes in again meanwhile is the
+   same piece.
 3. An interrupt, like a time limit that passed, first raises a flag that the running
    code can see, then an exception in it, and is then somebody else's to enforce.
 4. A draining worker starts nothing more: what waits is returned at once.
@@ -14,9 +15,10 @@ Rules that this module keeps:
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+from opencluster.core.backlog import Backlog
 
 Key = tuple[bytes, int]
 """A piece as the worker knows it: who sent it, and the number it has there."""
@@ -117,8 +119,7 @@ class Inbox:
         self.interrupt_grace_s = interrupt_grace_s
         self.kill_grace_s = kill_grace_s
         self.is_draining = False
-        self._heap: list[tuple[int, int, Waiting]] = []
-        self._waiting: dict[Key, Waiting] = {}
+        self._waiting: Backlog[Waiting] = Backlog()
         self._running: dict[Key, _Running] = {}
         self._arrivals = 0
 
@@ -128,23 +129,25 @@ class Inbox:
         """Take in pieces from a manager."""
         effects: list[Effect] = []
         for piece in pieces:
-            if self.is_draining or len(self._waiting) >= self.max_queued:
-                effects.append(ReturnPiece(piece.key))
+            key = piece.key
+            running = self._running.get(key)
+            if key in self._waiting or (running and not running.is_silent):
+                continue
+            # a run that is silent belongs to a manager that was lost and came back
+            is_full = len(self._waiting) >= self.max_queued
+            if running or self.is_draining or is_full:
+                effects.append(ReturnPiece(key))
                 continue
             self._arrivals += 1
-            self._waiting[piece.key] = piece
-            heapq.heappush(self._heap, (-piece.priority, self._arrivals, piece))
+            self._waiting.push(key, piece, piece.priority, self._arrivals)
         return effects
 
     def start(self, now: float) -> Waiting | None:
         """Take out the next piece to run, or ``None``."""
-        while self._heap:
-            piece = heapq.heappop(self._heap)[2]
-            if self._waiting.get(piece.key) is piece:
-                del self._waiting[piece.key]
-                self._running[piece.key] = _Running(piece, now)
-                return piece
-        return None
+        piece = self._waiting.pop()
+        if piece is not None:
+            self._running[piece.key] = _Running(piece, now)
+        return piece
 
     def finish(self, key: Key) -> bool:
         """Note that a running piece is over; ``True`` if its manager wants to know."""
@@ -156,15 +159,12 @@ class Inbox:
         return [
             ReturnPiece((manager, piece))
             for piece in pieces
-            if self._waiting.pop((manager, piece), None)
+            if self._waiting.take((manager, piece))
         ]
 
     def cancel(self, now: float, manager: bytes, pieces: Iterable[int]) -> list[Effect]:
         """Return these pieces if they wait, and interrupt them if they run."""
-        wanted = list(pieces)
-        return self.withdraw(manager, wanted) + self.interrupt(
-            now, manager, wanted, CANCELLED
-        )
+        return self.interrupt(now, manager, pieces, CANCELLED)
 
     def interrupt(
         self,
@@ -184,8 +184,7 @@ class Inbox:
 
     def manager_lost(self, now: float, manager: bytes) -> list[Effect]:
         """Drop what a manager sent: nobody waits for it any more."""
-        for key in [key for key in self._waiting if key[0] == manager]:
-            del self._waiting[key]
+        self.withdraw(manager, [w.piece for w in self._waiting if w.manager == manager])
         effects: list[Effect] = []
         for running in self._running.values():
             if running.waiting.manager == manager:
@@ -196,10 +195,7 @@ class Inbox:
     def drain(self) -> list[Effect]:
         """Start nothing more, and return what waits."""
         self.is_draining = True
-        keys = list(self._waiting)
-        self._waiting.clear()
-        self._heap.clear()
-        return [ReturnPiece(key) for key in keys]
+        return [ReturnPiece(waiting.key) for waiting in self._waiting.clear()]
 
     def interrupt_running(self, now: float) -> list[Effect]:
         """Interrupt whatever runs, as a worker does that must end now."""
@@ -241,14 +237,17 @@ class Inbox:
     def managers(self) -> set[bytes]:
         """Return the managers whose pieces are here."""
         running = (k[0] for k, r in self._running.items() if not r.is_silent)
-        return {key[0] for key in self._waiting}.union(running)
+        return {waiting.manager for waiting in self._waiting}.union(running)
 
     def check_invariants(self) -> None:
         """Fail when a rule of this module is broken."""
         assert len(self._waiting) <= self.max_queued
         assert not (self.is_draining and self._waiting)
-        queued = {entry[2].key for entry in self._heap}
-        assert set(self._waiting) <= queued
+        self._waiting.check_invariants()
+        assert not any(waiting.key in self._running for waiting in self._waiting)
+        for key, running in self._running.items():
+            assert running.waiting.key == key
+            assert running.flagged_at is not None or not running.is_raised
 
     def _next_time(self, running: _Running) -> float | None:
         if running.is_raised:

@@ -14,7 +14,6 @@ Rules that this module keeps:
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -23,6 +22,9 @@ from opencluster.errors import RegistryError
 
 KINDS = ("workshop", "worker", "service", "failure")
 """What can be registered; a ``failure`` says that a type does not start somewhere."""
+
+MAX_TEXT = 4096
+"""Longest text in an entry, in characters: a path or an endpoint, with room."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class Entry:
         for name in ("id", "kind", "type", "name", "host", "host_id", "workshop"):
             value = known.get(name, "")
             if not isinstance(value, str) or len(value) > MAX_TEXT:
-                raise RegistryError(f"entry field {name!r} is no short text: {value!r}")
+                raise RegistryError(f"entry field {name!r} is no short text")
         if not known.get("id") or known.get("kind") not in KINDS:
             raise RegistryError(f"an entry needs an id and a kind out of {KINDS}")
         if not isinstance(known.get("pid", 0), int):
@@ -98,10 +100,6 @@ class Entry:
         if not isinstance(known.get("attributes", {}), Mapping):
             raise RegistryError("entry field 'attributes' is no mapping")
         return cls(**known | {"endpoints": tuple(endpoints)})
-
-
-MAX_TEXT = 4096
-"""Longest text in an entry, in characters: a path or an endpoint, with room."""
 
 
 @dataclass(frozen=True)
@@ -136,14 +134,25 @@ class Delta:
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> Delta:
-        """Build a delta from a message."""
-        entry = fields.get("entry")
-        return cls(
-            revision=int(fields["revision"]),
-            id=str(fields["id"]),
-            entry=Entry.from_fields(entry) if entry else None,
-            cause=fields.get("cause"),
-        )
+        """Build a delta from a message, refusing what is no delta.
+
+        Raises
+        ------
+        RegistryError
+            When a field is missing or of the wrong type.
+        """
+        if not isinstance(fields, Mapping):
+            raise RegistryError(f"a delta is a mapping, not {type(fields).__name__}")
+        revision, identity = fields.get("revision"), fields.get("id")
+        entry, cause = fields.get("entry"), fields.get("cause")
+        if not isinstance(revision, int) or not isinstance(identity, str):
+            raise RegistryError("a delta needs a revision and an id")
+        if not isinstance(cause, Mapping | None):
+            raise RegistryError("delta field 'cause' is no mapping")
+        made = None if entry is None else Entry.from_fields(entry)
+        if made is not None and made.id != identity:
+            raise RegistryError(f"a delta of {identity!r} has the entry of {made.id!r}")
+        return cls(revision, identity, made, cause)
 
 
 @dataclass
@@ -163,7 +172,8 @@ class Registry:
     max_entries : int
         More registrations than this are refused.
     jobs_kept : int
-        How many jobs are remembered, the oldest finished one dropped first.
+        How many jobs are remembered, at least one; the oldest finished one is dropped
+        first.
     """
 
     def __init__(
@@ -171,10 +181,10 @@ class Registry:
     ) -> None:
         self.lease_s = lease_s
         self.max_entries = max_entries
-        self.jobs_kept = jobs_kept
+        self.jobs_kept = max(1, jobs_kept)
         self.revision = 0
         self._records: dict[str, _Record] = {}
-        self._jobs: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self._jobs: dict[str, dict[str, Any]] = {}
 
     # --- events --------------------------------------------------------------
 
@@ -219,8 +229,9 @@ class Registry:
                 unknown.append(identity)
                 continue
             record.expires_at = now + self.lease_s
-            if figures and identity in figures:
-                record.figures = dict(figures[identity])
+            newest = figures.get(identity) if isinstance(figures, Mapping) else None
+            if isinstance(newest, Mapping):
+                record.figures = dict(newest)
         return unknown
 
     def remove(
@@ -239,13 +250,14 @@ class Registry:
 
     def report_job(self, now: float, job: Mapping[str, Any]) -> None:
         """Take in the statistics of a job, by its ``id``."""
-        identity = job.get("id")
+        identity = job.get("id") if isinstance(job, Mapping) else None
         if not isinstance(identity, str) or not identity:
             raise RegistryError("a job report needs the job's id")
+        others = [i for i in self._jobs if i != identity]
+        if len(others) >= self.jobs_kept:
+            finished = (i for i in others if self._jobs[i].get("state") != "running")
+            del self._jobs[next(finished, others[0])]
         self._jobs[identity] = dict(job) | {"reported_at": now}
-        if len(self._jobs) > self.jobs_kept:
-            finished = (i for i, j in self._jobs.items() if j.get("state") != "running")
-            self._jobs.pop(next(finished, next(iter(self._jobs))))
 
     # --- questions -----------------------------------------------------------
 
@@ -305,14 +317,22 @@ class Replica:
         self.entries: dict[str, Entry] = {}
 
     def load(self, snapshot: Mapping[str, Any]) -> list[Delta]:
-        """Take a snapshot, and return what changed against what was here."""
-        entries = [Entry.from_fields(fields) for fields in snapshot["entries"]]
-        fresh = {entry.id: entry for entry in entries}
-        self.revision = int(snapshot["revision"])
+        """Take a snapshot, and return what changed against what was here.
+
+        Raises
+        ------
+        RegistryError
+            When it is no snapshot; the replica is as it was.
+        """
+        rows, revision = snapshot.get("entries"), snapshot.get("revision")
+        if not isinstance(rows, list | tuple) or not isinstance(revision, int):
+            raise RegistryError("a snapshot needs entries and a revision")
+        fresh = {entry.id: entry for entry in map(Entry.from_fields, rows)}
+        self.revision = revision
         gone = [Delta(self.revision, i) for i in self.entries if i not in fresh]
         news = [
             Delta(self.revision, entry.id, entry)
-            for entry in entries
+            for entry in fresh.values()
             if self.entries.get(entry.id) != entry
         ]
         self.entries = fresh

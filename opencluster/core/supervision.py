@@ -3,10 +3,11 @@
 Rules that this module keeps:
 
 1. As many slots of a type exist as are wanted; each slot has at most one process.
-2. A process that ended is replaced: at once when it was recycled on purpose, else
-   after a delay that doubles with each failure in a row up to a limit.
-3. A process that ended before it registered failed to start; after ``failing_after``
-   of those in a row the type is failing, until one of them registers.
+2. A process that ended is replaced: at once when it ended on purpose or had run well,
+   else after a delay that doubles with each failure in a row up to a limit.
+3. A process that ended before it registered, and not on purpose, failed to start;
+   after ``failing_after`` of those in a row the type is failing, until one of them
+   registers.
 4. Stopping asks first (SIGTERM) and insists after a grace (SIGKILL).
 """
 
@@ -142,6 +143,7 @@ class Supervision:
 
     def want(self, now: float, type: str, count: int) -> list[Effect]:
         """Set how many processes of a type should run."""
+        count = max(0, count)
         kind = self._kinds.setdefault(type, _Kind())
         wanted = [slot for slot in kind.slots.values() if slot.is_wanted]
         effects: list[Effect] = []
@@ -166,7 +168,7 @@ class Supervision:
         slot = self._slots.get(name)
         if slot is None:
             return []
-        slot.is_restart = True
+        slot.is_restart = slot.state is not SlotState.WAITING
         return self._terminate(now, slot)
 
     def stop_all(self, now: float) -> list[Effect]:
@@ -174,11 +176,10 @@ class Supervision:
         return [effect for name in list(self._slots) for effect in self.stop(now, name)]
 
     def started(self, name: str) -> None:
-        """Note that the process of a slot was started."""
-        slot = self._slots[name]
-        slot.state = SlotState.STARTING
-        slot.registered_at = None
-        slot.kill_at = None
+        """Note that a process was started in a slot, even if nobody asked for it."""
+        slot = self._slots.get(name)
+        if slot is not None and slot.state is SlotState.WAITING:
+            slot.state = SlotState.STARTING
 
     def registered(self, now: float, name: str) -> list[Effect]:
         """Note that the process of a slot is ready for work."""
@@ -204,23 +205,21 @@ class Supervision:
             It ended on purpose, to be replaced by a fresh one.
         """
         slot = self._slots.get(name)
-        if slot is None:
+        if slot is None or slot.state is SlotState.WAITING:
             return []
-        effects = self._start_failed(slot) if slot.registered_at is None else []
         if not slot.is_wanted:
             self._drop(slot)
-            return effects
-        lived_well = (
-            slot.registered_at is not None
-            and now - slot.registered_at >= HEALTHY_AFTER_S
-        )
-        slot.failures = 0 if lived_well or is_recycled or slot.is_restart else (
-            slot.failures + 1
-        )
+            return []
+        effects: list[Effect] = []
+        if slot.state is SlotState.STARTING and not is_recycled:
+            effects.append(self._start_failed(slot))
+        is_clean = is_recycled or slot.is_restart or _has_run_well(slot, now)
+        slot.failures = 0 if is_clean else slot.failures + 1
         slot.state = SlotState.WAITING
         slot.restart_at = now + self._delay_s(slot)
-        slot.is_restart = False
+        slot.registered_at = None
         slot.kill_at = None
+        slot.is_restart = False
         return effects + self.tick(now)
 
     def tick(self, now: float) -> list[Effect]:
@@ -248,8 +247,9 @@ class Supervision:
 
     def next_time(self) -> float | None:
         """Return when `tick` has something to do next, or ``None``."""
-        times = [s.restart_at for s in self._slots.values() if s.state.name == "WAITING"]
-        times += [s.kill_at for s in self._slots.values() if s.kill_at is not None]
+        slots = self._slots.values()
+        times = [s.restart_at for s in slots if s.state is SlotState.WAITING]
+        times += [s.kill_at for s in slots if s.kill_at is not None]
         return min(times, default=None)
 
     def check_invariants(self) -> None:
@@ -258,7 +258,12 @@ class Supervision:
             assert slot.name == name
             assert self._kinds[slot.type].slots[name] is slot
             assert slot.kill_at is None or slot.state is SlotState.STOPPING
-            assert slot.state is not SlotState.WAITING or slot.is_wanted
+            assert slot.is_wanted or slot.state is SlotState.STOPPING
+            assert slot.is_restart <= (slot.state is SlotState.STOPPING)
+            if slot.state is not SlotState.STOPPING:
+                is_registered = slot.registered_at is not None
+                assert is_registered == (slot.state is SlotState.RUNNING)
+        assert sum(len(kind.slots) for kind in self._kinds.values()) == len(self._slots)
 
     # --- inside --------------------------------------------------------------
 
@@ -275,15 +280,12 @@ class Supervision:
         slot.kill_at = now + self.stop_grace_s
         return [TerminateProcess(slot.name)]
 
-    def _start_failed(self, slot: Slot) -> list[Effect]:
-        if slot.state is SlotState.STOPPING:
-            return []
+    def _start_failed(self, slot: Slot) -> ReportStartFailure:
         kind = self._kinds[slot.type]
         kind.start_failures += 1
-        is_failing = kind.start_failures >= self.failing_after
-        return [
-            ReportStartFailure(slot.name, slot.type, kind.start_failures, is_failing)
-        ]
+        failures = kind.start_failures
+        is_failing = failures >= self.failing_after
+        return ReportStartFailure(slot.name, slot.type, failures, is_failing)
 
     def _delay_s(self, slot: Slot) -> float:
         if slot.failures == 0:
@@ -294,3 +296,8 @@ class Supervision:
     def _drop(self, slot: Slot) -> None:
         del self._slots[slot.name]
         del self._kinds[slot.type].slots[slot.name]
+
+
+def _has_run_well(slot: Slot, now: float) -> bool:
+    since = slot.registered_at
+    return since is not None and now - since >= HEALTHY_AFTER_S

@@ -228,7 +228,7 @@ class Bench:
         sample = process_sample(self.process.pid)
         is_stopped = sample.get("is_stopped", False)
         return sample | {
-            "state": "lost" if is_stopped else reading.state.name.lower(),
+            "state": "lost" if is_stopped else reading.activity,
             "piece": reading.piece,
             "progress_done": reading.progress_done,
             "progress_total": reading.progress_total,

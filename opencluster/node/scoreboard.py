@@ -101,6 +101,12 @@ class Reading:
     enforce_at: float = 0.0
     seen_at: float = 0.0
 
+    @property
+    def activity(self) -> str:
+        """The state in a word: ``busy`` while an idle worker has a piece."""
+        is_busy = self.piece and self.state is State.IDLE
+        return "busy" if is_busy else self.state.name.lower()
+
 
 class _Record:
     """Fields that are written and read as one."""

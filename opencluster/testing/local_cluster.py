@@ -12,7 +12,7 @@ from typing import Any
 
 from opencluster.config import load
 from opencluster.launchers import local
-from opencluster.manager import close_engines
+from opencluster.engines.choice import close_engines
 from opencluster.net.control import Control
 from opencluster.place import DIRECTORY_VARIABLE, Place, factories
 

@@ -204,7 +204,10 @@ def _view(
         refuse(f"array data that is {type(data).__name__}")
     if len(data) != math.prod(shape) * dtype.itemsize:
         refuse(f"{len(data)} bytes for an array of {dtype} and shape {shape}")
-    return np.ndarray(shape, dtype, buffer=data, order=order)
+    # Over a memoryview itself, numpy would find what is below it and let users make
+    # the array writeable.
+    base = np.asarray(data) if type(data) is memoryview else data
+    return np.ndarray(shape, dtype, buffer=base, order=order)
 
 
 def _unpack_recarray(payload: Any) -> Any:
@@ -292,6 +295,6 @@ add_type(33, (np.recarray,), _pack_array, _unpack_recarray)
 add_type(34, (np.ma.MaskedArray,), _pack_masked, _unpack_masked)
 add_type(35, (type(np.ma.masked),), _pack_masked_constant, _unpack_masked_constant)
 add_type(36, (np.generic, *_scalar_classes()), _pack_scalar, _unpack_scalar)
-# An array would lose the zeros at the end of these.
-add_type(37, (np.str_,), str, lambda payload: np.str_(take_one(payload, str)))
+# An array, as well as str(), would lose the zeros at the end of these.
+add_type(37, (np.str_,), str.__str__, lambda payload: np.str_(take_one(payload, str)))
 add_type(38, (np.bytes_,), bytes, lambda payload: np.bytes_(take_one(payload, bytes)))

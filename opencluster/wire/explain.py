@@ -7,6 +7,7 @@ nesting), and the advice in its messages. Encodes nothing.
 from __future__ import annotations
 
 import enum
+import json
 from collections.abc import Iterator
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, overload
@@ -124,17 +125,24 @@ def _payload(value: Any, path: str, adapter: Adapter) -> Any:
     except LocalProtocolError as error:
         raise _Obstacle(f"{path}: {error}") from error
     except Exception as error:
+        told = _cut(_shown(error))
         raise _Obstacle(
-            f"{path}: cannot send {type(value)}; packing it raised {error!r}"
+            f"{path}: cannot send {type(value)}; packing it raised {told}"
         ) from error
 
 
 def _label(key: Any) -> str:
     if isinstance(key, str):
-        # As a user would write it; an abbreviation keeps its quotes.
-        key = key if len(key) <= _MAX_KEY_CHARACTERS else key[:_MAX_KEY_CHARACTERS]
-        return '"' + repr(key)[1:-1] + '"'
-    return _cut(repr(key))
+        return json.dumps(_cut(key), ensure_ascii=False)
+    return _cut(_shown(key))
+
+
+def _shown(value: Any) -> str:
+    """Return the representation of something, which may be unable to give one."""
+    try:
+        return repr(value)
+    except Exception:
+        return object.__repr__(value)
 
 
 def _cut(text: str) -> str:

@@ -1,0 +1,283 @@
+"""The workers of one type, and the pieces that wait for them.
+
+It owns who holds what, who takes the next piece, and what is called back. What becomes
+of a piece whose run ended is decided in `core.dispatch`.
+
+Rules that this module keeps:
+
+1. A worker is never sent a piece beyond its credit: one when pieces are long, more
+   when they are so short that the way to the worker would dominate.
+2. A higher priority goes first, and equal priorities in the order of submission; a
+   worker takes the pieces that want it, in this order, before others.
+3. The least loaded worker gets the next piece.
+4. A piece waits behind another on a busy worker only as long as no other worker is
+   idle: what has not started is recalled.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from opencluster.core.backlog import Backlog
+from opencluster.core.pieces import Piece, SendPieces, WithdrawPieces
+
+LOOK_AHEAD_S = 0.02
+"""Work that a worker may hold ahead: hides the way to it, delays nobody visibly."""
+RECALL_AFTER_S = 0.1
+"""How long a piece may wait on a busy worker while another is idle."""
+SMOOTHING = 0.2
+"""Weight of the newest piece in the running mean of piece durations."""
+
+
+@dataclass
+class Member:
+    """A worker, as its crew sees it.
+
+    Attributes
+    ----------
+    id, type : str
+        Who, and what it performs.
+    concurrency : int
+        Pieces that it runs at a time; 0 for one, with the credit adapted.
+    credit : int
+        Pieces that it may hold.
+    pieces : dict of int to Piece
+        Those that it holds, in the order they were sent.
+    wanted_by : Backlog of Piece
+        Those that wait for this worker and no other.
+    mean_s : float or None
+        Running mean of how long its pieces take, in seconds.
+    is_open : bool
+        It takes pieces.
+    rank : int or None
+        How many pieces it holds, or ``None`` when it has no room for more.
+    """
+
+    id: str
+    type: str
+    concurrency: int
+    credit: int
+    pieces: dict[int, Piece] = field(default_factory=dict)
+    wanted_by: Backlog[Piece] = field(default_factory=Backlog)
+    mean_s: float | None = None
+    is_open: bool = True
+    rank: int | None = None
+
+
+class Crew:
+    """The open workers of one type, and what waits for them.
+
+    Parameters
+    ----------
+    max_credit : int
+        Most pieces that a worker holds whose credit is adapted.
+
+    Attributes
+    ----------
+    starved_since : float or None
+        Since when pieces wait without any worker, in seconds.
+    is_warned : bool
+        Somebody was told of that.
+    failing : dict of str to str
+        Where workers of this type do not start, and why.
+    """
+
+    def __init__(self, max_credit: int) -> None:
+        self.max_credit = max_credit
+        self.queue: Backlog[Piece] = Backlog()
+        self.workers: dict[str, Member] = {}
+        self.starved_since: float | None = None
+        self.is_warned = False
+        self.failing: dict[str, str] = {}
+        self._by_rank: list[dict[str, Member]] = [{}]
+        self._wanted: dict[str, Member] = {}
+
+    # --- workers -------------------------------------------------------------
+
+    def join(self, now: float, worker: Member) -> None:
+        """Take in a worker; that the type starts somewhere is known by this."""
+        self.workers[worker.id] = worker
+        self.failing.clear()
+        self._rank(worker)
+        self._note_starvation(now)
+
+    def close(self, now: float, worker: Member) -> None:
+        """Give a worker nothing more; the pieces that want it may go elsewhere."""
+        worker.is_open = False
+        self._rank(worker)
+        self.workers.pop(worker.id, None)
+        self._wanted.pop(worker.id, None)
+        for piece in worker.wanted_by.clear():
+            self.add(now, piece)
+        self._note_starvation(now)
+
+    # --- pieces --------------------------------------------------------------
+
+    def add(self, now: float, piece: Piece) -> None:
+        """Let a piece wait; one that came back has the place of its number again."""
+        wanted = self.workers.get(piece.wanted_worker) if piece.wanted_worker else None
+        if wanted is not None:
+            wanted.wanted_by.push(piece.id, piece, piece.priority, piece.id)
+            self._wanted[wanted.id] = wanted
+            return
+        self.queue.push(piece.id, piece, piece.priority, piece.id)
+        if not self.workers:
+            self._note_starvation(now)
+
+    def remove(self, now: float, piece: Piece) -> None:
+        """Let a piece wait no longer."""
+        if self.queue.take(piece.id) is None:
+            self.workers[piece.wanted_worker].wanted_by.take(piece.id)
+        self._note_starvation(now)
+
+    def give_up(self, now: float) -> list[Piece]:
+        """Take out all that waits for any worker."""
+        pieces = self.queue.clear()
+        self._note_starvation(now)
+        return pieces
+
+    def take_from(
+        self, worker: Member, piece_id: int, elapsed_s: float | None = None
+    ) -> Piece | None:
+        """Take a piece from a worker that ran it for some time, or returned it."""
+        piece = worker.pieces.pop(piece_id, None)
+        if piece is None:
+            return None
+        piece.worker = ""
+        if elapsed_s is not None:
+            self._measure(worker, elapsed_s)
+        self._rank(worker)
+        return piece
+
+    def assign(self, now: float) -> list[SendPieces]:
+        """Give out pieces while there are some, and workers with room for them."""
+        batches: dict[str, list[Piece]] = {}
+        if self._wanted:
+            self._assign_wanted(now, batches)
+        by_rank = self._by_rank
+        rank = 0
+        while self.queue and rank < len(by_rank):
+            if not by_rank[rank]:
+                # giving only raises ranks, so nobody turns up here any more
+                rank += 1
+                continue
+            piece = self.queue.pop()
+            assert piece is not None
+            self._give(now, next(iter(by_rank[rank].values())), piece, batches)
+        return [SendPieces(worker, pieces) for worker, pieces in batches.items()]
+
+    def recall(self, now: float) -> list[WithdrawPieces]:
+        """Call back what waits behind a long piece while somebody else is idle."""
+        idle = len(self._by_rank[0])
+        if not idle or self.queue:
+            return []
+        busy = [worker for worker in self.workers.values() if len(worker.pieces) > 1]
+        effects = []
+        for worker in sorted(busy, key=lambda worker: -len(worker.pieces)):
+            late = _late(now, worker)[-idle:]
+            for piece in late:
+                piece.is_recalled = True
+            if late:
+                effects.append(WithdrawPieces(worker.id, [piece.id for piece in late]))
+            idle -= len(late)
+            if not idle:
+                break
+        return effects
+
+    # --- questions -----------------------------------------------------------
+
+    def waiting(self) -> Iterator[Piece]:
+        """Iterate over the pieces that wait."""
+        yield from self.queue
+        for worker in self.workers.values():
+            yield from worker.wanted_by
+
+    def check_invariants(self) -> None:
+        """Fail when a rule of this module is broken."""
+        self.queue.check_invariants()
+        is_starved = bool(self.queue) and not self.workers
+        assert (self.starved_since is not None) == is_starved
+        ranked = [worker for workers in self._by_rank for worker in workers.values()]
+        assert all(self.workers[worker.id] is worker for worker in ranked)
+        for worker in self.workers.values():
+            worker.wanted_by.check_invariants()
+            load = len(worker.pieces)
+            most = max(self.max_credit, worker.concurrency)
+            assert worker.is_open and load <= most and 1 <= worker.credit <= most
+            assert worker.rank == (load if load < worker.credit else None)
+            assert (worker.rank is not None) == (ranked.count(worker) == 1)
+            assert worker.rank is None or worker.id in self._by_rank[worker.rank]
+            assert not worker.wanted_by or worker.id in self._wanted
+
+    # --- inside --------------------------------------------------------------
+
+    def _assign_wanted(self, now: float, batches: dict[str, list[Piece]]) -> None:
+        for worker in list(self._wanted.values()):
+            while worker.rank is not None and (piece := worker.wanted_by.pop()):
+                self._give(now, worker, piece, batches)
+            if not worker.wanted_by:
+                del self._wanted[worker.id]
+
+    def _give(
+        self, now: float, worker: Member, piece: Piece, batches: dict[str, list[Piece]]
+    ) -> None:
+        piece.worker = worker.id
+        piece.last_worker = worker.id
+        piece.sent_at = now
+        piece.is_recalled = False
+        worker.pieces[piece.id] = piece
+        self._rank(worker)
+        batch = batches.get(worker.id)
+        if batch is None:
+            batches[worker.id] = [piece]
+        else:
+            batch.append(piece)
+
+    def _rank(self, worker: Member) -> None:
+        """Keep the workers with room apart by how much they hold.
+
+        So the least loaded one is found without looking at all of them.
+        """
+        load = len(worker.pieces)
+        rank = load if load < worker.credit and worker.is_open else None
+        if rank == worker.rank:
+            return
+        if worker.rank is not None:
+            del self._by_rank[worker.rank][worker.id]
+        if rank is not None:
+            while rank >= len(self._by_rank):
+                self._by_rank.append({})
+            self._by_rank[rank][worker.id] = worker
+        worker.rank = rank
+
+    def _measure(self, worker: Member, elapsed_s: float) -> None:
+        """Adapt a worker's credit to how long its pieces take."""
+        if worker.concurrency or not 0.0 <= elapsed_s < math.inf:
+            return
+        old = worker.mean_s
+        mean = elapsed_s if old is None else old + SMOOTHING * (elapsed_s - old)
+        worker.mean_s = mean
+        shortest_s = LOOK_AHEAD_S / self.max_credit
+        ahead = int(LOOK_AHEAD_S / max(mean, shortest_s))
+        worker.credit = min(self.max_credit, 1 + ahead)
+
+    def _note_starvation(self, now: float) -> None:
+        if self.workers or not self.queue:
+            self.starved_since = None
+            self.is_warned = False
+        elif self.starved_since is None:
+            self.starved_since = now
+
+
+def _late(now: float, worker: Member) -> list[Piece]:
+    """Return what a worker may be asked to give back, in the order it was sent."""
+    behind = list(worker.pieces.values())[max(1, worker.concurrency) :]
+    return [
+        piece
+        for piece in behind
+        if now - piece.sent_at > RECALL_AFTER_S
+        and piece.wanted_worker != worker.id
+        and not (piece.is_recalled or piece.is_over)
+    ]

@@ -1,0 +1,155 @@
+"""What a piece of work is, how it can end, and what a dispatcher has done about it.
+
+These are the values that pass between `core.dispatch` and its shell. Nothing is
+decided here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from opencluster.errors import DeathEvidence
+
+
+@dataclass(slots=True)
+class Piece:
+    """One piece of work as the dispatcher sees it; its data stays with the shell.
+
+    Attributes
+    ----------
+    id : int
+        Unique within the dispatcher.
+    type : str
+        Worker type that performs it.
+    priority : int
+        Higher goes first.
+    timeout_s : float
+        Time limit of one run, 0 for none.
+    retries : int
+        How often it runs again after the loss of its worker.
+    error_retries : int
+        How often it runs again after ``perform()`` raised.
+    wanted_worker : str
+        The worker that should have it as long as that one lives, or empty.
+    worker : str
+        Who holds it now, or empty.
+    last_worker : str
+        The worker that had it last, kept after that one is gone.
+    sent_at : float
+        When it was last sent to a worker, in seconds.
+    losses, errors : int
+        How often its worker was lost while running it, and how often it raised.
+    deaths : list of DeathEvidence
+        One for each worker process that ended while running it.
+    is_over : bool
+        It has its verdict.
+    interrupted_at : float or None
+        When its interrupt was asked for, in seconds.
+    is_recalled : bool
+        Its worker was asked to give it back if it has not started it.
+    is_enforced : bool
+        The end of its worker was asked for, because it ignores the interrupt.
+    """
+
+    id: int
+    type: str
+    priority: int = 0
+    timeout_s: float = 0.0
+    retries: int = 3
+    error_retries: int = 0
+    wanted_worker: str = ""
+    worker: str = ""
+    last_worker: str = ""
+    sent_at: float = 0.0
+    losses: int = 0
+    errors: int = 0
+    deaths: list[DeathEvidence] = field(default_factory=list)
+    is_over: bool = False
+    interrupted_at: float | None = None
+    is_recalled: bool = False
+    is_enforced: bool = False
+
+
+class Verdict(Enum):
+    """How a piece ended."""
+
+    DONE = "done"
+    FAILED = "failed"
+    TIMED_OUT = "timed out"
+    INTERRUPTED = "interrupted"
+    CANCELLED = "cancelled"
+    DIED = "died"
+    POISONED = "poisoned"
+    NO_WORKER = "no worker"
+
+
+# --- effects ----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SendPieces:
+    """Send these pieces to this worker."""
+
+    worker: str
+    pieces: list[Piece]
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawPieces:
+    """Ask the worker to give back what it has not started."""
+
+    worker: str
+    pieces: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class CancelPieces:
+    """Tell the worker to drop these pieces, running or not."""
+
+    worker: str
+    pieces: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class InterruptPiece:
+    """Ask the worker to interrupt a running piece."""
+
+    worker: str
+    piece: int
+
+
+@dataclass(frozen=True, slots=True)
+class EnforceInterrupt:
+    """Have the workshop end a worker that ignores its interrupt."""
+
+    worker: str
+    piece: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndPiece:
+    """Hand the verdict on a piece to whoever waits for it."""
+
+    piece: Piece
+    verdict: Verdict
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WarnNoWorker:
+    """Say that pieces wait and that no worker of their type is here."""
+
+    type: str
+    pieces: int
+
+
+Effect = (
+    SendPieces
+    | WithdrawPieces
+    | CancelPieces
+    | InterruptPiece
+    | EnforceInterrupt
+    | EndPiece
+    | WarnNoWorker
+)

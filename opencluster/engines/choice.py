@@ -1,0 +1,66 @@
+"""Find an engine by its name; one for each cluster in a process, made at first use."""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import os
+import threading
+from typing import cast
+
+from opencluster.config import Config, load
+from opencluster.engines.base import Engine
+from opencluster.errors import ConfigError
+from opencluster.place import Place
+
+ENGINE_VARIABLE = "OPENCLUSTER_ENGINE"
+ENGINES = ("local", "process", "cluster")
+
+_engines: dict[tuple[str, Place], Engine] = {}
+_lock = threading.Lock()
+
+
+def find_engine(name: str = "", config: Config | None = None) -> Engine:
+    """Return the engine of a name for this process's cluster.
+
+    Parameters
+    ----------
+    name : str, optional
+        One of `ENGINES`; by default ``OPENCLUSTER_ENGINE``, else ``cluster``.
+    config : Config, optional
+        The settings.
+
+    Raises
+    ------
+    ConfigError
+        When there is no such engine.
+    """
+    chosen = name or os.environ.get(ENGINE_VARIABLE) or "cluster"
+    if chosen not in ENGINES:
+        raise ConfigError(
+            f"there is no engine {chosen!r}; choose one of {', '.join(ENGINES)}"
+        )
+    key = (chosen, Place.find())
+    with _lock:
+        if key not in _engines:
+            module = importlib.import_module(f"opencluster.engines.{chosen}")
+            _engines[key] = cast(Engine, module.connect(config or load(), key[1]))
+        return _engines[key]
+
+
+def close_engines(place: Place | None = None) -> None:
+    """Give up what is unfinished in the engines of this process.
+
+    Parameters
+    ----------
+    place : Place, optional
+        Only in those of this cluster directory.
+    """
+    with _lock:
+        keys = [key for key in _engines if place is None or key[1] == place]
+        engines = [_engines.pop(key) for key in keys]
+    for engine in engines:
+        engine.close()
+
+
+atexit.register(close_engines)
