@@ -10,13 +10,14 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from opencluster.config import Config
 from opencluster.core.registry import Delta, Entry, Registry
-from opencluster.errors import OpenClusterError, RemoteProtocolError
+from opencluster.errors import OpenClusterError, RegistryError, RemoteProtocolError
 from opencluster.net.heart import HEART_PREFIX
 from opencluster.net.reactor import Reactor
 from opencluster.net.requests import answer
@@ -25,6 +26,9 @@ from opencluster.net.zmq_transport import INBOUND, ZmqTransport
 from opencluster.wire import frames, kinds
 
 log = logging.getLogger(__name__)
+
+DEATHS_KEPT = 50
+"""Members of which it is remembered how they were lost."""
 
 
 class Factory:
@@ -57,6 +61,8 @@ class Factory:
         self.epoch = [next_epoch(state_dir / "epoch"), 0]
         self._reactor = Reactor(self._transport, self._received)
         self._subscribers: set[Peer] = set()
+        self._members: dict[str, Entry] = {}
+        self._deaths: deque[dict[str, Any]] = deque(maxlen=DEATHS_KEPT)
         self._started_at = time.time()
         self._handlers = {
             "hello": self._hello,
@@ -109,7 +115,10 @@ class Factory:
         return {"unknown": unknown}
 
     def _deregister(self, peer: Peer, arguments: Mapping[str, Any]) -> None:
-        self._publish(self.registry.remove(arguments["id"], arguments.get("cause")))
+        cause = arguments.get("cause")
+        if not isinstance(cause, Mapping | None):
+            raise RegistryError("the cause of a loss is no mapping")
+        self._publish(self.registry.remove(arguments["id"], cause))
 
     def _subscribe(self, peer: Peer, arguments: Mapping[str, Any]) -> dict[str, Any]:
         self._subscribers.add(peer)
@@ -120,7 +129,7 @@ class Factory:
         return [entry.to_fields() for entry in self.registry.find(**wanted)]
 
     def _job(self, peer: Peer, arguments: Mapping[str, Any]) -> None:
-        self.registry.report_job(time.time(), arguments["job"])
+        self.registry.report_job(time.monotonic(), arguments["job"])
 
     def _status(self, peer: Peer, arguments: Mapping[str, Any]) -> dict[str, Any]:
         counts = self._transport.counts
@@ -136,7 +145,8 @@ class Factory:
             "rejected_handshakes": counts.rejected_handshakes,
             "dropped_connections": counts.dropped_connections,
         }
-        return self.registry.snapshot() | {"factories": [me]}
+        deaths = list(self._deaths)
+        return self.registry.snapshot() | {"factories": [me], "deaths": deaths}
 
     # --- events --------------------------------------------------------------
 
@@ -176,16 +186,30 @@ class Factory:
     def _publish(self, deltas: Sequence[Delta]) -> None:
         for delta in deltas:
             if delta.entry is not None:
-                entry = delta.entry
+                entry = self._members[delta.id] = delta.entry
                 log.info("%s %s is here (%s)", entry.kind, entry.name, entry.host)
             else:
                 reason = (delta.cause or {}).get("reason", "deregistered")
                 log.info("%s is gone: %s", delta.id, reason)
+                self._note_death(self._members.pop(delta.id), delta.cause)
             self._push(frames.pack(kinds.DELTA, self.epoch, delta.to_fields()))
+
+    def _note_death(self, entry: Entry, cause: Mapping[str, Any] | None) -> None:
+        """Remember how a member was lost, unless it left as it should."""
+        if cause and not is_clean(cause):
+            names = ("id", "kind", "type", "name", "host", "pid")
+            who = {name: getattr(entry, name) for name in names}
+            self._deaths.append(who | {"at": time.time(), "cause": dict(cause)})
 
     def _push(self, header: bytes) -> None:
         gone = [p for p in self._subscribers if not self._transport.send(p, header)]
         self._subscribers.difference_update(gone)
+
+
+def is_clean(cause: Mapping[str, Any]) -> bool:
+    """Return whether a process ended by itself, in order and with nothing in hand."""
+    is_amiss = cause.get("piece") or cause.get("exceeded")
+    return cause.get("exit_code") == 0 and not is_amiss
 
 
 def next_epoch(path: Path) -> int:

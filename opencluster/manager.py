@@ -18,7 +18,7 @@ from opencluster.config import Config, load
 from opencluster.engines.base import Engine, Job, Options, Outcome, WorkerInfo
 from opencluster.engines.choice import find_engine
 from opencluster.errors import PieceCancelled
-from opencluster.mapping import Completed, Flow
+from opencluster.mapping import Completed, Flow, checked_piece
 from opencluster.proxy import ServiceProxy
 from opencluster.workpiece import WorkPiece
 
@@ -296,10 +296,9 @@ class Manager:
             except Exception as error:
                 future.set_exception(error)
 
+        rows = [(checked_piece(work), options)]
         future.engine = self.engine
-        future.numbers = future.engine.submit(
-            type, [(work, options)], done, self._job()
-        )
+        future.numbers = future.engine.submit(type, rows, done, self._job())
         return future
 
     def _job(self) -> Job:

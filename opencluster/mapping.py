@@ -151,9 +151,9 @@ class Flow:
                 if piece is None:
                     self._is_exhausted = True
                     break
-                nbytes = piece.nbytes if isinstance(piece, WorkPiece) else 0
-                batch.append(_Flight(self._count, piece, nbytes))
-                self._nbytes += nbytes
+                flight = _Flight(self._count, piece, checked_piece(piece).nbytes)
+                batch.append(flight)
+                self._nbytes += flight.nbytes
                 self._count += 1
             self._submit(batch)
             held += len(batch)
@@ -192,6 +192,22 @@ class Flow:
         from opencluster.progress import bar
 
         return bar(self._type, self._total)
+
+
+def checked_piece(piece: Any) -> WorkPiece:
+    """Return a piece if it is one.
+
+    Raises
+    ------
+    TypeError
+        When it is something else, with how to make one of it.
+    """
+    if not isinstance(piece, WorkPiece):
+        raise TypeError(
+            f"a piece must be a WorkPiece, not {type(piece).__name__}; "
+            "write WorkPiece(name=value)"
+        )
+    return piece
 
 
 class _Hidden:

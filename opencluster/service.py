@@ -147,7 +147,7 @@ class _ServiceRunner(Runner):
         self._station.started(work)
         status, value = self._outcome(work)
         self._callers.pop(key, None)
-        payload, buffers, status = encoded(status, value)
+        payload, buffers, status = encoded(status, value, self.max_bytes)
         elapsed_s = time.monotonic() - started
         with self._count_lock:
             self.pieces_done += 1

@@ -32,6 +32,7 @@ from opencluster.net.transport import Peer, PeerLost, Received, TransportEvent
 from opencluster.net.zmq_transport import ZmqTransport
 from opencluster.registration import Registration
 from opencluster.wire import frames, kinds
+from opencluster.wire.batches import batches
 
 log = logging.getLogger(__name__)
 
@@ -263,13 +264,19 @@ class Station:
                 self._send(peer, frames.pack(kinds.RETURNED, pieces))
 
     def _send_answers(self, peer: Peer, answers: list[tuple[int, Answer]]) -> None:
-        rows = []
-        buffers: list[Any] = []
-        for piece, a in answers:
-            rows.append([piece, a.status, a.payload, len(a.buffers), a.elapsed_s])
-            buffers.extend(a.buffers)
-        if not self.transport.send(peer, frames.pack(kinds.RESULTS, rows), buffers):
-            self._manager_lost(peer)
+        rows = (
+            (
+                [piece, a.status, a.payload, len(a.buffers), a.elapsed_s],
+                a.payload,
+                a.buffers,
+            )
+            for piece, a in answers
+        )
+        for fields, buffers in batches(rows):
+            header = frames.pack(kinds.RESULTS, fields)
+            if not self.transport.send(peer, header, buffers):
+                self._manager_lost(peer)
+                return
 
     def _send(self, peer: Peer, header: bytes) -> None:
         if not self.transport.send(peer, header):

@@ -39,6 +39,7 @@ from opencluster.registration import (
 )
 from opencluster.serving import Answer, Station, Work
 from opencluster.wire import codec
+from opencluster.wire.batches import check_size
 from opencluster.workpiece import WorkPiece
 
 PROGRESS_INTERVAL_S = 0.2
@@ -153,6 +154,7 @@ class Runner:
         self.type = type
         self.config: Config = load()
         self.place = Place.find()
+        self.max_bytes = self.config.network.max_message_bytes
         self.flag: RaiseFlag | None = None
         self.pieces_done = 0
         self._pid = os.getpid()
@@ -264,9 +266,11 @@ class Runner:
             # perform() forked and let the child return: it owns none of our sockets
             os.write(2, b"perform() returned in a forked child; the child ends here\n")
             os._exit(1)
-        payload, buffers, status = encoded(status, value)
+        payload, buffers, status = encoded(status, value, self.max_bytes)
         elapsed_s = time.monotonic() - started
         self._scoreboard.finished(failed=status != "done")
+        if self._board_path is None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         self.pieces_done += 1
         self._current = None
         self._station.answer(work, Answer(status, payload, buffers, elapsed_s))
@@ -278,6 +282,18 @@ class Runner:
         self._current = work
         self._scoreboard.started(piece_name(*work.waiting.key), deadline)
         self._station.started(work)
+        if deadline and self._board_path is None:
+            self._set_last_resort(work.waiting.timeout_s)
+
+    def _set_last_resort(self, limit_s: float) -> None:
+        """Have the kernel end this process if nothing gentler ended the piece.
+
+        Without a workshop nobody else would; SIGALRM's default needs no Python.
+        """
+        graces = self.config.worker
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        at_s = limit_s + graces.interrupt_grace_s + graces.kill_grace_s
+        signal.setitimer(signal.ITIMER_REAL, at_s)
 
     def _perform(self, work: Work) -> tuple[str, Any]:
         try:
@@ -358,10 +374,11 @@ def checked(result: Any) -> WorkPiece:
     return result
 
 
-def encoded(status: str, value: Any) -> tuple[bytes, list[Any], str]:
+def encoded(status: str, value: Any, max_bytes: int) -> tuple[bytes, list[Any], str]:
     """Encode an outcome; one that cannot be sent becomes the failure that says so."""
     try:
-        payload, buffers = codec.encode(value)
+        payload, buffers = codec.encode(value, "result")
+        check_size(payload, buffers, max_bytes)
     except LocalProtocolError as error:
         payload, buffers = codec.encode(failure_of(error))
         status = "failed"

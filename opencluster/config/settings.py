@@ -114,7 +114,7 @@ class WorkshopSettings:
         TEXT, "", "Name of this workshop; empty means the computer's host name."
     )
     stop_grace_s: float = _seconds(
-        10.0, "Seconds that a process gets to stop before it is killed."
+        5.0, "Seconds beyond drain_timeout_s after which a process is killed."
     )
     restart_delay_s: float = _seconds(
         0.5, "Seconds before the first restart of a process that died; then doubled."
@@ -147,10 +147,10 @@ class WorkerSettings:
     """Processes that perform pieces, unless their own section says otherwise."""
 
     drain_timeout_s: float = _seconds(
-        30.0, "Seconds that a stopping worker gets to finish its running piece."
+        10.0, "Seconds that a stopping worker gets to finish its running piece."
     )
     interrupt_grace_s: float = _seconds(
-        5.0, "Seconds from an interrupt's flag to its exception in perform()."
+        2.0, "Seconds from an interrupt's flag to its exception in perform()."
     )
     kill_grace_s: float = _seconds(
         5.0, "Seconds from that exception to SIGTERM, and from SIGTERM to SIGKILL."

@@ -243,13 +243,21 @@ class Registry:
         return [self._changed(identity, None, cause)]
 
     def expire(self, now: float) -> list[Delta]:
-        """Take out every entry whose lease is over."""
+        """Take out every entry whose lease is over, and note which jobs are lost."""
         over = [i for i, r in self._records.items() if r.expires_at <= now]
         cause = {"reason": f"no sign of life for {self.lease_s:g} s", "expired": True}
+        for job in self._jobs.values():
+            is_silent = job["reported_at"] + self.lease_s <= now
+            if job.get("state") == "running" and is_silent:
+                job["state"] = "lost"
         return [delta for identity in over for delta in self.remove(identity, cause)]
 
     def report_job(self, now: float, job: Mapping[str, Any]) -> None:
-        """Take in the statistics of a job, by its ``id``."""
+        """Take in the statistics of a job, by its ``id``.
+
+        A job that runs and is not reported again within a lease counts as lost: its
+        manager is gone.
+        """
         identity = job.get("id") if isinstance(job, Mapping) else None
         if not isinstance(identity, str) or not identity:
             raise RegistryError("a job report needs the job's id")

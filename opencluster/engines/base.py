@@ -117,7 +117,8 @@ class Job:
     id, name : str
         Identity, and the manager's class for people.
     state : str
-        ``running``, ``done`` or ``failed``.
+        ``running``, ``done`` or ``failed``; a factory says ``lost`` when the
+        manager is gone.
     started_at, ended_at : float
         Seconds since 1970; 0 while it runs.
     statistics : JobStatistics

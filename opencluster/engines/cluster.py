@@ -48,11 +48,14 @@ from opencluster.net.zmq_transport import ZmqTransport
 from opencluster.place import Place, factories
 from opencluster.service import SERVICE_PREFIX
 from opencluster.wire import codec, frames, kinds
+from opencluster.wire.batches import Row, batches, check_size
 
 log = logging.getLogger(__name__)
 
 TICK_S = 0.1
 """How often the dispatcher looks at the time while work is under way."""
+ROOM_POLL_S = 0.01
+"""How often whoever was slowed down looks whether there is room again."""
 EVIDENCE_WAIT_S = 1.0
 """After a connection broke: how long to wait for word of what became of the worker."""
 
@@ -140,8 +143,10 @@ class ClusterEngine:
         """
         rows = []
         for value, options in pieces:
-            payload, buffers = codec.encode(value)
+            payload, buffers = codec.encode(value, "piece")
+            check_size(payload, buffers, self.config.network.max_message_bytes)
             rows.append((options, _Ticket(payload, buffers, options, done, job)))
+        self._wait_for_room()
         with self._number_lock:
             first = self._number + 1
             self._number += len(rows)
@@ -158,6 +163,12 @@ class ClusterEngine:
             self._incoming.append((piece, ticket))
         self._reactor.post(self._take_in)
         return list(range(first, first + len(rows)))
+
+    def _wait_for_room(self) -> None:
+        """Slow down whoever submits faster than pieces are done."""
+        bound = self.config.manager.max_pending
+        while len(self._tickets) >= bound and not self._reactor.is_current:
+            time.sleep(ROOM_POLL_S)
 
     def cancel(self, pieces: Iterable[int]) -> None:
         """Give up pieces: drop what waits, interrupt what runs."""
@@ -274,18 +285,16 @@ class ClusterEngine:
                     self._warn_no_worker(type, count)
 
     def _send_pieces(self, worker: str, pieces: list[Piece]) -> None:
-        rows = []
-        buffers: list[Any] = []
-        for piece in pieces:
-            ticket = self._tickets[piece.id]
-            count = len(ticket.buffers)
-            row = [piece.id, piece.priority, piece.timeout_s, ticket.payload, count]
-            rows.append(row)
-            buffers.extend(ticket.buffers)
-            if ticket.job is not None:
-                statistics = ticket.job.statistics
-                statistics.bytes_sent += len(ticket.payload) + _size(ticket.buffers)
-        self._tell(worker, frames.pack(kinds.PIECES, rows), buffers)
+        for rows, buffers in batches(map(self._row, pieces)):
+            self._tell(worker, frames.pack(kinds.PIECES, rows), buffers)
+
+    def _row(self, piece: Piece) -> Row:
+        ticket = self._tickets[piece.id]
+        payload, buffers = ticket.payload, ticket.buffers
+        if ticket.job is not None:
+            ticket.job.statistics.bytes_sent += len(payload) + _size(buffers)
+        row = [piece.id, piece.priority, piece.timeout_s, payload, len(buffers)]
+        return row, payload, buffers
 
     def _tell(self, worker: str, header: bytes, buffers: Sequence[Any] = ()) -> None:
         contact = self._directory.contacts.get(worker)

@@ -32,7 +32,7 @@ from opencluster.net.transport import (
 EVENTS_PER_TURN = 256
 """Messages taken from a socket before the others get their turn."""
 MAX_FRAMES = 4096
-"""Frames of one message; a piece with more arrays than this is refused."""
+"""Frames of one message; more than any of ours has."""
 INBOUND, OUTBOUND = b"<", b">"
 
 _HANDSHAKE_FAILURES = (

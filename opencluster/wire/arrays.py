@@ -39,12 +39,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opencluster.errors import LocalProtocolError
-from opencluster.wire.registry import OutOfBand, add_type, cannot_send, refuse
+from opencluster.wire.registry import (
+    INLINE_BYTES,
+    OutOfBand,
+    add_type,
+    cannot_send,
+    refuse,
+)
 from opencluster.wire.types import take, take_one
-
-INLINE_BYTES = 4096
-"""Smallest array that gets a frame of its own. Below, copying costs less than a
-frame does."""
 
 MAX_EMPTY_ITEMS = 1 << 20
 """Elements of an array whose dtype has no bytes (such as ``V0``): the size of the data

@@ -45,6 +45,7 @@ from opencluster.wire.nesting import (
 )
 from opencluster.wire.registry import (
     BUFFER,
+    INLINE_BYTES,
     Adapter,
     OutOfBand,
     adapter_for,
@@ -54,6 +55,7 @@ from opencluster.wire.registry import (
 )
 
 __all__ = [
+    "INLINE_BYTES",
     "MAX_BUFFERS",
     "MAX_NESTING",
     "Buffer",

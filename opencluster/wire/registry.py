@@ -28,6 +28,10 @@ USER_CODE = 127
 MAX_NAME_BYTES = 255
 """Longest name of a registered type, in UTF-8."""
 
+INLINE_BYTES = 4096
+"""Smallest array that should get a frame of its own. Below, copying costs less than
+a frame does."""
+
 PLAIN_TYPES = frozenset(
     {type(None), bool, int, float, str, bytes, bytearray, memoryview, list, dict}
 )
@@ -175,11 +179,13 @@ def adapter_of(code: int, data: bytes) -> Adapter:
     adapter = _by_code.get(code)
     if adapter is None:
         adapter = _load_adapter(code)
-    if adapter is None or data:
+    if adapter is None:
         raise RemoteProtocolError(
             f"a value of the unknown type code {code} came; is the sender's "
             "OpenCluster newer than this one?"
         )
+    if data:
+        raise RemoteProtocolError(f"malformed marker of the type code {code}")
     return adapter
 
 
@@ -187,10 +193,10 @@ def _user_adapter(data: bytes) -> Adapter:
     name = data.decode("utf-8", "replace")
     adapter = _by_name.get(name)
     if adapter is None:
+        shown = repr(name)[: MAX_NAME_BYTES + 2]
         raise RemoteProtocolError(
-            f"a value of the type {name[:MAX_NAME_BYTES]!r} came, which is not known "
-            f"here; call register_type(..., name={name[:MAX_NAME_BYTES]!r}) in this "
-            "process too"
+            "a value came whose type is not known here; call "
+            f"register_type(..., name={shown}) in this process too"
         )
     return adapter
 

@@ -285,6 +285,23 @@ def test_follow_survives_rotations_between_two_looks(path, rotations):
     assert follower.end() == written.decode()
 
 
+def test_follow_survives_a_rotation_in_the_middle_of_a_look(path, monkeypatch):
+    log = make(path, max_bytes=100, files=3)
+    log.write(b"unseen\n")
+    written = b"".join(b"%09d\n" % n for n in range(13))
+    looks = iter([False, True])
+    find_next = output._next_file
+
+    def write_then_find(*arguments):
+        log.write(written if not log.tail().endswith("12\n") else b"")
+        return find_next(*arguments)
+
+    monkeypatch.setattr(output, "_next_file", write_then_find)
+    seen = "".join(follow(path, stop=lambda: next(looks, True), interval_s=0))
+    log.close()
+    assert seen == written.decode()
+
+
 def test_follow_survives_the_loss_of_the_file_it_reads(path):
     log = make(path, max_bytes=100, files=1)
     follower = Follower(path)

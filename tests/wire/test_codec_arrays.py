@@ -7,13 +7,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
-from wire_values import arrays, dtypes, numpy_values, round_trip, same, same_dtype
+from wire_values import (
+    arrays,
+    dtypes,
+    examples,
+    numpy_values,
+    round_trip,
+    same,
+    same_dtype,
+)
 
 from opencluster.errors import LocalProtocolError
 from opencluster.wire import codec
-from opencluster.wire.arrays import INLINE_BYTES, describe, restore
+from opencluster.wire.arrays import describe, restore
+from opencluster.wire.codec import INLINE_BYTES
 
 
 class Subclass(np.ndarray):
@@ -23,7 +32,7 @@ class Subclass(np.ndarray):
 RECORD = np.dtype([("a", "i1"), ("b", ">f8"), ("c", "M8[s]", (2,))], align=True)
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(numpy_values)
 def test_any_value_of_numpy_arrives_as_it_was(value: Any) -> None:
     arrived = round_trip([value])[0]
@@ -32,7 +41,7 @@ def test_any_value_of_numpy_arrives_as_it_was(value: Any) -> None:
         assert not arrived.flags.writeable
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(arrays)
 def test_order_is_kept_and_gaps_are_closed(array: np.ndarray) -> None:
     assume(array.dtype.itemsize)  # without bytes, every order is as good
@@ -44,13 +53,13 @@ def test_order_is_kept_and_gaps_are_closed(array: np.ndarray) -> None:
         assert arrived.flags.c_contiguous
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(dtypes)
 def test_dtypes_keep_byte_order_padding_and_titles(dtype: np.dtype) -> None:
     assert same_dtype(restore(describe(dtype)), dtype)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.binary(min_size=96, max_size=96), st.sampled_from(["<f2", ">f4", "f8", "g"]))
 def test_payloads_of_nan_are_kept(data: bytes, form: str) -> None:
     array = np.frombuffer(data, form)

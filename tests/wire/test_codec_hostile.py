@@ -16,9 +16,9 @@ import msgpack
 import numpy as np
 import pytest
 from astropy.time import Time
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from wire_values import values
+from wire_values import examples, values
 
 from opencluster.errors import RemoteProtocolError
 from opencluster.wire import codec
@@ -65,13 +65,13 @@ def _refused(value: Any, buffers: Any = ()) -> str:
     return str(caught.value)
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(st.binary(max_size=64))
 def test_random_bytes(data: bytes) -> None:
     _decode(data)
 
 
-@settings(max_examples=600, deadline=None)
+@examples(600)
 @given(st.data())
 def test_damaged_messages(data: st.DataObject) -> None:
     damaged = bytearray(MESSAGE)
@@ -93,7 +93,7 @@ def test_damaged_messages(data: st.DataObject) -> None:
     _decode(bytes(damaged))
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(values, st.data())
 def test_damaged_values(value: Any, data: st.DataObject) -> None:
     message, buffers = codec.encode(value)
@@ -120,7 +120,7 @@ payloads = st.recursive(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@examples(500)
 @given(st.integers(0, 60), payloads)
 def test_wrong_payloads_of_every_type(code: int, payload: Any) -> None:
     _decode(msgpack.packb([_tag(code, payload)]))

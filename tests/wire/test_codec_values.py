@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -16,26 +17,26 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from wire_values import any_floats, round_trip, same, texts, values
+from hypothesis import given
+from wire_values import any_floats, examples, round_trip, same, texts, values
 
 from opencluster.wire import codec
 from opencluster.workpiece import WorkPiece
 
 
-@settings(max_examples=250, deadline=None)
+@examples(250)
 @given(values)
 def test_any_value_arrives_as_it_was(value: Any) -> None:
     assert same(round_trip(value), value)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(any_floats)
 def test_floats_keep_all_bits(number: float) -> None:
     assert same(round_trip([number, {number: number}]), [number, {number: number}])
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(texts)
 def test_text_may_have_lone_surrogates(text: str) -> None:
     assert round_trip({text: [text]}) == {text: [text]}
@@ -184,7 +185,10 @@ def test_plain_values_import_no_array_library() -> None:
         "assert repr(work) and work.nbytes\n"
         "assert not {'numpy', 'astropy'} & set(sys.modules), 'imported'\n"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run(
+        [sys.executable, "-c", program], check=True, timeout=60, env=environment
+    )
 
 
 def test_sameness_sees_what_equality_does_not() -> None:

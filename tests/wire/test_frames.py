@@ -7,8 +7,9 @@ from typing import Any
 
 import msgpack
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from wire_values import examples
 
 from opencluster.errors import LocalProtocolError, RemoteProtocolError
 from opencluster.wire import frames
@@ -31,7 +32,7 @@ plain = st.recursive(
 HEAD = b"OC\x01\x00"
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.text(max_size=9), st.lists(plain, max_size=4))
 def test_fields_arrive(kind: str, fields: list[Any]) -> None:
     frame = frames.pack(kind, *fields)
@@ -105,7 +106,7 @@ def test_timestamps_of_msgpack_become_plain() -> None:
     assert frames.unpack(frame) == ["k", 3_000_000_004]
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.binary(max_size=40), st.booleans())
 def test_random_frames(data: bytes, has_head: bool) -> None:
     try:
@@ -115,7 +116,7 @@ def test_random_frames(data: bytes, has_head: bool) -> None:
     assert isinstance(kind, str)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.lists(plain, max_size=4), st.data())
 def test_damaged_frames(fields: list[Any], data: st.DataObject) -> None:
     frame = bytearray(frames.pack("kind", *fields))

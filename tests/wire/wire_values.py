@@ -12,11 +12,21 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from opencluster.wire import codec
 from opencluster.workpiece import WorkPiece
+
+
+def examples(count: int) -> settings:
+    """Return settings of hypothesis that do not depend on how busy the machine is."""
+    return settings(
+        max_examples=count,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+    )
 
 
 def round_trip(value: Any) -> Any:
