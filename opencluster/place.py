@@ -8,10 +8,10 @@ of the factory, and the local sockets. All of it is for the owner's eyes only.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import tempfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,8 +71,14 @@ class Place:
         inside = self.path / "run"
         if len(os.fsencode(inside)) <= MAX_SOCKET_DIRECTORY:
             return inside
-        digest = hashlib.sha256(os.fsencode(self.path)).hexdigest()[:16]
-        return Path(tempfile.gettempdir()) / f"opencluster-{os.getuid()}-{digest}"
+        return Path(tempfile.gettempdir()) / f"opencluster-{os.getuid()}-{self.digest}"
+
+    @property
+    def digest(self) -> str:
+        """A short name for the place, the same in every process."""
+        # no cryptography: hashlib would cost each idle worker megabytes
+        path = os.fsencode(self.path)
+        return f"{zlib.crc32(path):08x}{zlib.adler32(path):08x}"
 
     def make(self) -> None:
         """Make the directories, closed to others.

@@ -11,7 +11,6 @@ import contextlib
 import logging
 import os
 import signal
-import tempfile
 import threading
 import time
 import traceback
@@ -161,7 +160,11 @@ class Runner:
         self._name = os.environ.pop(NAME_VARIABLE, "") or f"{type}-{self._pid}"
         self._id = f"{self._name}.{uuid.uuid4().hex[:12]}"
         self._board_path = _handed_over(SCOREBOARD_VARIABLE)
-        self._scoreboard = _scoreboard(self._board_path)
+        self._scoreboard = (
+            Scoreboard.open(self._board_path)
+            if self._board_path is not None
+            else Scoreboard.anonymous()
+        )
         self._station = Station(
             self.config, self._registration, self._flagged, self._insisted
         )
@@ -351,13 +354,6 @@ def _handed_over(variable: str) -> Path | None:
     """Take a path out of the environment: it is not for processes of the user's."""
     path = os.environ.pop(variable, "")
     return Path(path) if path else None
-
-
-def _scoreboard(path: Path | None) -> Scoreboard:
-    if path is not None:
-        return Scoreboard.open(path)
-    with tempfile.TemporaryDirectory() as directory:
-        return Scoreboard.create(Path(directory) / "board")
 
 
 def _status_of(reason: str) -> str:

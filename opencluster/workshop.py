@@ -98,7 +98,7 @@ class Workshop:
         self._catalogue = {entry.type: entry for entry in config.catalogue}
         gpus = visible(probe(), os.environ)
         self._gpus = GpuTable([gpu.uuid for gpu in gpus])
-        self._cgroups = Cgroups.detect(self.id[:8])
+        self._cgroups = Cgroups.detect(place.digest)
         self._measurer = Measurer()
         self._benches: dict[str, Bench] = {}
         self._failures: dict[str, Entry] = {}
@@ -329,7 +329,7 @@ class Workshop:
             self._cgroups,
         )
         try:
-            bench.start(gpus)
+            bench.start(gpus if self._gpus.uuids else None)
         except StartFailed as error:
             del self._benches[name]
             self._gpus.release(name)

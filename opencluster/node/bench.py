@@ -111,8 +111,13 @@ class Bench:
         self._kill_at: float | None = None
         self.process: ChildProcess
 
-    def start(self, gpus: Sequence[str]) -> None:
+    def start(self, gpus: Sequence[str] | None) -> None:
         """Start the process, with these GPUs for itself.
+
+        Parameters
+        ----------
+        gpus : sequence of str or None
+            UUIDs of the GPUs that it may see; ``None`` on a computer that has none.
 
         Raises
         ------
@@ -264,7 +269,7 @@ class Bench:
             json.dumps(options),
         )
 
-    def _environment(self, gpus: Sequence[str]) -> Mapping[str, str]:
+    def _environment(self, gpus: Sequence[str] | None) -> Mapping[str, str]:
         entry = self._catalogued
         environment = dict(os.environ) | {
             "PYTHONUNBUFFERED": "1",
@@ -277,6 +282,7 @@ class Bench:
             environment["OPENCLUSTER_WORKER_MAX_PIECES"] = str(entry.max_pieces)
         if entry.max_memory is not None:
             environment["OPENCLUSTER_WORKER_MAX_MEMORY"] = str(entry.max_memory)
-        if gpus:
+        if gpus is not None:
+            # empty for a process that leased none: it must not take a card of others
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
         return environment | dict(entry.environment)
