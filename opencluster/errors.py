@@ -212,4 +212,4 @@ class PieceCancelled(WorkError):
 
 
 class NoSuitableWorker(WorkError):
-    """No worker of the type came within the time allowed, or its type fails to start."""
+    """No worker of the type came in time, or workers of the type fail to start."""

@@ -76,7 +76,7 @@ class VouchedRegistration:
 
 
 class OwnRegistration:
-    """This process speaks for itself."""
+    """A process speaks for itself: it registers, renews, and has a heart."""
 
     def __init__(
         self,

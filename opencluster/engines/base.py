@@ -134,7 +134,15 @@ class Job:
 
 
 class Engine(Protocol):
-    """Runs pieces; every method may be called from any thread."""
+    """Runs pieces; every method may be called from any thread.
+
+    Attributes
+    ----------
+    max_window : int
+        Most pieces of a map that are of use under way at a time, 0 for any number.
+    """
+
+    max_window: int
 
     def submit(
         self,

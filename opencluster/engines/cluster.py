@@ -30,15 +30,14 @@ from opencluster.core.dispatch import (
     WarnNoWorker,
     WithdrawPieces,
 )
-from opencluster.core.registry import Delta, Entry
 from opencluster.engines.base import Done, Job, Options, Outcome, WorkerInfo
-from opencluster.engines.directory import Contact, Directory
-from opencluster.engines.verdicts import error_for, no_worker
-from opencluster.errors import DeathEvidence, OpenClusterError, RemoteProtocolError
+from opencluster.engines.directory import Contact
+from opencluster.engines.roster import Roster
+from opencluster.engines.verdicts import error_for
+from opencluster.errors import RemoteProtocolError
 from opencluster.net.link import FactoryLink
 from opencluster.net.reactor import Reactor
 from opencluster.net.transport import (
-    Peer,
     PeerConnected,
     PeerLost,
     Received,
@@ -56,8 +55,6 @@ TICK_S = 0.1
 """How often the dispatcher looks at the time while work is under way."""
 ROOM_POLL_S = 0.01
 """How often whoever was slowed down looks whether there is room again."""
-EVIDENCE_WAIT_S = 1.0
-"""After a connection broke: how long to wait for word of what became of the worker."""
 
 _VERDICTS = {
     "done": Verdict.DONE,
@@ -95,6 +92,8 @@ class ClusterEngine:
         The cluster's directory, when the settings name no factories.
     """
 
+    max_window = 0
+
     def __init__(self, config: Config, place: Place) -> None:
         network, manager, worker = config.network, config.manager, config.worker
         self.config = config
@@ -108,7 +107,13 @@ class ClusterEngine:
             manager.worker_wait_s,
             worker.interrupt_grace_s + worker.kill_grace_s + 1.0,
         )
-        self._directory = Directory(self._transport)
+        self._roster = Roster(
+            self._reactor,
+            self._dispatch,
+            self._do,
+            self._transport.identity[:4].hex(),
+        )
+        self._directory = self._roster.directory
         self._link = FactoryLink(
             self._reactor,
             lambda: factories(config, place),
@@ -119,9 +124,8 @@ class ClusterEngine:
         self._jobs: dict[str, Job] = {}
         self._number = 0
         self._number_lock = threading.Lock()
-        self._changed = threading.Condition()
         self._is_closed = False
-        self._link.subscribe(self._registry_changed)
+        self._link.subscribe(self._roster.registry_changed)
         self._reactor.post(self._start)
         self._reactor.start()
 
@@ -196,18 +200,7 @@ class ClusterEngine:
         NoSuitableWorker
             When none came within the time allowed.
         """
-        deadline = _now() + wait_s
-        with self._changed:
-            while True:
-                found = self._directory.joined(type)
-                if found:
-                    load = self._dispatch.load_of
-                    return sorted(found, key=lambda worker: load(worker.id))
-                failing = self._directory.failing(type)
-                left_s = deadline - _now()
-                if failing or left_s <= 0:
-                    raise no_worker(type, failing, self.types())
-                self._changed.wait(left_s)
+        return self._roster.wait_for(type, wait_s)
 
     def types(self) -> Mapping[str, int]:
         """Return the worker types that are here, with how many of each."""
@@ -349,105 +342,7 @@ class ClusterEngine:
         error = error_for(piece, verdict, detail, failure, worker, self.types())
         ticket.done(piece.id, Outcome(error=error, worker=worker))
 
-    # --- in the I/O thread: workers ------------------------------------------
-
-    def _registry_changed(self, delta: Delta) -> None:
-        entry = delta.entry
-        if entry is None:
-            self._entry_gone(delta)
-        elif entry.kind == "failure":
-            self._type_fails(entry)
-        elif entry.kind in ("worker", "service"):
-            self._entry_here(entry)
-        else:
-            self._directory.workshops[entry.id] = entry
-        self._notify()
-
-    def _entry_here(self, entry: Entry) -> None:
-        contact = self._directory.contacts.get(entry.id)
-        if contact is None:
-            try:
-                self._directory.connect(entry)
-            except OpenClusterError as error:
-                log.warning("%s: %s", entry.name, error)
-        elif entry.attributes.get("is_draining"):
-            self._do(self._dispatch.worker_draining(_now(), entry.id))
-
-    def _entry_gone(self, delta: Delta) -> None:
-        self._directory.workshops.pop(delta.id, None)
-        failure = self._directory.failures.pop(delta.id, None)
-        if failure is not None:
-            self._dispatch.type_recovered(failure.type, failure.id)
-        contact = self._directory.contacts.get(delta.id)
-        if contact is None:
-            return
-        contact.is_registered = False
-        cause = delta.cause
-        if cause is not None and "peak_memory_bytes" in cause:
-            evidence = DeathEvidence.from_fields(cause)
-            self._lose(contact, evidence, True, self._running(evidence))
-        elif not contact.is_joined:
-            self._lose(contact, DeathEvidence("it left"), False, None)
-
-    def _running(self, evidence: DeathEvidence) -> int:
-        """Return which of our pieces a dead worker was running, or -1 for none."""
-        manager, _, number = evidence.piece.partition(":")
-        is_ours = manager == self._transport.identity[:4].hex()
-        return int(number) if is_ours and number.isdigit() else -1
-
-    def _type_fails(self, entry: Entry) -> None:
-        self._directory.failures[entry.id] = entry
-        message = str(entry.attributes.get("message", ""))
-        output = str(entry.attributes.get("output", ""))
-        log.warning("%s", message)
-        if entry.attributes.get("is_failing"):
-            reason = f"{message}\n{output}"
-            self._do(self._dispatch.type_failing(_now(), entry.type, entry.id, reason))
-
-    def _connected(self, peer: Peer) -> None:
-        contact = self._directory.by_peer.get(peer)
-        if contact is None or contact.is_joined:
-            return
-        contact.is_joined = True
-        entry = contact.entry
-        concurrency = int(entry.attributes.get("concurrency", 0))
-        self._do(
-            self._dispatch.worker_joined(_now(), entry.id, contact.type, concurrency)
-        )
-        self._notify()
-
-    def _disconnected(self, peer: Peer) -> None:
-        """Send nothing more; the workshop may yet tell what became of the worker."""
-        contact = self._directory.by_peer.get(peer)
-        if contact is None or not contact.is_joined:
-            return
-        contact.is_joined = False
-        self._do(self._dispatch.worker_draining(_now(), contact.id))
-        evidence = DeathEvidence("the connection to it broke")
-        self._reactor.after(
-            EVIDENCE_WAIT_S, lambda: self._lose(contact, evidence, False, None)
-        )
-        self._notify()
-
-    def _lose(
-        self,
-        contact: Contact,
-        evidence: DeathEvidence,
-        is_process_death: bool,
-        running: int | None,
-    ) -> None:
-        if self._directory.contacts.get(contact.id) is not contact:
-            return
-        self._directory.forget(contact)
-        self._do(
-            self._dispatch.worker_lost(
-                _now(), contact.id, evidence, is_process_death, running
-            )
-        )
-        self._notify()
-        if contact.is_registered:
-            # it still stands in the registry: take it back when it answers again
-            self._entry_here(contact.entry)
+    # --- in the I/O thread: workers --------------------------------------------
 
     def _ask_to_enforce(self, worker: str, number: int) -> None:
         contact = self._directory.contacts.get(worker)
@@ -464,7 +359,7 @@ class ClusterEngine:
     def _warn_no_worker(self, type: str, count: int) -> None:
         here = ", ".join(self.types()) or "none"
         log.warning(
-            "%d pieces wait for a worker of type %r; types here: %s; waiting up to %g s",
+            "%d pieces wait for a worker of type %r; types here: %s; waiting %g s",
             count,
             type,
             here,
@@ -482,10 +377,10 @@ class ClusterEngine:
                     self._transport.counts.rejected_messages += 1
                     log.warning("rejected a message: %s", error)
             case PeerConnected(peer):
-                self._connected(peer)
+                self._roster.connected(peer)
             case PeerLost(peer):
                 self._link.peer_lost(peer)
-                self._disconnected(peer)
+                self._roster.disconnected(peer)
 
     def _message(self, event: Received) -> None:
         fields = frames.unpack(event.header)
@@ -533,10 +428,6 @@ class ClusterEngine:
             job.state = "done" if is_all_done else "failed"
             job.ended_at = time.time()
         self._report_jobs()
-
-    def _notify(self) -> None:
-        with self._changed:
-            self._changed.notify_all()
 
 
 def _now() -> float:

@@ -37,6 +37,9 @@ class LocalEngine:
         Where classes that are not imported are found.
     """
 
+    max_window = 1
+    """One piece is read, performed and yielded before the next: so a debugger shows."""
+
     def __init__(self, config: Config) -> None:
         self._config = config
         self._workers: dict[str, Worker] = {}

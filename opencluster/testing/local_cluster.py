@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from opencluster.config import load
-from opencluster.launchers import local
 from opencluster.engines.choice import close_engines
+from opencluster.launchers import local
 from opencluster.net.control import Control
 from opencluster.place import DIRECTORY_VARIABLE, Place, factories
 

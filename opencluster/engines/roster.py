@@ -1,0 +1,186 @@
+"""Workers come and go: what a manager makes of the registry and of its connections.
+
+The registry says who is there; the connection says who answers. A worker gets pieces
+when both hold. When a connection breaks, the workshop's word on what became of the
+process is waited for a moment, since it names the cause.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+from opencluster.core.dispatch import Dispatch, Effect
+from opencluster.core.registry import Delta, Entry
+from opencluster.engines.base import WorkerInfo
+from opencluster.engines.directory import Contact, Directory
+from opencluster.engines.verdicts import no_worker
+from opencluster.errors import DeathEvidence, OpenClusterError
+from opencluster.net.reactor import Reactor
+from opencluster.net.transport import Peer
+
+log = logging.getLogger(__name__)
+
+EVIDENCE_WAIT_S = 1.0
+"""After a connection broke: how long to wait for word of what became of the worker."""
+
+
+class Roster:
+    """Tells the dispatcher who joins, who drains and who is lost.
+
+    Parameters
+    ----------
+    reactor : Reactor
+        Whose thread all of this runs in, but for `wait_for`.
+    dispatch : Dispatch
+        What is told.
+    do : callable
+        Carries out the dispatcher's effects.
+    identity : str
+        How pieces of this process begin on scoreboards.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        dispatch: Dispatch,
+        do: Callable[[Iterable[Effect]], None],
+        identity: str,
+    ) -> None:
+        self.directory = Directory(reactor.transport)
+        self._reactor = reactor
+        self._dispatch = dispatch
+        self._do = do
+        self._identity = identity
+        self._changed = threading.Condition()
+
+    def wait_for(self, type: str, wait_s: float) -> list[WorkerInfo]:
+        """Return the workers of a type, the least loaded first; from any thread.
+
+        Raises
+        ------
+        NoSuitableWorker
+            When none came within the time allowed.
+        """
+        deadline = _now() + wait_s
+        with self._changed:
+            while True:
+                found = self.directory.joined(type)
+                if found:
+                    load = self._dispatch.load_of
+                    return sorted(found, key=lambda worker: load(worker.id))
+                failing = self.directory.failing(type)
+                left_s = deadline - _now()
+                if failing or left_s <= 0:
+                    raise no_worker(type, failing, self.directory.types())
+                self._changed.wait(left_s)
+
+    def registry_changed(self, delta: Delta) -> None:
+        """Take in a change of the registry."""
+        entry = delta.entry
+        if entry is None:
+            self._entry_gone(delta)
+        elif entry.kind == "failure":
+            self._type_fails(entry)
+        elif entry.kind in ("worker", "service"):
+            self._entry_here(entry)
+        else:
+            self.directory.workshops[entry.id] = entry
+        self._notify()
+
+    def _entry_here(self, entry: Entry) -> None:
+        contact = self.directory.contacts.get(entry.id)
+        if entry.attributes.get("is_draining"):
+            self._do(self._dispatch.worker_draining(_now(), entry.id))
+        elif contact is None:
+            try:
+                self.directory.connect(entry)
+            except OpenClusterError as error:
+                log.warning("%s: %s", entry.name, error)
+
+    def _entry_gone(self, delta: Delta) -> None:
+        self.directory.workshops.pop(delta.id, None)
+        failure = self.directory.failures.pop(delta.id, None)
+        if failure is not None:
+            self._dispatch.type_recovered(failure.type, failure.id)
+        contact = self.directory.contacts.get(delta.id)
+        if contact is None:
+            return
+        contact.is_registered = False
+        cause = delta.cause
+        if cause is not None and "peak_memory_bytes" in cause:
+            evidence = DeathEvidence.from_fields(cause)
+            self._lose(contact, evidence, True, self._running(evidence))
+        elif not contact.is_joined:
+            self._lose(contact, DeathEvidence("it left"), False, None)
+
+    def _running(self, evidence: DeathEvidence) -> int:
+        """Return which of our pieces a dead worker was running, or -1 for none."""
+        manager, _, number = evidence.piece.partition(":")
+        is_ours = manager == self._identity
+        return int(number) if is_ours and number.isdigit() else -1
+
+    def _type_fails(self, entry: Entry) -> None:
+        self.directory.failures[entry.id] = entry
+        message = str(entry.attributes.get("message", ""))
+        output = str(entry.attributes.get("output", ""))
+        log.warning("%s", message)
+        if entry.attributes.get("is_failing"):
+            reason = f"{message}\n{output}"
+            self._do(self._dispatch.type_failing(_now(), entry.type, entry.id, reason))
+
+    def connected(self, peer: Peer) -> None:
+        """Take in a worker that answers."""
+        contact = self.directory.by_peer.get(peer)
+        if contact is None or contact.is_joined:
+            return
+        contact.is_joined = True
+        entry = contact.entry
+        concurrency = int(entry.attributes.get("concurrency", 0))
+        self._do(
+            self._dispatch.worker_joined(_now(), entry.id, contact.type, concurrency)
+        )
+        self._notify()
+
+    def disconnected(self, peer: Peer) -> None:
+        """Send nothing more; the workshop may yet tell what became of the worker."""
+        contact = self.directory.by_peer.get(peer)
+        if contact is None or not contact.is_joined:
+            return
+        contact.is_joined = False
+        self._do(self._dispatch.worker_draining(_now(), contact.id))
+        evidence = DeathEvidence("the connection to it broke")
+        self._reactor.after(
+            EVIDENCE_WAIT_S, lambda: self._lose(contact, evidence, False, None)
+        )
+        self._notify()
+
+    def _lose(
+        self,
+        contact: Contact,
+        evidence: DeathEvidence,
+        is_process_death: bool,
+        running: int | None,
+    ) -> None:
+        if self.directory.contacts.get(contact.id) is not contact:
+            return
+        self.directory.forget(contact)
+        self._do(
+            self._dispatch.worker_lost(
+                _now(), contact.id, evidence, is_process_death, running
+            )
+        )
+        self._notify()
+        if contact.is_registered:
+            # it still stands in the registry: take it back when it answers again
+            self._entry_here(contact.entry)
+
+    def _notify(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+
+def _now() -> float:
+    return time.monotonic()
