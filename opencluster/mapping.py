@@ -7,6 +7,7 @@ pile up: what was submitted and not yet taken is limited in number and in bytes.
 from __future__ import annotations
 
 import sys
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import AbstractContextManager, nullcontext
@@ -20,6 +21,8 @@ from opencluster.workpiece import WorkPiece
 
 BATCH = 64
 """Pieces handed to the engine at a time, when there is room for them."""
+BATCH_S = 0.005
+"""A batch from a slow source is handed over after this long, however small it is."""
 
 
 class Completed(NamedTuple):
@@ -94,7 +97,7 @@ class Flow:
         self._pieces = iter(pieces)
         self._options = options
         self._job = job
-        self._window = window
+        self._window = min(window, engine.max_window or window)
         self._buffer_bytes = buffer_bytes
         self._progress = progress
         self._return_errors = return_errors
@@ -142,24 +145,47 @@ class Flow:
         return flight
 
     def _refill(self, waiting: deque[_Flight] | None = None) -> bool:
-        """Submit what there is room for; ``False`` when nothing is under way."""
+        """Submit what there is room for; ``False`` when nothing is under way.
+
+        Filling a large window from a slow source must not delay the results that are
+        there, so no more than a batch is read while one is ready to be yielded.
+        """
         held = len(self._flying) if waiting is None else len(waiting)
         while not self._is_exhausted and self._has_room(held):
-            batch: list[_Flight] = []
-            while len(batch) < BATCH and self._has_room(held + len(batch)):
-                piece = next(self._pieces, None)
-                if piece is None:
-                    self._is_exhausted = True
-                    break
-                flight = _Flight(self._count, piece, checked_piece(piece).nbytes)
-                batch.append(flight)
-                self._nbytes += flight.nbytes
-                self._count += 1
+            batch = self._next_batch(held)
+            if not batch:
+                break
             self._submit(batch)
             held += len(batch)
             if waiting is not None:
                 waiting.extend(batch)
+            if self._is_ready(waiting):
+                break
         return bool(self._flying)
+
+    def _is_ready(self, waiting: deque[_Flight] | None) -> bool:
+        """Return whether the next result to be yielded is there."""
+        if waiting is None:
+            return not self._done.empty()
+        while waiting[0].outcome is None and not self._done.empty():
+            self._next_done()
+        return waiting[0].outcome is not None
+
+    def _next_batch(self, held: int) -> list[_Flight]:
+        """Read pieces for which there is room, fewer when they come slowly."""
+        batch: list[_Flight] = []
+        until = time.monotonic() + BATCH_S
+        for piece in self._pieces:
+            flight = _Flight(self._count, piece, checked_piece(piece).nbytes)
+            batch.append(flight)
+            self._nbytes += flight.nbytes
+            self._count += 1
+            is_full = len(batch) == BATCH or not self._has_room(held + len(batch))
+            if is_full or time.monotonic() > until:
+                break
+        else:
+            self._is_exhausted = True
+        return batch
 
     def _has_room(self, held: int) -> bool:
         if held == 0:

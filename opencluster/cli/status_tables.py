@@ -1,0 +1,137 @@
+"""The status of a cluster as tables for people."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from opencluster.cli.status_view import Row, health, is_healthy
+
+JOBS_SHOWN = 10
+DEATHS_SHOWN = 5
+"""The newest ones; the JSON object has all that the factory keeps."""
+OUTPUT_LINES_SHOWN = 10
+
+_COLOURS = {"busy": "green", "draining": "yellow", "lost": "red"}
+
+Columns = Mapping[str, Callable[[Row], object]]
+"""What stands in each column, by its title; a title that ends in ``>`` is a number's."""
+
+_PROCESSES: Columns = {
+    "name": lambda row: row["name"],
+    "type": lambda row: row["type"],
+    "state": lambda row: Text(row["state"], _COLOURS.get(row["state"], "")),
+    "piece": lambda row: row["piece"],
+    "progress>": lambda row: _percent(row["progress"]),
+    "done>": lambda row: row["pieces_done"],
+    "failed>": lambda row: row["pieces_failed"],
+    "memory>": lambda row: size(row["rss_bytes"]),
+    "CPU>": lambda row: _number(row["cpu_percent"], "%"),
+    "pid>": lambda row: row["pid"],
+    "host": lambda row: row["host"],
+}
+_WORKSHOPS: Columns = {
+    "computer": lambda row: row["name"],
+    "CPU>": lambda row: _number(row["cpu_percent"], "%"),
+    "CPUs>": lambda row: row["cpu_count"] or "",
+    "load>": lambda row: _number(row["load_1"], "", 1),
+    "memory>": lambda row: _part(row["memory_used_bytes"], row["memory_total_bytes"]),
+    "disk>": lambda row: _part(row["disk_used_bytes"], row["disk_total_bytes"]),
+    "GPUs": lambda row: ", ".join(str(gpu.get("name")) for gpu in row["gpus"]),
+    "pid>": lambda row: row["pid"],
+}
+_JOBS: Columns = {
+    "job": lambda row: row["name"],
+    "state": lambda row: row["state"],
+    "done>": lambda row: f"{row['pieces_done']} of {row['pieces_submitted']}",
+    "failed>": lambda row: row["pieces_failed"],
+    "retried>": lambda row: row["pieces_retried"],
+    "sent>": lambda row: size(row["bytes_sent"]),
+    "received>": lambda row: size(row["bytes_received"]),
+    "time>": lambda row: _number(row["elapsed_s"], " s", 1),
+}
+_DEATHS: Columns = {
+    "lost": lambda row: row["name"],
+    "ago>": lambda row: _ago(time.time() - row["at"]),
+    "host": lambda row: row["host"],
+    "cause": lambda row: row["reason"],
+    "piece": lambda row: row["piece"],
+    "peak memory>": lambda row: size(row["peak_memory_bytes"] or None),
+}
+
+
+def page(status: Mapping[str, list[Row]]) -> RenderableType:
+    """Return everything that `opencluster status` shows: health first, then tables."""
+    colour = "bold green" if is_healthy(status) else "bold red"
+    parts: list[RenderableType] = [Text(health(status), colour)]
+    parts += _tables("Workers", status["workers"], _PROCESSES)
+    parts += _tables("Services", status["services"], _PROCESSES)
+    parts += _tables("Computers", status["workshops"], _WORKSHOPS)
+    parts += _tables("Jobs", status["jobs"][-JOBS_SHOWN:], _JOBS)
+    parts += _tables("Losses", status["deaths"][-DEATHS_SHOWN:], _DEATHS)
+    parts += [_failure(row) for row in status["failures"]]
+    return Group(*parts)
+
+
+def _tables(title: str, rows: Iterable[Row], columns: Columns) -> list[RenderableType]:
+    rows = list(rows)
+    if not rows:
+        return []
+    table = Table(title=title, title_justify="left", box=None, header_style="bold")
+    for name in columns:
+        justify = "right" if name.endswith(">") else "left"
+        table.add_column(name.rstrip(">"), justify=justify, overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value(row)) for value in columns.values()))
+    return [Text(), table]
+
+
+def _failure(row: Row) -> RenderableType:
+    lines = row["output"].splitlines()[-OUTPUT_LINES_SHOWN:]
+    shown = [f"\n{row['message']}", *(f"    {line}" for line in lines)]
+    return Text("\n".join(map(_printable, shown)), "red")
+
+
+def _cell(value: object) -> Text:
+    return value if isinstance(value, Text) else Text(_printable(str(value)))
+
+
+def _printable(text: str) -> str:
+    """Replace what could steer a terminal; the texts come from other processes."""
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+
+
+def size(size_bytes: float | None) -> str:
+    """Return a number of bytes in the unit that people read best."""
+    if size_bytes is None:
+        return ""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size_bytes < 1000:
+            return f"{size_bytes:.3g} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.3g} TB"
+
+
+def _part(used: float | None, total: float | None) -> str:
+    return f"{size(used)} of {size(total)}" if total else ""
+
+
+def _number(value: Any, unit: str, digits: int = 0) -> str:
+    return "" if value is None else f"{value:.{digits}f}{unit}"
+
+
+def _percent(part: float | None) -> str:
+    return "" if part is None else f"{part:.0%}"
+
+
+def _ago(seconds: float) -> str:
+    if seconds < 120:
+        return f"{max(0.0, seconds):.0f} s"
+    if seconds < 2 * 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.0f} h"

@@ -1,0 +1,317 @@
+"""The processes of one workshop: what `core.supervision` decides, done to the computer.
+
+Owns a `Bench` for each process that runs, the GPUs that they lease and the control
+groups that hold them. Must not talk to anybody: what happens is told to a `Listener`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from opencluster.config import CatalogueEntry, Config
+from opencluster.core.registry import Entry
+from opencluster.core.supervision import (
+    Effect,
+    KillProcess,
+    ReportRecovery,
+    ReportStartFailure,
+    StartProcess,
+    Supervision,
+    TerminateProcess,
+)
+from opencluster.errors import DeathEvidence, RequestRefused, StartFailed
+from opencluster.node.bench import Bench, Death
+from opencluster.node.cgroup import Cgroups
+from opencluster.node.gpus import GpuTable, probe, visible
+from opencluster.node.handover import WORKSHOP_VARIABLE
+from opencluster.node.process import sweep_orphans
+
+log = logging.getLogger(__name__)
+
+EAGER_POLL_S = 0.02
+"""How often scoreboards are read while a process is starting."""
+
+
+class Listener(Protocol):
+    """Whoever wants to know what happens on the floor."""
+
+    def process_ready(self, entry: Entry) -> None:
+        """Take in a process that is ready for work."""
+
+    def process_died(self, entry: Entry, evidence: DeathEvidence) -> None:
+        """Take in the end of a process that had been ready."""
+
+    def start_failed(self, failure: ReportStartFailure, death: DeathEvidence) -> None:
+        """Take in the end of a process that never became ready."""
+
+    def start_recovered(self, name: str) -> None:
+        """Take in that processes start again that did not."""
+
+    def floor_empty(self) -> None:
+        """Take in that nothing runs any more, after `Floor.stop_all`."""
+
+
+class Floor:
+    """Runs the processes of one computer.
+
+    Parameters
+    ----------
+    config : Config
+        The settings, and the catalogue of what may run here.
+    identity : str
+        The workshop's identity.
+    sockets, logs : Path
+        Where scoreboards and log files go.
+    marker : str
+        What marks the processes of this workshop, the same after a restart of it.
+    cgroup_name : str
+        Name of the control group, likewise.
+    listener : Listener
+        Who is told what happens.
+    watch, unwatch : callable
+        Have a callback run when a file descriptor can be read, and no longer.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        identity: str,
+        sockets: Path,
+        logs: Path,
+        marker: str,
+        cgroup_name: str,
+        listener: Listener,
+        watch: Callable[[int, Callable[[], None]], None],
+        unwatch: Callable[[int], None],
+    ) -> None:
+        swept = sweep_orphans(WORKSHOP_VARIABLE, marker)
+        if swept:
+            log.warning("ended %d processes left by an earlier workshop", len(swept))
+        limits = config.workshop
+        self.catalogue = {entry.name: entry for entry in config.catalogue}
+        self.gpus = GpuTable([gpu.uuid for gpu in visible(probe(), os.environ)])
+        self.is_stopping = False
+        self._config = config
+        self._identity = identity
+        self._sockets = sockets
+        self._logs = logs
+        self._marker = marker
+        self._listener = listener
+        self._watch = watch
+        self._unwatch = unwatch
+        self._cgroups = Cgroups.detect(cgroup_name)
+        self._supervision = Supervision(
+            limits.restart_delay_s,
+            limits.restart_delay_max_s,
+            limits.failing_after,
+            config.worker.drain_timeout_s + limits.stop_grace_s,
+        )
+        self._benches: dict[str, Bench] = {}
+        self._awaited: dict[str, Future[Any]] = {}
+
+    # --- what is asked for ---------------------------------------------------
+
+    def open(self) -> None:
+        """Start what the catalogue says should run from the start."""
+        for entry in self.catalogue.values():
+            effects = self._supervision.want(time.monotonic(), entry.name, entry.count)
+            self._do(effects)
+
+    def add(self, entry: CatalogueEntry, count: int) -> Future[Any]:
+        """Run more processes, of a kind that may be new to the catalogue.
+
+        Returns
+        -------
+        Future
+            The names, once all are ready; `StartFailed` when one ends before.
+        """
+        known = self.catalogue.get(entry.name)
+        self.catalogue[entry.name] = replace(entry, count=known.count if known else 0)
+        return self.scale(entry.name, self._supervision.count(entry.name) + count)
+
+    def scale(self, name: str, count: int) -> Future[Any]:
+        """Set how many processes of a catalogue entry run."""
+        if self.is_stopping:
+            raise RequestRefused("this workshop is stopping")
+        if name not in self.catalogue:
+            known = ", ".join(self.catalogue) or "nothing"
+            raise RequestRefused(
+                f"{name!r} is not in the catalogue (which has {known})"
+            )
+        before = {slot.name for slot in self._supervision.slots()}
+        effects = self._supervision.want(time.monotonic(), name, count)
+        new = [s.name for s in self._supervision.slots() if s.name not in before]
+        future: Future[Any] = Future()
+        future.set_running_or_notify_cancel()
+        self._awaited.update(dict.fromkeys(new, future))
+        self._do(effects)
+        if not new:
+            future.set_result({"names": []})
+        return future
+
+    def stop(self, name: str) -> None:
+        """End one process for good."""
+        self._do(self._supervision.stop(time.monotonic(), self._slot_of(name)))
+
+    def restart(self, name: str) -> None:
+        """End one process, and start another in its place."""
+        self._do(self._supervision.restart(time.monotonic(), self._slot_of(name)))
+
+    def enforce(self, name: str, piece: str) -> bool:
+        """End a process that ignores the interrupt of the piece that it still runs."""
+        bench = self._benches.get(self._slot_of(name))
+        reason = "was interrupted and did not stop"
+        return bench is not None and bench.enforce(time.monotonic(), piece, reason)
+
+    def stop_all(self) -> None:
+        """End every process for good."""
+        if not self.is_stopping:
+            self.is_stopping = True
+            self._do(self._supervision.stop_all(time.monotonic()))
+        self._tell_if_empty()
+
+    def close(self) -> None:
+        """Release what the floor has, once it is empty."""
+        if self._cgroups is not None:
+            self._cgroups.close()
+
+    # --- what is known -------------------------------------------------------
+
+    def poll(self) -> float:
+        """Read every scoreboard, do what the time has brought; return when to again."""
+        now = time.monotonic()
+        for name, bench in list(self._benches.items()):
+            if bench.poll(now) and bench.entry is not None:
+                self._listener.process_ready(bench.entry)
+                self._do(self._supervision.registered(now, name))
+                self._fulfil(name)
+        self._do(self._supervision.tick(now))
+        if any(bench.entry is None for bench in self._benches.values()):
+            return EAGER_POLL_S
+        at = self._supervision.next_time()
+        delay_s = self._config.workshop.poll_interval_s
+        return delay_s if at is None else min(delay_s, max(EAGER_POLL_S, at - now))
+
+    def entries(self) -> list[Entry]:
+        """Return the registry entries of the processes that are ready."""
+        return [b.entry for b in self._benches.values() if b.entry is not None]
+
+    def figures(self) -> dict[str, Mapping[str, Any]]:
+        """Return what the heartbeat says about each of them, by identity."""
+        ready = [b for b in self._benches.values() if b.entry is not None]
+        return {bench.worker_id: bench.figures() for bench in ready}
+
+    def count(self, name: str) -> int:
+        """Return how many processes of a catalogue entry are wanted."""
+        return self._supervision.count(name)
+
+    # --- inside --------------------------------------------------------------
+
+    def _slot_of(self, name: str) -> str:
+        for slot, bench in self._benches.items():
+            if name in (slot, bench.worker_id):
+                return slot
+        known = ", ".join(sorted(self._benches)) or "nothing"
+        raise RequestRefused(f"nothing named {name!r} runs here ({known} does)")
+
+    def _do(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case StartProcess(slot):
+                    self._start(slot)
+                case TerminateProcess(slot):
+                    self._signal(slot, signal.SIGTERM)
+                case KillProcess(slot):
+                    self._signal(slot, signal.SIGKILL)
+                case ReportRecovery(name):
+                    self._listener.start_recovered(name)
+
+    def _start(self, slot: str) -> None:
+        kind = next(s.type for s in self._supervision.slots() if s.name == slot)
+        entry = self.catalogue[kind]
+        self._supervision.started(slot)
+        gpus = self.gpus.lease(slot, entry.gpus) if entry.gpus else []
+        if gpus is None:
+            free = len(self.gpus.free())
+            self._not_started(slot, f"it needs {entry.gpus} GPUs, and {free} are free")
+            return
+        bench = Bench(
+            slot,
+            entry,
+            self._config,
+            self._sockets,
+            self._logs,
+            self._identity,
+            self._marker,
+            self._cgroups,
+        )
+        try:
+            bench.start(gpus if self.gpus.uuids else None)
+        except StartFailed as error:
+            self.gpus.release(slot)
+            self._not_started(slot, str(error))
+            return
+        self._benches[slot] = bench
+        self._watch(bench.process.pidfd, lambda: self._exited(slot))
+        self._watch(bench.process.output_fd, lambda: self._pump(slot))
+
+    def _not_started(self, slot: str, reason: str) -> None:
+        self._ended(slot, Death(DeathEvidence(reason), is_recycled=False))
+
+    def _pump(self, slot: str) -> None:
+        bench = self._benches[slot]
+        if not bench.pump():
+            self._unwatch(bench.process.output_fd)
+
+    def _signal(self, slot: str, number: signal.Signals) -> None:
+        bench = self._benches.get(slot)
+        if bench is not None:
+            bench.asked_to_end(number)
+
+    def _exited(self, slot: str) -> None:
+        bench = self._benches[slot]
+        death = bench.end()
+        if death is None:
+            return
+        self._unwatch(bench.process.pidfd)
+        self._unwatch(bench.process.output_fd)
+        del self._benches[slot]
+        log.info("%s (pid %d): %s", slot, bench.process.pid, death.evidence.reason)
+        bench.close()
+        self.gpus.release(slot)
+        if bench.entry is not None:
+            self._listener.process_died(bench.entry, death.evidence)
+        self._ended(slot, death)
+
+    def _ended(self, slot: str, death: Death) -> None:
+        effects = self._supervision.exited(time.monotonic(), slot, death.is_recycled)
+        for effect in effects:
+            if isinstance(effect, ReportStartFailure):
+                self._listener.start_failed(effect, death.evidence)
+                self._disappoint(slot, death.evidence)
+        self._do(effects)
+        self._tell_if_empty()
+
+    def _fulfil(self, slot: str) -> None:
+        future = self._awaited.pop(slot, None)
+        if future is None or future in self._awaited.values() or future.done():
+            return
+        future.set_result({"names": sorted(self._benches)})
+
+    def _disappoint(self, slot: str, evidence: DeathEvidence) -> None:
+        future = self._awaited.pop(slot, None)
+        if future is not None and not future.done():
+            message = f"{slot} did not start: {evidence.reason}"
+            future.set_exception(StartFailed(message, evidence.output))
+
+    def _tell_if_empty(self) -> None:
+        if self.is_stopping and not self._benches:
+            self._listener.floor_empty()
