@@ -1,7 +1,8 @@
 """The command ``opencluster``: one file for each group of commands.
 
 Messages go to standard error and data to standard out. Exit codes: 0 for success,
-1 when something failed, 2 for a wrong command line, 3 when no cluster is there.
+1 when something failed, 2 for a wrong command line, 3 when no cluster is there, 130
+after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from typing import Any
 
 import click
 
-from opencluster.errors import FactoryUnreachable, OpenClusterError
+from opencluster.errors import FactoryUnreachable, OpenClusterError, indent
 from opencluster.place import DIRECTORY_VARIABLE
 
 NO_CLUSTER = 3
 """Exit code when no cluster could be found or reached."""
+INTERRUPTED = 128 + 2
+"""Exit code of a program that Ctrl-C ended."""
 
 _COMMANDS = {
     "config": "configuration",
@@ -54,7 +57,12 @@ class _Commands(click.Group):
             return super().invoke(context)
         except OpenClusterError as error:
             click.echo(f"opencluster: {error}", err=True)
+            output = getattr(error, "output", "")
+            if output and output not in str(error):
+                click.echo(indent(output), err=True)
             sys.exit(NO_CLUSTER if isinstance(error, FactoryUnreachable) else 1)
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -12,14 +12,12 @@ from types import TracebackType
 
 import click
 
+from opencluster.cli import INTERRUPTED
 from opencluster.cli.connection import why_unreachable
 from opencluster.cli.options import directory_option
 from opencluster.config import load
 from opencluster.engines.choice import ENGINE_VARIABLE, ENGINES
 from opencluster.place import Place
-
-INTERRUPTED = 128 + 2
-"""The exit code of a program that Ctrl-C ended."""
 
 ENGINE_OPTION = "--engine"
 

@@ -47,10 +47,12 @@ class Heart:
 
     def stop(self) -> None:
         """Stop, and wait until the thread has ended."""
-        self._context.destroy(linger=0)
-        if self._thread.is_alive():
-            self._thread.join(timeout=1.0)
+        if not self._thread.is_alive():
+            self._socket.close()
+        # ends the echo, whose thread then closes the socket that only it may touch
+        self._context.term()
 
     def _echo(self) -> None:
-        with contextlib.suppress(zmq.ContextTerminated, zmq.ZMQError):
+        with contextlib.suppress(zmq.ContextTerminated):
             zmq.proxy(self._socket, self._socket)
+        self._socket.close()
