@@ -8,7 +8,7 @@ processes. On its own it registers itself, renews its lease, and has a heart.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Protocol
@@ -83,12 +83,12 @@ class OwnRegistration:
         reactor: Reactor,
         find: Finder,
         config: Config,
-        figures: Callable[[], Mapping[str, Any]],
+        scoreboard: Scoreboard,
     ) -> None:
+        self._scoreboard = scoreboard
         self._reactor = reactor
         self._find = find
         self._config = config
-        self._figures = figures
         self._entry: Entry | None = None
         self._heart: Heart | None = None
         self._link = FactoryLink(
@@ -100,6 +100,7 @@ class OwnRegistration:
     def announce(self, entry: Entry) -> None:
         """Register as soon as a factory is there."""
         self._entry = with_attributes(entry, has_heart=True)
+        self._scoreboard.state(State.IDLE)
         if self._link.is_up:
             self._register()
         else:
@@ -107,6 +108,7 @@ class OwnRegistration:
 
     def draining(self) -> None:
         """Register again, as one that takes no new pieces."""
+        self._scoreboard.state(State.DRAINING)
         if self._entry is not None:
             self._entry = with_attributes(self._entry, is_draining=True)
             if self._link.is_up:
@@ -153,7 +155,7 @@ class OwnRegistration:
     def _renew(self) -> None:
         if self._entry is None or not self._link.is_up:
             return
-        figures = {self._entry.id: dict(self._figures())}
+        figures = {self._entry.id: self._scoreboard.read().figures()}
         arguments = {"ids": [self._entry.id], "figures": figures}
         asked = self._link.request("renew", arguments)
         asked.add_done_callback(self._renewed)

@@ -225,17 +225,8 @@ class Runner:
             reactor,
             lambda: factories(self.config, self.place),
             self.config,
-            self._figures,
+            self._scoreboard,
         )
-
-    def _figures(self) -> dict[str, Any]:
-        reading = self._scoreboard.read()
-        return {
-            "state": reading.activity,
-            "pieces_done": reading.pieces_done,
-            "pieces_failed": reading.pieces_failed,
-            "piece": reading.piece,
-        }
 
     def _handle_signals(self) -> None:
         if threading.current_thread() is not threading.main_thread():

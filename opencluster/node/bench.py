@@ -232,14 +232,8 @@ class Bench:
         reading = self._reading
         sample = process_sample(self.process.pid)
         is_stopped = sample.get("is_stopped", False)
-        return sample | {
-            "state": "lost" if is_stopped else reading.activity,
-            "piece": reading.piece,
-            "progress_done": reading.progress_done,
-            "progress_total": reading.progress_total,
-            "pieces_done": reading.pieces_done,
-            "pieces_failed": reading.pieces_failed,
-        }
+        figures = reading.figures() | sample
+        return figures | {"state": "lost"} if is_stopped else figures
 
     # --- inside --------------------------------------------------------------
 

@@ -107,6 +107,17 @@ class Reading:
         is_busy = self.piece and self.state is State.IDLE
         return "busy" if is_busy else self.state.name.lower()
 
+    def figures(self) -> dict[str, Any]:
+        """Return what a heartbeat says of it, as plain types."""
+        return {
+            "state": self.activity,
+            "piece": self.piece,
+            "progress_done": self.progress_done,
+            "progress_total": self.progress_total,
+            "pieces_done": self.pieces_done,
+            "pieces_failed": self.pieces_failed,
+        }
+
 
 class _Record:
     """Fields that are written and read as one."""
