@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
@@ -215,7 +216,7 @@ class Manager:
             When there is none; the message says which types are here.
         """
         found = self.engine.workers(type, self.config.manager.worker_wait_s)
-        return [WorkerHandle(self, info) for info in found]
+        return [WorkerHandle(self, info, _current_job.get()) for info in found]
 
     def service(self, name: str) -> ServiceProxy:
         """Return a proxy through which the methods of a service are called.
@@ -286,9 +287,9 @@ class Manager:
         )
 
     def _submit(
-        self, type: str, work: WorkPiece, options: Options
+        self, type: str, work: WorkPiece, options: Options, job: Job | None = None
     ) -> Future[WorkPiece]:
-        future = _PieceFuture()
+        future = _PieceFuture(self)
 
         def done(number: int, outcome: Outcome) -> None:
             try:
@@ -297,8 +298,8 @@ class Manager:
                 future.set_exception(error)
 
         rows = [(checked_piece(work), options)]
-        future.engine = self.engine
-        future.numbers = future.engine.submit(type, rows, done, self._job())
+        job = job or self._job()
+        future.numbers = future.engine.submit(type, rows, done, job)
         return future
 
     def _job(self) -> Job:
@@ -308,6 +309,9 @@ class Manager:
             return current
         if self._own_job is None:
             self._own_job = self._open_job()
+            end = weakref.finalize(self, _end, self.engine, self._own_job)
+            # a program that ends closes its engines, which report their jobs
+            end.atexit = False
         return self._own_job
 
     def _open_job(self) -> Job:
@@ -317,14 +321,22 @@ class Manager:
         return job
 
 
+def _end(engine: Engine, job: Job) -> None:
+    """Report that nobody can add to a job any more."""
+    job.state = "done"
+    job.ended_at = time.time()
+    engine.report(job)
+
+
 class _PieceFuture(Future[WorkPiece]):
     """A future whose cancelling withdraws the piece."""
 
-    engine: Engine
-    numbers: list[int]
-
-    def __init__(self) -> None:
+    def __init__(self, manager: Manager) -> None:
         super().__init__()
+        self.engine = manager.engine
+        self.numbers: list[int] = []
+        # its job lasts as long as the manager does
+        self._manager = manager
         self.set_running_or_notify_cancel()
 
     def cancel(self) -> bool:
@@ -352,8 +364,10 @@ class WorkerHandle:
         Who, what and where.
     """
 
-    def __init__(self, manager: Manager, info: WorkerInfo) -> None:
+    def __init__(self, manager: Manager, info: WorkerInfo, job: Job | None) -> None:
         self._manager = manager
+        # the pieces are those of the job, from whichever thread they are submitted
+        self._job = job
         self.id, self.name, self.type, self.host = (
             info.id,
             info.name,
@@ -378,7 +392,7 @@ class WorkerHandle:
     ) -> Future[WorkPiece]:
         """Have this worker perform a piece; the result comes as a `Future`."""
         options = self._manager._options(None, 0, timeout_s, 0, self.id)
-        return self._manager._submit(self.type, work, options)
+        return self._manager._submit(self.type, work, options, self._job)
 
     def interrupt(self) -> None:
         """Interrupt the piece of this process that the worker runs."""

@@ -21,6 +21,8 @@ from opencluster.config import Config
 from opencluster.errors import ConfigError, SecurityError
 
 DIRECTORY_VARIABLE = "OPENCLUSTER_DIR"
+FACTORIES_VARIABLE = "OPENCLUSTER_CLUSTER_FACTORIES"
+"""Names the factories of a cluster; empty means the one of the cluster directory."""
 MAX_SOCKET_DIRECTORY = 60
 """Longest path, in bytes, that leaves room for a socket's name in it."""
 

@@ -162,8 +162,6 @@ class _ServiceRunner(Runner):
             return "done", call_method(self.worker, *call)
         except PieceInterrupt as stop:
             return "interrupted", failure_of(stop)
-        except SystemExit as leaving:
-            return "failed", failure_of(leaving, f"the method called exit: {leaving}")
         except BaseException as error:
             return "failed", failure_of(error)
 

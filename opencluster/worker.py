@@ -15,6 +15,7 @@ import threading
 import time
 import traceback
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,6 +23,7 @@ from typing import Any
 from opencluster.config import Config, load
 from opencluster.core.inbox import INTERRUPT, TIME_LIMIT, RaiseException, RaiseFlag
 from opencluster.core.registry import Entry
+from opencluster.engines.base import Engine
 from opencluster.engines.choice import ENGINE_VARIABLE, find_engine
 from opencluster.errors import LocalProtocolError, OpenClusterError
 from opencluster.net.reactor import Reactor
@@ -68,6 +70,8 @@ class Worker:
     worker_type: str = ""
     log: logging.Logger = logging.getLogger("opencluster.worker")
     _runner: Runner | None = None
+    _services_from: Engine | None = None
+    _progress_to: Callable[[float, float], None] | None = None
 
     def perform(self, work: WorkPiece) -> WorkPiece:
         """Do one piece of work.
@@ -118,7 +122,7 @@ class Worker:
         name : str
             The service's name.
         """
-        return ServiceProxy(find_engine(), name)
+        return ServiceProxy(self._services_from or find_engine(), name)
 
     def progress(self, done: float, total: float = 1.0) -> None:
         """Say how far the piece is; ends it here when it was interrupted.
@@ -130,6 +134,8 @@ class Worker:
         """
         if self._runner is not None:
             self._runner.progress(done, total)
+        elif self._progress_to is not None:
+            self._progress_to(done, total)
 
     @property
     def interrupted(self) -> bool:
@@ -300,8 +306,6 @@ class Runner:
             return "done", checked(result)
         except PieceInterrupt as stop:
             return _status_of(str(stop)), failure_of(stop)
-        except SystemExit as leaving:
-            return "failed", failure_of(leaving, f"perform() called exit: {leaving}")
         except BaseException as error:
             return "failed", failure_of(error)
         finally:
@@ -372,8 +376,11 @@ def encoded(status: str, value: Any, max_bytes: int) -> tuple[bytes, list[Any], 
     return payload, buffers, status
 
 
-def failure_of(error: BaseException, message: str = "") -> dict[str, str]:
+def failure_of(error: BaseException) -> dict[str, str]:
     """Describe an exception for the manager, with its traceback below our frames."""
+    message = str(error)
+    if isinstance(error, SystemExit):
+        message = f"the code called exit: {message}"
     trace = error.__traceback__
     own = {__file__, codec.__file__}
     while (
@@ -385,7 +392,7 @@ def failure_of(error: BaseException, message: str = "") -> dict[str, str]:
     lines = traceback.format_exception(type(error), error, trace, limit=-50)
     return {
         "type": type(error).__name__,
-        "message": message or str(error),
+        "message": message,
         "traceback": "".join(lines)[-20_000:].encode(errors="replace").decode(),
     }
 

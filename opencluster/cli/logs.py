@@ -28,7 +28,7 @@ Line = tuple[str, str]
 
 @click.command("logs")
 @click.argument("name", default="")
-@click.option("-f", "--follow", "is_following", is_flag=True, help="Go on until Ctrl-C.")
+@click.option("-f", "--follow", "is_following", is_flag=True, help="Until Ctrl-C.")
 @click.option(
     "-n",
     "--lines",
@@ -117,7 +117,7 @@ def follow_all(place: Place, lines: int) -> Iterator[Line]:
 
 
 def _follow_new(place: Place, lines: int, printed: SimpleQueue[Line]) -> None:
-    """Follow each log in a thread of its own, those that come later from their start."""
+    """Follow each log in a thread of its own; a log that comes later, all of it."""
     known: set[str] = set()
     while True:
         new = set(names_in(place)) - known

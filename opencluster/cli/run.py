@@ -34,9 +34,7 @@ ENGINE_OPTION = "--engine"
 )
 @directory_option
 @click.argument("script", type=click.Path(exists=True))
-@click.argument(
-    "arguments", nargs=-1, metavar="[ARGS]...", type=click.UNPROCESSED
-)
+@click.argument("arguments", nargs=-1, metavar="[ARGS]...", type=click.UNPROCESSED)
 def run_command(engine: str | None, script: str, arguments: tuple[str, ...]) -> None:
     """Run a Python SCRIPT as `python SCRIPT ARGS` would, on an engine of choice.
 

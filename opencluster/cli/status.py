@@ -62,11 +62,9 @@ def print_once(status: Status, is_json: bool) -> None:
     if is_json:
         click.echo(json.dumps(status, indent=2))
         return
-    from rich.console import Console
+    from opencluster.cli.status_tables import console, page
 
-    from opencluster.cli.status_tables import page
-
-    Console().print(page(status))
+    console().print(page(status))
 
 
 def print_forever(look: Callable[[], Status], is_json: bool) -> None:
@@ -75,12 +73,11 @@ def print_forever(look: Callable[[], Status], is_json: bool) -> None:
         for status in _looks(look):
             click.echo(json.dumps(status))
         return
-    from rich.console import Console
     from rich.live import Live
 
-    from opencluster.cli.status_tables import page
+    from opencluster.cli.status_tables import console, page
 
-    with Live(console=Console(), auto_refresh=False, vertical_overflow="crop") as live:
+    with Live(console=console(), auto_refresh=False) as live:
         for status in _looks(look):
             live.update(page(status), refresh=True)
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -16,11 +16,13 @@ JOBS_SHOWN = 10
 DEATHS_SHOWN = 5
 """The newest ones; the JSON object has all that the factory keeps."""
 OUTPUT_LINES_SHOWN = 10
+FILE_WIDTH = 160
+"""Columns of a page that goes into a file or a pipe."""
 
 _COLOURS = {"busy": "green", "draining": "yellow", "lost": "red"}
 
 Columns = Mapping[str, Callable[[Row], object]]
-"""What stands in each column, by its title; a title that ends in ``>`` is a number's."""
+"""What stands in each column, by its title; ``>`` behind it aligns it to the right."""
 
 _PROCESSES: Columns = {
     "name": lambda row: row["name"],
@@ -29,7 +31,7 @@ _PROCESSES: Columns = {
     "piece": lambda row: row["piece"],
     "progress>": lambda row: _percent(row["progress"]),
     "done>": lambda row: row["pieces_done"],
-    "failed>": lambda row: row["pieces_failed"],
+    "failed>": lambda row: row["pieces_failed"] or "",
     "memory>": lambda row: size(row["rss_bytes"]),
     "CPU>": lambda row: _number(row["cpu_percent"], "%"),
     "pid>": lambda row: row["pid"],
@@ -49,8 +51,8 @@ _JOBS: Columns = {
     "job": lambda row: row["name"],
     "state": lambda row: row["state"],
     "done>": lambda row: f"{row['pieces_done']} of {row['pieces_submitted']}",
-    "failed>": lambda row: row["pieces_failed"],
-    "retried>": lambda row: row["pieces_retried"],
+    "failed>": lambda row: row["pieces_failed"] or "",
+    "retried>": lambda row: row["pieces_retried"] or "",
     "sent>": lambda row: size(row["bytes_sent"]),
     "received>": lambda row: size(row["bytes_received"]),
     "time>": lambda row: _number(row["elapsed_s"], " s", 1),
@@ -63,6 +65,12 @@ _DEATHS: Columns = {
     "piece": lambda row: row["piece"],
     "peak memory>": lambda row: size(row["peak_memory_bytes"] or None),
 }
+
+
+def console() -> Console:
+    """Return standard out as rich sees it, wide when it is no terminal."""
+    found = Console()
+    return found if found.is_terminal else Console(width=FILE_WIDTH)
 
 
 def page(status: Mapping[str, list[Row]]) -> RenderableType:
@@ -79,15 +87,20 @@ def page(status: Mapping[str, list[Row]]) -> RenderableType:
 
 
 def _tables(title: str, rows: Iterable[Row], columns: Columns) -> list[RenderableType]:
+    """Return a table without the columns that are empty, or nothing without rows."""
     rows = list(rows)
     if not rows:
         return []
     table = Table(title=title, title_justify="left", box=None, header_style="bold")
-    for name in columns:
-        justify = "right" if name.endswith(">") else "left"
-        table.add_column(name.rstrip(">"), justify=justify, overflow="fold")
-    for row in rows:
-        table.add_row(*(_cell(value(row)) for value in columns.values()))
+    cells = {
+        name: [_cell(value(row)) for row in rows] for name, value in columns.items()
+    }
+    filled = {name: column for name, column in cells.items() if any(column)}
+    for name in filled:
+        title, arrow, _ = name.partition(">")
+        table.add_column(title, justify="right" if arrow else "left", overflow="fold")
+    for row_cells in zip(*filled.values(), strict=True):
+        table.add_row(*row_cells)
     return [Text(), table]
 
 

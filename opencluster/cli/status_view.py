@@ -6,12 +6,13 @@ never changed. Asks nobody and prints nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 Row = dict[str, Any]
+Fields = Sequence[tuple[str, Any]]
 
-_FACTORY = (
+_FACTORY: Fields = (
     ("endpoint", ""),
     ("pid", 0),
     ("role", ""),
@@ -22,7 +23,7 @@ _FACTORY = (
     ("rejected_handshakes", 0),
     ("dropped_connections", 0),
 )
-_COMPUTER = (
+_COMPUTER: Fields = (
     ("cpu_percent", None),
     ("cpu_count", None),
     ("load_1", None),
@@ -34,7 +35,7 @@ _COMPUTER = (
     ("network_sent_bytes_per_s", None),
     ("gpus", []),
 )
-_JOB = (
+_JOB: Fields = (
     ("id", ""),
     ("name", ""),
     ("state", ""),
@@ -48,7 +49,7 @@ _JOB = (
     ("bytes_sent", 0),
     ("bytes_received", 0),
 )
-_CAUSE = (
+_CAUSE: Fields = (
     ("reason", ""),
     ("exit_code", None),
     ("signal", ""),
@@ -58,7 +59,7 @@ _CAUSE = (
     ("piece", ""),
     ("output", ""),
 )
-"""Fields that are taken over as they are, each with what stands in for a missing one."""
+"""Fields that are taken over, each with what stands in for one that is missing."""
 
 _STATES = {
     "busy": "busy",
@@ -133,8 +134,8 @@ def health(status: Mapping[str, list[Row]]) -> str:
 # --- rows -------------------------------------------------------------------
 
 
-def _take(source: Mapping[str, Any], names: Iterable[tuple[str, Any]]) -> Row:
-    return {name: source.get(name, default) for name, default in names}
+def _take(source: Mapping[str, Any], fields: Fields) -> Row:
+    return {name: source.get(name, default) for name, default in fields}
 
 
 def _workshop(entry: Mapping[str, Any], figures: Mapping[str, Any]) -> Row:

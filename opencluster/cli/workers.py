@@ -122,7 +122,7 @@ def run(
     arguments = parse_arguments(pairs)
     if foreground:
         if count != 1:
-            raise click.UsageError("--foreground serves in this one process: no --count")
+            raise click.UsageError("--foreground is one process: leave out --count")
         set_up_logging(load().log.level)
         options = {"type": type, "host": host, "port": port, "arguments": arguments}
         serve(target, options)
@@ -136,7 +136,7 @@ def run(
 
 
 def connect_to_workshop(place: Place) -> Control:
-    """Return a connection to the cluster, naming the ways to get one when there is none.
+    """Return a connection to the cluster, or say how to do without.
 
     Raises
     ------
@@ -211,4 +211,6 @@ def workshop_of_this_computer(control: Control) -> dict[str, Any]:
 def absolute(target: str) -> str:
     """Return a target whose file, if it names one, is found from everywhere."""
     source, colon, name = target.rpartition(":")
-    return f"{Path(source).absolute()}{colon}{name}" if source.endswith(".py") else target
+    if source.endswith(".py"):
+        source = str(Path(source).absolute())
+    return f"{source}{colon}{name}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import TypeVar
 
@@ -57,6 +58,16 @@ def service_class(name: str, config: Config) -> type[Service]:
         f"no Service class named {name!r} is imported, and the catalogue has none; "
         f"import its module, or add a section [service:{name}] with target"
     )
+
+
+def services_beside(worker: type[Worker]) -> dict[str, type[Service]]:
+    """Return the Service classes of a worker's module, by name.
+
+    They are those that the worker is most likely to call.
+    """
+    names = vars(sys.modules[worker.__module__]).values()
+    classes = [v for v in names if isinstance(v, type) and issubclass(v, Service)]
+    return {name_of(cls): cls for cls in classes if cls is not Service}
 
 
 def _below(cls: type[Base]) -> Iterator[type[Base]]:

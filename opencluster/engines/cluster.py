@@ -151,10 +151,8 @@ class ClusterEngine:
             check_size(payload, buffers, self.config.network.max_message_bytes)
             rows.append((options, _Ticket(payload, buffers, options, done, job)))
         self._wait_for_room()
-        with self._number_lock:
-            first = self._number + 1
-            self._number += len(rows)
-        for number, (options, ticket) in enumerate(rows, first):
+        numbers = self._next_numbers(len(rows))
+        for number, (options, ticket) in zip(numbers, rows, strict=True):
             piece = Piece(
                 number,
                 type,
@@ -166,7 +164,13 @@ class ClusterEngine:
             )
             self._incoming.append((piece, ticket))
         self._reactor.post(self._take_in)
-        return list(range(first, first + len(rows)))
+        return numbers
+
+    def _next_numbers(self, count: int) -> list[int]:
+        with self._number_lock:
+            first = self._number + 1
+            self._number += count
+        return list(range(first, first + count))
 
     def _wait_for_room(self) -> None:
         """Slow down whoever submits faster than pieces are done."""
@@ -332,8 +336,10 @@ class ClusterEngine:
     ) -> None:
         ticket = self._tickets.pop(piece.id)
         if ticket.job is not None:
-            ticket.job.statistics.pieces_failed += 1
-            ticket.job.statistics.pieces_retried += max(0, piece.losses - 1)
+            statistics = ticket.job.statistics
+            statistics.pieces_failed += 1
+            last_run_was_lost = verdict in (Verdict.DIED, Verdict.POISONED)
+            statistics.pieces_retried += piece.losses + piece.errors - last_run_was_lost
         failure = None
         worker = piece.last_worker
         if outcome is not None:
@@ -425,8 +431,9 @@ class ClusterEngine:
         is_all_done = not self._tickets
         self._do(self._dispatch.cancel(_now(), list(self._tickets)))
         for job in self._jobs.values():
-            job.state = "done" if is_all_done else "failed"
-            job.ended_at = time.time()
+            if job.state == "running":
+                job.state = "done" if is_all_done else "failed"
+                job.ended_at = time.time()
         self._report_jobs()
 
 

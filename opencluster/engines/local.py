@@ -16,7 +16,7 @@ from opencluster.config import Config
 from opencluster.engines.base import Done, Job, Options, Outcome, WorkerInfo
 from opencluster.engines.classes import service_class, worker_class
 from opencluster.engines.verdicts import failed
-from opencluster.errors import PieceFailed
+from opencluster.errors import NoSuitableWorker, PieceFailed
 from opencluster.place import Place
 from opencluster.service import Service, call_method
 from opencluster.wire import codec
@@ -54,11 +54,13 @@ class LocalEngine:
         job: Job | None = None,
     ) -> list[int]:
         """Perform pieces, one after the other."""
-        worker = self._worker(type)
         numbers = []
         for value, options in pieces:
             number = next(self._numbers)
-            outcome = self._perform(worker, type, value, options)
+            try:
+                outcome = self._perform(self._worker(type), type, value, options)
+            except NoSuitableWorker as error:
+                outcome = Outcome(error=error)
             if job is not None:
                 job.statistics.pieces_submitted += 1
                 job.statistics.pieces_done += outcome.error is None
@@ -96,9 +98,10 @@ class LocalEngine:
         call = codec.decode(*codec.encode([list(args), dict(kwargs)]))
         try:
             result = call_method(self._services[service], method, *call)
-        except Exception as error:
+            encoded = codec.encode(result, "result")
+        except (Exception, SystemExit) as error:
             raise _failure(error, service) from error
-        return codec.decode(*codec.encode(result))
+        return codec.decode(*encoded)
 
     def report(self, job: Job) -> None:
         """Nobody is there to be told."""
@@ -115,6 +118,7 @@ class LocalEngine:
     def _worker(self, type: str) -> Worker:
         if type not in self._workers:
             worker = worker_class(type, self._config)()
+            worker._services_from = self
             worker.startup()
             self._workers[type] = worker
         return self._workers[type]
@@ -122,12 +126,13 @@ class LocalEngine:
     def _perform(
         self, worker: Worker, type: str, value: Any, options: Options
     ) -> Outcome:
-        payload, buffers = codec.encode(value)
+        payload, buffers = codec.encode(value, "piece")
         started = time.monotonic()
+        worker._progress_to = options.on_progress
         for attempt in itertools.count():
             try:
                 result = checked(worker.perform(codec.decode(payload, buffers)))
-                encoded = codec.encode(result)
+                encoded = codec.encode(result, "result")
             except (Exception, SystemExit) as error:
                 if attempt < options.error_retries:
                     continue

@@ -7,24 +7,34 @@ are started when the type is first asked for, one for each core.
 
 from __future__ import annotations
 
+import builtins
+import logging
 import os
 import shutil
 import tempfile
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from opencluster.config import Config
-from opencluster.engines.base import Done, Job, Options, WorkerInfo
-from opencluster.engines.classes import service_class, worker_class
+from opencluster.engines.base import Done, Job, Options, Outcome, WorkerInfo
+from opencluster.engines.classes import (
+    service_class,
+    services_beside,
+    worker_class,
+)
 from opencluster.engines.cluster import ClusterEngine
+from opencluster.errors import NoSuitableWorker, StartFailed, indent
 from opencluster.launchers import local
 from opencluster.net.control import Control
-from opencluster.place import Place, factories
-from opencluster.service import SERVICE_PREFIX
+from opencluster.place import FACTORIES_VARIABLE, Place, factories
+from opencluster.service import SERVICE_PREFIX, Service
 from opencluster.targets import target_of
+
+log = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 60.0
 """How long the processes of a type may take to become ready."""
@@ -49,7 +59,13 @@ class ProcessEngine(ClusterEngine):
         self._own_place = Place(self._directory_path)
         self._started: set[str] = set()
         self._start_lock = threading.Lock()
-        local.start(self._own_place, while_pid=os.getpid())
+        # the factories of the settings are those of a cluster that this is not
+        config = replace(config, cluster=replace(config.cluster, factories=()))
+        local.start(
+            self._own_place,
+            while_pid=os.getpid(),
+            environment={FACTORIES_VARIABLE: ""},
+        )
         super().__init__(config, self._own_place)
 
     def submit(
@@ -60,9 +76,13 @@ class ProcessEngine(ClusterEngine):
         job: Job | None = None,
     ) -> list[int]:
         """Take pieces, starting workers of their type when there are none yet."""
-        if not type.startswith(SERVICE_PREFIX):
-            self._ensure(type)
-        return super().submit(type, pieces, done, job)
+        rows = list(pieces)
+        try:
+            if not type.startswith(SERVICE_PREFIX):
+                self._ensure(type)
+        except NoSuitableWorker as error:
+            return self._refuse(len(rows), done, error)
+        return super().submit(type, rows, done, job)
 
     def workers(self, type: str, wait_s: float) -> list[WorkerInfo]:
         """Return the workers of a type, starting them when there are none yet."""
@@ -75,8 +95,7 @@ class ProcessEngine(ClusterEngine):
         """Call a method of a service, starting it when it does not run yet."""
         with self._start_lock:
             if service not in self._started:
-                target = target_of(service_class(service, self.config))
-                self._start_processes("service", service, target, 1)
+                self._start_service(service, service_class(service, self.config))
         return super().call(service, method, args, kwargs)
 
     def close(self) -> None:
@@ -87,16 +106,33 @@ class ProcessEngine(ClusterEngine):
 
     def _ensure(self, type: str) -> None:
         with self._start_lock:
-            if type not in self._started:
-                target = target_of(worker_class(type, self.config))
-                count = len(os.sched_getaffinity(0))
-                self._start_processes("worker", type, target, count)
+            if type in self._started:
+                return
+            cls = worker_class(type, self.config)
+            for name, service in services_beside(cls).items():
+                if name not in self._started:
+                    self._start_service(name, service)
+            count = len(os.sched_getaffinity(0))
+            self._start_processes("worker", type, target_of(cls), count)
+
+    def _start_service(self, name: str, cls: builtins.type[Service]) -> None:
+        self._start_processes("service", name, target_of(cls), 1)
+
+    def _refuse(self, count: int, done: Done, error: NoSuitableWorker) -> list[int]:
+        numbers = self._next_numbers(count)
+        for number in numbers:
+            done(number, Outcome(error=error))
+        return numbers
 
     def _start_processes(self, kind: str, type: str, target: str, count: int) -> None:
         entry = {"kind": kind, "name": type, "target": target}
         order = {"entry": entry, "count": count}
         find = partial(factories, self.config, self._own_place)
+        self._started.add(type)
         with Control(self.config, find) as control:
             shop = control.factory("find", {"kind": "workshop"})[0]
-            control.workshop(shop, "start", order, START_TIMEOUT_S)
-        self._started.add(type)
+            try:
+                control.workshop(shop, "start", order, START_TIMEOUT_S)
+            except StartFailed as error:
+                # the workshop goes on trying; pieces fail when it gives up
+                log.warning("%s\n%s", error, indent(error.output))

@@ -178,7 +178,9 @@ def _end(daemon: Mapping[str, Any], timeout_s: float) -> None:
             _signal(daemon, signal.SIGKILL)
             deadline += timeout_s
         time.sleep(POLL_S)
-    _children.pop(daemon["pid"], None)
+    child = _children.pop(daemon["pid"], None)
+    if child is not None:
+        child.wait()
 
 
 def _signal(daemon: Mapping[str, Any], number: signal.Signals) -> None:

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from opencluster.errors import OpenClusterError
 from opencluster.net.transport import (
@@ -225,30 +225,35 @@ class ZmqTransport:
             events.append(Received(direction + sender, frames[0], frames[1:]))
 
     def _take_connections(self, events: list[TransportEvent]) -> None:
-        for event in _monitored(self._client_monitor):
-            endpoint = event["endpoint"].rstrip(b"\0").decode(errors="replace")
+        for event, endpoint in _monitored(self._client_monitor):
             peer = self._peers.get(endpoint)
             if peer is None:
                 continue
-            stands = event["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED
+            stands = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
             events.append(PeerConnected(peer) if stands else PeerLost(peer))
 
     def _take_rejections(self) -> None:
-        for event in _monitored(self._server_monitor):
-            if event["event"] & _HANDSHAKE_FAILURES:
+        for event, _ in _monitored(self._server_monitor):
+            if event & _HANDSHAKE_FAILURES:
                 self.counts.rejected_handshakes += 1
             else:
                 self.counts.dropped_connections += 1
 
 
-def _monitored(monitor: zmq.Socket[bytes]) -> list[dict[str, Any]]:
-    events: list[dict[str, Any]] = []
+def _monitored(monitor: zmq.Socket[bytes]) -> list[tuple[int, str]]:
+    """Return the events that wait at a monitor, each with its endpoint.
+
+    Unpacked here, as ``zmq.utils.monitor`` brings asyncio into every process. The
+    layout is that of zmq_socket_monitor(3): event and value, then the endpoint.
+    """
+    events: list[tuple[int, str]] = []
     while len(events) < EVENTS_PER_TURN:
         try:
-            message = monitor.recv_multipart(zmq.DONTWAIT)
+            head, endpoint = monitor.recv_multipart(zmq.DONTWAIT)
         except zmq.Again:
             break
-        events.append(dict(parse_monitor_message(message)))
+        event, _value = struct.unpack("=HI", head)
+        events.append((event, endpoint.rstrip(b"\0").decode(errors="replace")))
     return events
 
 

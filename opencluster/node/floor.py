@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -57,6 +57,14 @@ class Listener(Protocol):
 
     def floor_empty(self) -> None:
         """Take in that nothing runs any more, after `Floor.stop_all`."""
+
+
+@dataclass(eq=False)
+class _Launch:
+    """Processes that somebody waits for."""
+
+    slots: list[str]
+    outcome: Future[Any] = field(default_factory=Future)
 
 
 class Floor:
@@ -115,7 +123,8 @@ class Floor:
             config.worker.drain_timeout_s + limits.stop_grace_s,
         )
         self._benches: dict[str, Bench] = {}
-        self._awaited: dict[str, Future[Any]] = {}
+        self._awaited: dict[str, _Launch] = {}
+        self._given_up: list[str] = []
 
     # --- what is asked for ---------------------------------------------------
 
@@ -131,14 +140,31 @@ class Floor:
         Returns
         -------
         Future
-            The names, once all are ready; `StartFailed` when one ends before.
+            The names, once all are ready; `StartFailed` when one ends before, and
+            then none of them is left.
         """
         known = self.catalogue.get(entry.name)
         self.catalogue[entry.name] = replace(entry, count=known.count if known else 0)
-        return self.scale(entry.name, self._supervision.count(entry.name) + count)
+        launch = self._grow(entry.name, self._supervision.count(entry.name) + count)
+
+        def give_up(done: Future[Any]) -> None:
+            if done.exception() is not None:
+                self._given_up += launch.slots
+
+        launch.outcome.add_done_callback(give_up)
+        return launch.outcome
 
     def scale(self, name: str, count: int) -> Future[Any]:
-        """Set how many processes of a catalogue entry run."""
+        """Set how many processes of a catalogue entry run.
+
+        Returns
+        -------
+        Future
+            As for `add`; but those that fail are started again and again.
+        """
+        return self._grow(name, count).outcome
+
+    def _grow(self, name: str, count: int) -> _Launch:
         if self.is_stopping:
             raise RequestRefused("this workshop is stopping")
         if name not in self.catalogue:
@@ -149,13 +175,13 @@ class Floor:
         before = {slot.name for slot in self._supervision.slots()}
         effects = self._supervision.want(time.monotonic(), name, count)
         new = [s.name for s in self._supervision.slots() if s.name not in before]
-        future: Future[Any] = Future()
-        future.set_running_or_notify_cancel()
-        self._awaited.update(dict.fromkeys(new, future))
+        launch = _Launch(new)
+        launch.outcome.set_running_or_notify_cancel()
+        self._awaited.update(dict.fromkeys(new, launch))
         self._do(effects)
         if not new:
-            future.set_result({"names": []})
-        return future
+            launch.outcome.set_result({"names": []})
+        return launch
 
     def stop(self, name: str) -> None:
         """End one process for good."""
@@ -188,6 +214,7 @@ class Floor:
     def poll(self) -> float:
         """Read every scoreboard, do what the time has brought; return when to again."""
         now = time.monotonic()
+        self._drop_given_up()
         for name, bench in list(self._benches.items()):
             if bench.poll(now) and bench.entry is not None:
                 self._listener.process_ready(bench.entry)
@@ -296,21 +323,34 @@ class Floor:
         for effect in effects:
             if isinstance(effect, ReportStartFailure):
                 self._listener.start_failed(effect, death.evidence)
-                self._disappoint(slot, death.evidence)
+                self._disappoint(slot, death.evidence.reason, death.evidence.output)
+        if all(known.name != slot for known in self._supervision.slots()):
+            self._disappoint(slot, "it was stopped before it was ready")
         self._do(effects)
         self._tell_if_empty()
 
     def _fulfil(self, slot: str) -> None:
-        future = self._awaited.pop(slot, None)
-        if future is None or future in self._awaited.values() or future.done():
+        launch = self._awaited.pop(slot, None)
+        if launch is None or launch in self._awaited.values():
             return
-        future.set_result({"names": sorted(self._benches)})
+        if not launch.outcome.done():
+            launch.outcome.set_result({"names": launch.slots})
 
-    def _disappoint(self, slot: str, evidence: DeathEvidence) -> None:
-        future = self._awaited.pop(slot, None)
-        if future is not None and not future.done():
-            message = f"{slot} did not start: {evidence.reason}"
-            future.set_exception(StartFailed(message, evidence.output))
+    def _disappoint(self, slot: str, reason: str, output: str = "") -> None:
+        launch = self._awaited.pop(slot, None)
+        if launch is not None and not launch.outcome.done():
+            error = StartFailed(f"{slot} did not start: {reason}", output)
+            launch.outcome.set_exception(error)
+
+    def _drop_given_up(self) -> None:
+        """Try no longer to start what failed, when whoever asked for it was told."""
+        slots, self._given_up = self._given_up, []
+        for slot in slots:
+            self._awaited.pop(slot, None)
+            self._do(self._supervision.stop(time.monotonic(), slot))
+            name = slot.rpartition("-")[0]
+            if self._supervision.count(name) == 0:
+                self._listener.start_recovered(name)
 
     def _tell_if_empty(self) -> None:
         if self.is_stopping and not self._benches:
