@@ -1,0 +1,196 @@
+"""The ZeroMQ transport: real sockets on this computer."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from opencluster.errors import OpenClusterError
+from opencluster.net.transport import PeerConnected, PeerLost, Received, TransportEvent
+from opencluster.net.zmq_transport import EndpointInUse, ZmqTransport, ipc_endpoint
+
+DEADLINE_S = 20.0
+MAX_BYTES = 1 << 20
+
+Pump = Callable[[ZmqTransport, type], TransportEvent]
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[ZmqTransport, ZmqTransport]]:
+    server = ZmqTransport(MAX_BYTES, 0.2, 1.0)
+    client = ZmqTransport(MAX_BYTES, 0.2, 1.0)
+    yield server, client
+    for transport in (client, server):
+        transport.close()
+
+
+def wait_for(transport: ZmqTransport, kind: type) -> TransportEvent:
+    """Return the next event of a kind."""
+    deadline = time.monotonic() + DEADLINE_S
+    while time.monotonic() < deadline:
+        for event in transport.receive():
+            if isinstance(event, kind):
+                return event
+        time.sleep(0.002)
+    raise AssertionError(f"no {kind.__name__} came")
+
+
+def wait_until(transport: ZmqTransport, condition: Callable[[], bool]) -> None:
+    """Receive until a condition holds."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        transport.receive()
+        time.sleep(0.002)
+
+
+@pytest.mark.parametrize("scheme", ["ipc", "tcp"])
+def test_a_message_goes_there_and_an_answer_comes_back(
+    pair: tuple[ZmqTransport, ZmqTransport], scheme: str, tmp_path: Path
+) -> None:
+    server, client = pair
+    wanted = "tcp://127.0.0.1:0" if scheme == "tcp" else f"ipc://{tmp_path}/s"
+    peer = client.connect(server.listen(wanted))
+    assert client.send(peer, b"header", [b"one", b"two" * 100_000])
+    came = wait_for(server, Received)
+    assert isinstance(came, Received)
+    assert came.header == b"header"
+    assert [bytes(b) for b in came.buffers] == [b"one", b"two" * 100_000]
+    assert server.send(came.peer, b"answer")
+    back = wait_for(client, Received)
+    assert isinstance(back, Received)
+    assert (back.peer, back.header, list(back.buffers)) == (peer, b"answer", [])
+
+
+def test_port_zero_is_filled_in(pair: tuple[ZmqTransport, ZmqTransport]) -> None:
+    endpoint = pair[0].listen("tcp://127.0.0.1:0")
+    assert int(endpoint.rpartition(":")[2]) > 0
+
+
+def test_a_port_in_use_is_a_clear_error(
+    pair: tuple[ZmqTransport, ZmqTransport],
+) -> None:
+    endpoint = pair[0].listen("tcp://127.0.0.1:0")
+    with pytest.raises(EndpointInUse, match=endpoint) as caught:
+        pair[1].listen(endpoint)
+    assert "another port" in str(caught.value)
+
+
+def test_connecting_twice_gives_the_same_peer(
+    pair: tuple[ZmqTransport, ZmqTransport],
+) -> None:
+    server, client = pair
+    endpoint = server.listen("tcp://127.0.0.1:0")
+    assert client.connect(endpoint) == client.connect(endpoint)
+    assert client.connect(endpoint.replace("127.0.0.1", "localhost")) == client.connect(
+        endpoint
+    )
+
+
+def test_a_connection_is_announced_and_its_end_too(
+    pair: tuple[ZmqTransport, ZmqTransport],
+) -> None:
+    client = pair[1]
+    server = ZmqTransport()
+    peer = client.connect(server.listen("tcp://127.0.0.1:0"))
+    assert wait_for(client, PeerConnected) == PeerConnected(peer)
+    server.close()
+    assert wait_for(client, PeerLost) == PeerLost(peer)
+
+
+def test_sending_to_a_peer_that_is_gone_says_so(
+    pair: tuple[ZmqTransport, ZmqTransport],
+) -> None:
+    server, client = pair
+    peer = client.connect(server.listen("tcp://127.0.0.1:0"))
+    client.send(peer, b"hello")
+    came = wait_for(server, Received)
+    assert isinstance(came, Received)
+    client.disconnect(peer)
+    wait_until(server, lambda: not server.send(came.peer, b"are you there"))
+    assert not client.send(peer, b"gone")
+
+
+def test_an_unknown_host_is_a_clear_error(
+    pair: tuple[ZmqTransport, ZmqTransport],
+) -> None:
+    with pytest.raises(OpenClusterError, match=r"no-such-host\.invalid"):
+        pair[1].connect("tcp://no-such-host.invalid:9100")
+
+
+def test_garbage_on_the_port_is_survived_and_counted(
+    pair: tuple[ZmqTransport, ZmqTransport],
+) -> None:
+    server, client = pair
+    endpoint = server.listen("tcp://127.0.0.1:0")
+    port = int(endpoint.rpartition(":")[2])
+    for garbage in (b"\xff" * 64, b"GET / HTTP/1.1\r\n\r\n", b"\xff" + b"\0" * 9):
+        with socket.create_connection(("127.0.0.1", port)) as stranger:
+            stranger.sendall(garbage)
+    counts = server.counts
+    wait_until(
+        server,
+        lambda: counts.rejected_handshakes + counts.dropped_connections >= 3,
+    )
+    client.send(client.connect(endpoint), b"still there")
+    assert isinstance(wait_for(server, Received), Received)
+
+
+def test_a_frame_that_announces_ten_gigabytes_takes_no_memory(
+    pair: tuple[ZmqTransport, ZmqTransport],
+) -> None:
+    server, client = pair
+    endpoint = server.listen("tcp://127.0.0.1:0")
+    port = int(endpoint.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port)) as stranger:
+        stranger.sendall(zmtp_greeting())
+        stranger.sendall(b"\x04\x19\x05READY\x0bSocket-Type\0\0\0\x06DEALER")
+        receive_exactly(stranger, 64)
+        stranger.sendall(b"\x02" + struct.pack(">Q", 10 << 30) + b"x" * 1000)
+        wait_until(server, lambda: server.counts.dropped_connections >= 1)
+    client.send(client.connect(endpoint), b"still there")
+    assert isinstance(wait_for(server, Received), Received)
+
+
+def test_a_message_of_no_frames_does_no_harm(
+    pair: tuple[ZmqTransport, ZmqTransport],
+) -> None:
+    server, client = pair
+    endpoint = server.listen("tcp://127.0.0.1:0")
+    peer = client.connect(endpoint)
+    client._client.send_multipart([peer[1:]])
+    client.send(peer, b"behind it")
+    came = wait_for(server, Received)
+    assert isinstance(came, Received)
+
+
+def test_a_socket_path_that_is_too_long_is_a_clear_error() -> None:
+    with pytest.raises(OpenClusterError, match="shorter --dir"):
+        ipc_endpoint(Path("/tmp") / ("x" * 120), "factory")
+
+
+def test_closing_removes_the_socket_file(tmp_path: Path) -> None:
+    transport = ZmqTransport()
+    transport.listen(f"ipc://{tmp_path}/s")
+    assert (tmp_path / "s").is_socket()
+    transport.close()
+    assert not (tmp_path / "s").exists()
+
+
+def zmtp_greeting() -> bytes:
+    """Return the greeting of a ZMTP 3.1 peer without security."""
+    signature = b"\xff" + b"\0" * 8 + b"\x7f"
+    return signature + b"\x03\x01" + b"NULL".ljust(20, b"\0") + b"\0" + b"\0" * 31
+
+
+def receive_exactly(stranger: socket.socket, count: int) -> bytes:
+    """Return so many bytes of what the server sends."""
+    data = b""
+    while len(data) < count:
+        data += stranger.recv(count - len(data))
+    return data
