@@ -26,7 +26,7 @@ lint: $(VENV)/.installed-test  ## check style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.installed-bench  ## measure (BENCH=latency, throughput or startup)
+bench: $(VENV)/.installed-bench  ## measure (BENCH=latency, throughput, startup, memory or all)
 	$(BIN)/python -m bench $(BENCH)
 
 config: $(VENV)/.installed  ## write config.ini and docs/configuration.md anew

@@ -97,7 +97,7 @@ class Flow:
         self._pieces = iter(pieces)
         self._options = options
         self._job = job
-        self._window = min(window, engine.max_window or window)
+        self._window = 1 if engine.is_immediate else window
         self._buffer_bytes = buffer_bytes
         self._progress = progress
         self._return_errors = return_errors
@@ -210,10 +210,8 @@ class Flow:
             raise
 
     def _bar(self) -> AbstractContextManager[_Bar]:
-        is_shown = self._progress == "always" or (
-            self._progress == "auto" and sys.stderr.isatty()
-        )
-        if not is_shown:
+        is_watched = sys.stderr.isatty() and not self._engine.is_immediate
+        if self._progress == "never" or (self._progress == "auto" and not is_watched):
             return nullcontext(_Hidden())
         from opencluster.progress import bar
 

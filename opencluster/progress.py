@@ -1,21 +1,55 @@
-"""A progress bar on standard error, for people who watch a map run."""
+"""Progress bars on standard error, for people who watch maps run.
+
+A terminal has room for one display, so all bars of a process are lines of one.
+"""
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 
 class Bar:
     """Advances by one for each piece that is done."""
 
-    def __init__(self, progress: object, task: object) -> None:
+    def __init__(self, progress: Progress, task: TaskID) -> None:
         self._progress = progress
         self._task = task
 
     def advance(self) -> None:
         """One more is done."""
-        self._progress.advance(self._task)  # type: ignore[attr-defined]
+        self._progress.advance(self._task)
+
+
+class _Display:
+    """What is drawn while there are bars."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._progress: Progress | None = None
+
+    def add(self, label: str, total: int | None) -> tuple[Progress, TaskID]:
+        with self._lock:
+            if self._progress is None:
+                self._progress = _progress()
+                self._progress.start()
+            return self._progress, self._progress.add_task(label, total=total)
+
+    def remove(self, progress: Progress, task: TaskID) -> None:
+        with self._lock:
+            if len(progress.tasks) == 1:
+                progress.stop()
+                self._progress = None
+            progress.remove_task(task)
+
+
+_display = _Display()
 
 
 @contextmanager
@@ -29,6 +63,14 @@ def bar(label: str, total: int | None) -> Iterator[Bar]:
     total : int or None
         How many pieces there are, if that is known.
     """
+    progress, task = _display.add(label, total)
+    try:
+        yield Bar(progress, task)
+    finally:
+        _display.remove(progress, task)
+
+
+def _progress() -> Progress:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -38,12 +80,13 @@ def bar(label: str, total: int | None) -> Iterator[Bar]:
         TimeRemainingColumn,
     )
 
-    columns = (
+    return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        # data that goes elsewhere than to the terminal must not be drawn above the bar
+        redirect_stdout=sys.stdout.isatty(),
     )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True) as progress:
-        yield Bar(progress, progress.add_task(label, total=total))

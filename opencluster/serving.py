@@ -111,8 +111,8 @@ class Station:
         self._payloads: dict[Key, tuple[bytes, Sequence[Any]]] = {}
         self._outbox: dict[Peer, list[tuple[int, Answer]]] = {}
         self._returns: dict[Peer, list[int]] = {}
-        self._managers: set[Peer] = set()
         self._is_warned_at = -WARN_INTERVAL_S
+        self._is_ending = False
         self._entry: Entry | None = None
 
     # --- from the threads that run pieces ------------------------------------
@@ -130,7 +130,10 @@ class Station:
         """Wait for the next piece; ``None`` means that the station is draining."""
         with self._lock:
             while not self._inbox.is_draining:
-                waiting = self._inbox.start(time.monotonic())
+                # the inbox hears of the end from the I/O thread, a little later
+                waiting = None
+                if not self._is_ending:
+                    waiting = self._inbox.start(time.monotonic())
                 if waiting is not None:
                     payload, buffers = self._payloads.pop(waiting.key)
                     return Work(waiting, payload, buffers)
@@ -160,6 +163,7 @@ class Station:
 
     def drain(self) -> None:
         """Take no more pieces; may be called from a signal handler."""
+        self._is_ending = True
         self.reactor.post(self._drain)
 
     def close(self) -> None:
@@ -215,7 +219,8 @@ class Station:
             pieces.append(waiting)
             payloads[waiting.key] = (payload, buffers[taken : taken + count])
             taken += count
-        self._managers.add(peer)
+        if self._inbox.is_draining:
+            self._send(peer, frames.pack(kinds.DRAINING))
         with self._lock:
             self._payloads.update(payloads)
             effects = self._inbox.receive(pieces)
@@ -290,7 +295,6 @@ class Station:
             self._send(peer, alive)
 
     def _manager_lost(self, peer: Peer) -> None:
-        self._managers.discard(peer)
         with self._lock:
             effects = self._inbox.manager_lost(time.monotonic(), peer)
             for key in [key for key in self._payloads if key[0] == peer]:
@@ -300,13 +304,15 @@ class Station:
     def _drain(self) -> None:
         self.registration.draining()
         with self._lock:
+            managers = self._inbox.managers()
             effects = self._inbox.drain()
             self._lock.notify_all()
+        # before the pieces, or they would be sent here again
+        notice = frames.pack(kinds.DRAINING)
+        for peer in managers:
+            self._send(peer, notice)
         self._do(effects)
         self._flush()
-        notice = frames.pack(kinds.DRAINING)
-        for peer in list(self._managers):
-            self._send(peer, notice)
         limit_s = self._config.worker.drain_timeout_s
         self.reactor.after(limit_s, self._interrupt_for_drain)
 

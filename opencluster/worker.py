@@ -45,6 +45,8 @@ from opencluster.workpiece import WorkPiece
 
 PROGRESS_INTERVAL_S = 0.2
 """Progress is reported to the manager at most this often."""
+_OWN_FOLDERS = {Path(__file__).parent / name for name in ("", "engines", "wire")}
+"""Whose frames at the head of a traceback say nothing to users."""
 INTERRUPT_SIGNAL = signal.SIGUSR2
 """Raises the exception of an interrupt in the main thread, out of a system call too."""
 
@@ -242,6 +244,7 @@ class Runner:
         signal.signal(INTERRUPT_SIGNAL, self._raise_here)
         signal.signal(signal.SIGTERM, self._asked_to_end)
         signal.signal(signal.SIGINT, self._asked_to_end)
+        os.register_at_fork(after_in_child=_restore_signals)
 
     def _asked_to_end(self, number: int, frame: FrameType | None) -> None:
         """Finish the running piece, or give it up when it is overdue already."""
@@ -345,6 +348,13 @@ class Runner:
             raise PieceInterrupt(wanted.reason)
 
 
+def _restore_signals() -> None:
+    """Let what perform() forked, such as a pool's processes, end when it is asked to."""
+    for number in (INTERRUPT_SIGNAL, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def _handed_over(variable: str) -> Path | None:
     """Take a path out of the environment: it is not for processes of the user's."""
     path = os.environ.pop(variable, "")
@@ -382,11 +392,10 @@ def failure_of(error: BaseException) -> dict[str, str]:
     if isinstance(error, SystemExit):
         message = f"the code called exit: {message}"
     trace = error.__traceback__
-    own = {__file__, codec.__file__}
     while (
         trace is not None
         and trace.tb_next is not None
-        and trace.tb_frame.f_code.co_filename in own
+        and Path(trace.tb_frame.f_code.co_filename).parent in _OWN_FOLDERS
     ):
         trace = trace.tb_next
     lines = traceback.format_exception(type(error), error, trace, limit=-50)

@@ -1,4 +1,4 @@
-"""Count the words of a text file on a cluster: the user's view of OpenCluster."""
+"""Count the words of a text file: a worker, a manager, and what splits the task."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from pathlib import Path
 from opencluster import Manager, Worker, WorkPiece
 
 PART_BYTES = 1 << 20
-WORD = re.compile(rb"[A-Za-z]+")
 
 
 class WordCountWorker(Worker):
     """Counts the words of one part of a file."""
 
     def perform(self, work: WorkPiece) -> WorkPiece:
-        with open(work["filepath"], "rb") as file:
+        """Return how often each word occurs between two places of the file."""
+        with work["filepath"].open("rb") as file:
             file.seek(work["offset"])
-            text = file.read(work["size"])
-        words = Counter(word.lower().decode() for word in WORD.findall(text))
-        return WorkPiece(words=words)
+            text = file.read(work["size"]).decode(errors="replace")
+        return WorkPiece(words=Counter(re.findall(r"\w+", text.lower())))
 
 
 class WordCountManager(Manager):
-    """Splits a file at line ends, and adds up the counts of its parts."""
+    """Splits a file into parts, and adds up their counts."""
 
     def schedule(self, task: WorkPiece) -> WorkPiece:
+        """Return how often each word occurs in the whole file."""
         total: Counter[str] = Counter()
         for part in self.map("WordCount", split(task["filepath"])):
             total.update(part["words"])
@@ -36,16 +36,15 @@ class WordCountManager(Manager):
 
 
 def split(filepath: Path) -> Iterator[WorkPiece]:
-    """Yield parts of about a megabyte that end where a line ends."""
-    with open(filepath, "rb") as file:
-        offset = 0
-        while file.seek(offset + PART_BYTES) and file.readline():
-            size = file.tell() - offset
+    """Yield parts of about a megabyte, each ending where a line ends."""
+    offset, end = 0, filepath.stat().st_size
+    with filepath.open("rb") as file:
+        while offset < end:
+            file.seek(offset + PART_BYTES)
+            file.readline()
+            size = min(file.tell(), end) - offset
             yield WorkPiece(filepath=filepath, offset=offset, size=size)
             offset += size
-        size = filepath.stat().st_size - offset
-        if size:
-            yield WorkPiece(filepath=filepath, offset=offset, size=size)
 
 
 if __name__ == "__main__":

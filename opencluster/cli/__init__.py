@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from opencluster import __version__
 from opencluster.errors import FactoryUnreachable, OpenClusterError, indent
 from opencluster.place import DIRECTORY_VARIABLE
 
@@ -79,7 +80,7 @@ class _Commands(click.Group):
     type=click.Path(path_type=Path),
     help="A configuration file; see `opencluster config show`.",
 )
-@click.version_option(package_name="opencluster")
+@click.version_option(__version__, prog_name="opencluster")
 def main(directory: str | None, config_file: Path | None) -> None:
     """Turn a script into a fault-tolerant cluster application.
 

@@ -60,9 +60,10 @@ def factory_command(host: str, port: int | None, listen: str, while_pid: int) ->
     metavar="TYPE=N",
     help="Start N workers of a catalogued type, or of MODULE:CLASS. Repeatable.",
 )
+@click.option("--only", is_flag=True, help="Start nothing else of the catalogue.")
 @while_option
 @directory_option
-def workshop_command(workers: tuple[str, ...], while_pid: int) -> None:
+def workshop_command(workers: tuple[str, ...], only: bool, while_pid: int) -> None:
     """Run the workshop of this computer in the foreground.
 
     \b
@@ -71,7 +72,8 @@ def workshop_command(workers: tuple[str, ...], while_pid: int) -> None:
     """
     from opencluster.workshop import Workshop
 
-    config = load(overrides=catalogue_of(load(), parse_workers(workers)))
+    wanted = parse_workers(workers)
+    config = load(overrides=catalogue_of(load(), wanted, only))
     set_up_logging(config.log.level)
     place = Place.find()
     workshop = Workshop(config, place)
@@ -80,8 +82,19 @@ def workshop_command(workers: tuple[str, ...], while_pid: int) -> None:
     workshop.run()
 
 
-def catalogue_of(config: Config, wanted: dict[str, int]) -> dict[tuple[str, str], str]:
+def catalogue_of(
+    config: Config, wanted: dict[str, int], is_only: bool = False
+) -> dict[tuple[str, str], str]:
     """Return settings by which a workshop starts what was asked for.
+
+    Parameters
+    ----------
+    config : Config
+        The settings so far.
+    wanted : dict of str to int
+        How many of each type or class.
+    is_only : bool
+        Start nothing else that the catalogue has.
 
     Raises
     ------
@@ -89,6 +102,8 @@ def catalogue_of(config: Config, wanted: dict[str, int]) -> dict[tuple[str, str]
         When a type is neither in the catalogue nor named by its class.
     """
     settings: dict[tuple[str, str], str] = {}
+    if is_only:
+        settings = {(entry.section, "count"): "0" for entry in config.catalogue}
     sections = {entry.type: entry.section for entry in config.catalogue}
     for name, count in wanted.items():
         if ":" in name:

@@ -114,14 +114,14 @@ def health(status: Mapping[str, list[Row]]) -> str:
     workers = status["workers"]
     running = sum(job["state"] == "running" for job in status["jobs"])
     parts = [
-        _count(len(status["factories"]), "factory", "factories"),
-        _count(len(status["workshops"]), "workshop"),
-        _count(len(workers), "worker") + _states(workers),
+        counted(len(status["factories"]), "factory", "factories"),
+        counted(len(status["workshops"]), "workshop"),
+        counted(len(workers), "worker") + _states(workers),
     ]
     if status["services"]:
         services = status["services"]
-        parts.append(_count(len(services), "service") + _states(services))
-    parts.append(f"{_count(running, 'job')} running")
+        parts.append(counted(len(services), "service") + _states(services))
+    parts.append(f"{counted(running, 'job')} running")
     failing = sorted({failure["type"] for failure in status["failures"]})
     if failing:
         parts.append(f"failing to start: {', '.join(failing)}")
@@ -211,7 +211,8 @@ def _order(name: str) -> tuple[str, int, str]:
     return (stem, int(number), name) if number.isdecimal() else (name, 0, name)
 
 
-def _count(number: int, one: str, many: str = "") -> str:
+def counted(number: int, one: str, many: str = "") -> str:
+    """Return a number with its noun."""
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 

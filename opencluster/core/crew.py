@@ -199,6 +199,7 @@ class Crew:
         self.queue.check_invariants()
         is_starved = bool(self.queue) and not self.workers
         assert (self.starved_since is not None) == is_starved
+        assert all(self.workers.get(i) is w for i, w in self._wanted.items())
         ranked = [worker for workers in self._by_rank for worker in workers.values()]
         assert all(self.workers[worker.id] is worker for worker in ranked)
         for worker in self.workers.values():

@@ -141,6 +141,7 @@ class Dispatch:
         for piece in self._unfinished(piece_ids):
             if piece.worker:
                 at_workers.setdefault(piece.worker, []).append(piece.id)
+                self._note_interrupt(now, piece)
             else:
                 self._crews[piece.type].remove(now, piece)
             effects.append(self._end(piece, Verdict.CANCELLED))
@@ -154,9 +155,7 @@ class Dispatch:
             if not piece.worker:
                 self._crews[piece.type].remove(now, piece)
                 effects.append(self._end(piece, Verdict.CANCELLED))
-            elif piece.interrupted_at is None:
-                piece.interrupted_at = now
-                self._interrupting[piece.id] = piece
+            elif self._note_interrupt(now, piece):
                 effects.append(InterruptPiece(piece.worker, piece.id))
         return effects
 
@@ -276,7 +275,8 @@ class Dispatch:
 
     def load_of(self, worker_id: str) -> int:
         """Return how many pieces a worker holds."""
-        return len(self.pieces_at(worker_id))
+        worker = self._workers.get(worker_id)
+        return len(worker.pieces) if worker else 0
 
     def pieces_at(self, worker_id: str) -> list[int]:
         """Return the pieces that a worker holds, in the order they were sent."""
@@ -320,6 +320,14 @@ class Dispatch:
             piece = self._pieces.get(piece_id)
             if piece is not None and not piece.is_over:
                 yield piece
+
+    def _note_interrupt(self, now: float, piece: Piece) -> bool:
+        """Have a piece watched until its worker gives it up; ``False`` if it is."""
+        if piece.interrupted_at is not None:
+            return False
+        piece.interrupted_at = now
+        self._interrupting[piece.id] = piece
+        return True
 
     def _take_from(
         self, worker_id: str, piece_id: int, elapsed_s: float | None = None

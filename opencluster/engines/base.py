@@ -138,11 +138,12 @@ class Engine(Protocol):
 
     Attributes
     ----------
-    max_window : int
-        Most pieces of a map that are of use under way at a time, 0 for any number.
+    is_immediate : bool
+        Pieces are performed while they are submitted, in the thread that does it: it
+        is of no use to submit several at a time, and a debugger may want the terminal.
     """
 
-    max_window: int
+    is_immediate: bool
 
     def submit(
         self,

@@ -92,7 +92,7 @@ class ClusterEngine:
         The cluster's directory, when the settings name no factories.
     """
 
-    max_window = 0
+    is_immediate = False
 
     def __init__(self, config: Config, place: Place) -> None:
         network, manager, worker = config.network, config.manager, config.worker
@@ -238,7 +238,8 @@ class ClusterEngine:
             return
         self._is_closed = True
         self._reactor.post(self._give_up)
-        self._reactor.stop()
+        # one turn later, as giving up posts the last reports
+        self._reactor.post(self._reactor.stop)
         self._reactor.join(timeout_s=5.0)
 
     # --- in the I/O thread: pieces -------------------------------------------

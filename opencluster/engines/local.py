@@ -37,8 +37,7 @@ class LocalEngine:
         Where classes that are not imported are found.
     """
 
-    max_window = 1
-    """One piece is read, performed and yielded before the next: so a debugger shows."""
+    is_immediate = True
 
     def __init__(self, config: Config) -> None:
         self._config = config

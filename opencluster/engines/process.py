@@ -63,6 +63,7 @@ class ProcessEngine(ClusterEngine):
         config = replace(config, cluster=replace(config.cluster, factories=()))
         local.start(
             self._own_place,
+            ["--only"],
             while_pid=os.getpid(),
             environment={FACTORIES_VARIABLE: ""},
         )

@@ -269,6 +269,15 @@ def test_what_waits_behind_a_long_piece_is_recalled_for_an_idle_worker() -> None
     assert sent(d, d.assign(3 * LATER)) == {"b": [3], "c": [4]}
 
 
+def test_wait_behind_a_long_piece_counts_from_when_it_was_sent() -> None:
+    d = hall("a")
+    learn(d, "a", 0.0)
+    d.submit(50.0, pieces(1, 2))
+    d.worker_joined(50.0, "b", "T")
+    assert d.tick(50.0 + RECALL_AFTER_S / 2) == []
+    assert d.tick(50.0 + LATER) == [WithdrawPieces("a", [2])]
+
+
 def test_first_piece_is_never_recalled() -> None:
     d = hall("a", "b")
     d.submit(0.0, pieces(1))

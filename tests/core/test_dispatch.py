@@ -27,10 +27,20 @@ from opencluster.errors import DeathEvidence
 CRASH = DeathEvidence("killed by signal SIGSEGV", signal="SIGSEGV")
 SILENCE = DeathEvidence("no sign of life for 10 s")
 OVERTIME = DeathEvidence("killed for its time limit", exceeded="time")
-EVENTS = (
-    "submit finished returned assign cancel interrupt tick worker_joined "
-    "worker_draining worker_lost type_failing type_recovered"
-).split()
+EVENTS = [
+    "submit",
+    "finished",
+    "returned",
+    "assign",
+    "cancel",
+    "interrupt",
+    "worker_joined",
+    "worker_draining",
+    "worker_lost",
+    "type_failing",
+    "type_recovered",
+    "tick",
+]
 
 
 def checked(dispatch: Dispatch) -> Dispatch:
@@ -295,11 +305,36 @@ def test_ignored_interrupt_is_enforced_once() -> None:
     assert d.tick(99.0) == []
 
 
+def test_wait_for_an_interrupt_counts_from_when_it_was_asked_for() -> None:
+    d = desk("a", interrupt_wait_s=10.0)
+    d.submit(0.0, pieces(1))
+    d.interrupt(100.0, [1])
+    assert d.tick(109.0) == []
+    assert d.tick(111.0) == [EnforceInterrupt("a", 1)]
+
+
 def test_interrupt_that_was_heeded_is_not_enforced() -> None:
     d = desk("a", interrupt_wait_s=10.0)
     d.submit(0.0, pieces(1))
     d.interrupt(0.0, [1])
     d.finished(1.0, "a", 1, Verdict.INTERRUPTED)
+    assert d.tick(99.0) == []
+
+
+def test_ignored_cancel_is_enforced_once() -> None:
+    d = desk("a", interrupt_wait_s=10.0)
+    d.submit(0.0, pieces(1, 2))
+    d.cancel(100.0, [1])
+    assert d.tick(109.0) == []
+    assert d.tick(111.0) == [EnforceInterrupt("a", 1)]
+    assert d.tick(199.0) == []
+
+
+def test_cancel_that_was_heeded_is_not_enforced() -> None:
+    d = desk("a", interrupt_wait_s=10.0)
+    d.submit(0.0, pieces(1))
+    d.cancel(0.0, [1])
+    d.returned(1.0, "a", 1)
     assert d.tick(99.0) == []
 
 
@@ -431,6 +466,17 @@ def test_death_for_the_time_limit_is_a_timeout() -> None:
     d.submit(0.0, pieces(1, timeout_s=1.0))
     end = end_of(d.worker_lost(2.0, "a", OVERTIME))
     assert (end.verdict, end.detail) == (Verdict.TIMED_OUT, OVERTIME.reason)
+
+
+def test_piece_remembers_who_had_it_last() -> None:
+    d = desk("a")
+    (piece,) = pieces(1, retries=1)
+    d.submit(0.0, [piece])
+    d.worker_lost(1.0, "a", CRASH)
+    assert (piece.worker, piece.last_worker) == ("", "a")
+    d.worker_joined(1.0, "b", "T")
+    end = end_of(d.worker_lost(2.0, "b", CRASH))
+    assert (end.piece.worker, end.piece.last_worker) == ("", "b")
 
 
 def test_loss_of_an_unknown_worker_changes_nothing() -> None:

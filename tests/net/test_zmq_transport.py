@@ -144,7 +144,8 @@ def test_garbage_on_the_port_is_survived_and_counted(
 def test_a_frame_that_announces_ten_gigabytes_takes_no_memory(
     pair: tuple[ZmqTransport, ZmqTransport],
 ) -> None:
-    server, client = pair
+    # patient, as the stranger below answers no heartbeat
+    server, client = ZmqTransport(MAX_BYTES), pair[1]
     endpoint = server.listen("tcp://127.0.0.1:0")
     port = int(endpoint.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port)) as stranger:
@@ -155,6 +156,7 @@ def test_a_frame_that_announces_ten_gigabytes_takes_no_memory(
         wait_until(server, lambda: server.counts.dropped_connections >= 1)
     client.send(client.connect(endpoint), b"still there")
     assert isinstance(wait_for(server, Received), Received)
+    server.close()
 
 
 def test_a_message_of_no_frames_does_no_harm(
@@ -192,5 +194,7 @@ def receive_exactly(stranger: socket.socket, count: int) -> bytes:
     """Return so many bytes of what the server sends."""
     data = b""
     while len(data) < count:
-        data += stranger.recv(count - len(data))
+        part = stranger.recv(count - len(data))
+        assert part, "the server closed the connection"
+        data += part
     return data

@@ -1,0 +1,266 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from opencluster.cli.status_tables import page, size
+from opencluster.cli.status_view import health, is_healthy, status_of
+
+DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "status.md"
+
+
+def entry(kind: str, name: str, **fields: Any) -> dict[str, Any]:
+    return {
+        "id": f"{name}.id",
+        "kind": kind,
+        "type": name.rpartition("-")[0],
+        "name": name,
+        "host": "node1",
+        "host_id": "h1",
+        "pid": 11,
+        "endpoints": [f"ipc:///run/{name}.sock", "tcp://10.0.0.1:5000"],
+        "workshop": "node1.id",
+        "attributes": {},
+    } | fields
+
+
+def death(**cause: Any) -> dict[str, Any]:
+    names = ("id", "kind", "type", "name", "host", "pid")
+    who = {name: entry("worker", "Word-9")[name] for name in names}
+    return who | {"at": 100.0, "cause": {"reason": "killed by SIGKILL"} | cause}
+
+
+def answer(*entries: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    factory = {
+        "endpoint": "ipc:///run/factory.sock",
+        "endpoints": ["ipc:///run/factory.sock"],
+        "pid": 10,
+        "role": "leader",
+        "epoch": [3, 0],
+        "revision": 7,
+        "uptime_s": 5.0,
+        "rejected_messages": 1,
+        "rejected_handshakes": 0,
+        "dropped_connections": 2,
+    }
+    return {
+        "revision": 7,
+        "entries": [entry("workshop", "node1", type="", workshop=""), *entries],
+        "figures": {},
+        "jobs": [],
+        "factories": [factory],
+        "deaths": [],
+    } | fields
+
+
+def worker_with(attributes: dict[str, Any], **figures: Any) -> dict[str, Any]:
+    worker = entry("worker", "Word-1", attributes=attributes)
+    status = status_of(answer(worker, figures={"Word-1.id": figures}))
+    return status["workers"][0]
+
+
+def test_a_factory() -> None:
+    assert status_of(answer())["factories"] == [
+        {
+            "endpoint": "ipc:///run/factory.sock",
+            "pid": 10,
+            "role": "leader",
+            "epoch": [3, 0],
+            "revision": 7,
+            "uptime_s": 5.0,
+            "rejected_messages": 1,
+            "rejected_handshakes": 0,
+            "dropped_connections": 2,
+        }
+    ]
+
+
+def test_a_worker_with_figures() -> None:
+    row = worker_with(
+        {},
+        state="busy",
+        piece="ab:3",
+        progress_done=1.0,
+        progress_total=4.0,
+        pieces_done=5,
+        pieces_failed=1,
+        rss_bytes=1000,
+        cpu_percent=99.0,
+        threads=4,
+    )
+    assert row == {
+        "id": "Word-1.id",
+        "type": "Word",
+        "name": "Word-1",
+        "pid": 11,
+        "host": "node1",
+        "endpoint": "ipc:///run/Word-1.sock",
+        "workshop": "node1.id",
+        "state": "busy",
+        "pieces_done": 5,
+        "pieces_failed": 1,
+        "piece": "ab:3",
+        "progress": 0.25,
+        "rss_bytes": 1000,
+        "cpu_percent": 99.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("attributes", "reported", "expected"),
+    [
+        ({}, None, "idle"),
+        ({}, "starting", "idle"),
+        ({}, "idle", "idle"),
+        ({}, "busy", "busy"),
+        ({}, "draining", "draining"),
+        ({}, "stopped", "draining"),
+        ({}, "lost", "lost"),
+        ({}, "from a later version", "idle"),
+        ({"is_draining": True}, "busy", "draining"),
+        ({"is_draining": True}, "lost", "lost"),
+    ],
+)
+def test_state(attributes: dict[str, Any], reported: str, expected: str) -> None:
+    figures = {} if reported is None else {"state": reported}
+    assert worker_with(attributes, **figures)["state"] == expected
+
+
+@pytest.mark.parametrize(
+    ("figures", "expected"),
+    [
+        ({"piece": "a:1"}, None),
+        ({"piece": "a:1", "progress_done": 1.0, "progress_total": 0.0}, None),
+        ({"piece": "", "progress_done": 1.0, "progress_total": 2.0}, None),
+        ({"piece": "a:1", "progress_done": 9.0, "progress_total": 4.0}, 1.0),
+        ({"piece": "a:1", "progress_done": -1.0, "progress_total": 4.0}, 0.0),
+    ],
+)
+def test_progress(figures: dict[str, Any], expected: float | None) -> None:
+    assert worker_with({}, **figures)["progress"] == expected
+
+
+def test_members_are_sorted_as_people_count() -> None:
+    names = ["Word-10", "Word-9", "Arc-2", "clock"]
+    status = status_of(answer(*(entry("worker", name) for name in names)))
+    found = [row["name"] for row in status["workers"]]
+    assert found == ["Arc-2", "Word-9", "Word-10", "clock"]
+
+
+def test_kinds_do_not_mix() -> None:
+    status = status_of(answer(entry("worker", "Word-1"), entry("service", "clock-1")))
+    assert [row["name"] for row in status["workers"]] == ["Word-1"]
+    assert [row["name"] for row in status["services"]] == ["clock-1"]
+    assert [row["name"] for row in status["workshops"]] == ["node1"]
+
+
+def test_a_failure_has_its_output() -> None:
+    attributes = {
+        "message": "Word-1 did not start",
+        "output": "no such table",
+        "failures": 3,
+        "is_failing": True,
+    }
+    failing = entry("failure", "Word-1", endpoints=[], attributes=attributes)
+    assert status_of(answer(failing))["failures"] == [
+        {"type": "Word", "name": "Word-1", "host": "node1", "workshop": "node1.id"}
+        | attributes
+    ]
+
+
+def test_a_death_has_its_cause() -> None:
+    [row] = status_of(answer(deaths=[death(signal="SIGKILL", piece="ab:3")]))["deaths"]
+    assert row["name"] == "Word-9"
+    assert row["at"] == 100.0
+    assert row["reason"] == "killed by SIGKILL"
+    assert row["signal"] == "SIGKILL"
+    assert row["piece"] == "ab:3"
+    assert row["exit_code"] is None
+
+
+def test_health_of_a_cluster_that_works() -> None:
+    busy = {"Word-1.id": {"state": "busy"}}
+    status = status_of(
+        answer(
+            entry("worker", "Word-1"),
+            entry("worker", "Word-2"),
+            entry("service", "clock-1"),
+            figures=busy,
+            jobs=[{"id": "a", "state": "running"}, {"id": "b", "state": "done"}],
+        )
+    )
+    assert is_healthy(status)
+    assert health(status) == (
+        "healthy: 1 factory, 1 workshop, 2 workers (1 busy), 1 service, 1 job running"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"entries": []}, "nobody can start workers"),
+        ({"figures": {"Word-1.id": {"state": "lost"}}}, "(1 lost)"),
+        (
+            {"entries": [entry("workshop", "node1"), entry("failure", "Word-1")]},
+            "failing to start: Word",
+        ),
+    ],
+    ids=["no workshop", "a lost worker", "a failing type"],
+)
+def test_health_of_a_cluster_in_trouble(changed: dict[str, Any], expected: str) -> None:
+    status = status_of(answer(entry("worker", "Word-1")) | changed)
+    assert not is_healthy(status)
+    assert health(status).startswith("in trouble: ")
+    assert expected in health(status)
+
+
+def test_the_document_explains_every_field() -> None:
+    job = {"id": "a", "state": "done"}
+    members = [entry("worker", "Word-1"), entry("service", "clock-1")]
+    failing = entry("failure", "Word-1")
+    full = status_of(answer(*members, failing, jobs=[job], deaths=[death()]))
+    explained: dict[str, list[str]] = {}
+    for line in DOCUMENT.read_text().splitlines():
+        if heading := re.fullmatch(r"## `(\w+)`.*", line):
+            names = explained[heading[1]] = []
+        elif row := re.match(r"\| `(\w+)` \|", line):
+            names.append(row[1])
+    assert explained.pop("services", []) == []
+    services = full.pop("services")
+    assert {name: list(rows[0]) for name, rows in full.items()} == explained
+    assert list(services[0]) == explained["workers"]
+
+
+def test_the_page_shows_members_and_hides_what_steers_a_terminal() -> None:
+    from rich.console import Console
+
+    worker = entry("worker", "Word\x1b[2J-1")
+    failing = entry("failure", "Arc-1", attributes={"output": "\x07no [red]table"})
+    status = status_of(answer(worker, failing, deaths=[death()]))
+    console = Console(width=160)
+    with console.capture() as captured:
+        console.print(page(status))
+    text = captured.get()
+    assert text.startswith("in trouble: ")
+    assert "Word?[2J-1" in text
+    assert "?no [red]table" in text
+    assert "Word-9" in text and "killed by SIGKILL" in text
+    assert "\x07" not in text
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "expected"),
+    [
+        (None, ""),
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1 kB"),
+        (27_100_000, "27.1 MB"),
+        (2.5e13, "25 TB"),
+    ],
+)
+def test_size(size_bytes: float | None, expected: str) -> None:
+    assert size(size_bytes) == expected

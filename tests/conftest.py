@@ -1,0 +1,32 @@
+"""For all tests: nothing of a test run may outlive it."""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from traces import VARIABLE, Traces
+
+from opencluster.engines.choice import close_engines
+
+
+@pytest.fixture(autouse=True, scope="session")
+def traces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traces]:
+    """Fail at the end of the run when a process, a file or shared memory is left.
+
+    Holds for each process of a parallel run by itself.
+    """
+    # decided before the temporary directory changes, so that pytest keeps its own
+    tmp_path_factory.getbasetemp()
+    with pytest.MonkeyPatch.context() as patch:
+        traces = Traces(uuid.uuid4().hex)
+        patch.setenv(VARIABLE, traces.mark)
+        patch.setenv("TMPDIR", str(traces.directory))
+        patch.setattr(tempfile, "tempdir", None)
+        yield traces
+        close_engines()
+        found = traces.left_at_last()
+        traces.remove()
+    assert not found, "left behind by this run:\n" + "\n".join(found)
