@@ -286,7 +286,7 @@ def embedded_cluster(keep: bool) -> Iterator[Place]:
 def logs_directory() -> Path:
     """Return where the logs of the demo are kept: those of the last one."""
     place = Place.find()
-    is_named = DIRECTORY_VARIABLE in os.environ
+    is_named = bool(os.environ.get(DIRECTORY_VARIABLE))
     return (place.path / "demo" if is_named else place.path.with_name("demo")) / "logs"
 
 

@@ -133,8 +133,6 @@ class Reactor:
         try:
             while not self._is_stopping:
                 self._turn()
-            # the last callbacks may have posted a last message
-            self._run_posted()
         finally:
             self._is_closed = True
             self.transport.close(linger_s=1.0)

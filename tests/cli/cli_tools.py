@@ -81,12 +81,21 @@ class Cli:
 
     def status_when(self, is_met: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
         """Return the first status that meets a condition."""
+        seen: list[dict[str, Any]] = []
+
+        def has_come() -> bool:
+            seen[:] = [self.status()]
+            return bool(is_met(seen[0]))
+
+        self.wait_until(has_come)
+        return seen[0]
+
+    def wait_until(self, has_come: Callable[[], object]) -> None:
+        """Wait for something to become true."""
         deadline = time.monotonic() + TIMEOUT_S
-        while True:
-            status = self.status()
-            if is_met(status):
-                return status
-            assert time.monotonic() < deadline, status
+        while not has_come():
+            assert time.monotonic() < deadline, "it did not come"
+            time.sleep(0.02)
 
     def close(self) -> None:
         """End everything that the commands started."""

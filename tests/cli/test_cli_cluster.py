@@ -68,8 +68,7 @@ def test_a_cluster_that_died_is_told_from_none(cli: Cli) -> None:
     cli.ok("start")
     factory = cli.place.read()["factories"][0]
     os.kill(factory["pid"], signal.SIGKILL)
-    while local.is_alive(factory):
-        pass
+    cli.wait_until(lambda: not local.is_alive(factory))
     done = cli("status")
     assert done.returncode == 3
     assert "has ended, although nobody stopped it" in done.stderr

@@ -52,6 +52,7 @@ def test_show_one_section(cli: Cli, user_file: Path) -> None:
     assert cli.ok("config", "show", "worker:Word").splitlines() == [
         "[worker:Word]",
         f"target = {user_file.parent}/words.py:WordWorker",
+        "type = Word",
         "env.THREADS = 4",
         "arg.pixels = 1024",
     ]

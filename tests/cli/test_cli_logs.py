@@ -64,7 +64,7 @@ def test_following_all_logs_takes_in_new_ones(cli: Cli) -> None:
     following.line_with("factory | ")
     cli.ok("worker", f"{PROGRAMS}:DoubleWorker")
     work(cli, 2)
-    assert following.line_with("Double-1") == "Double-1 | got 0\n"
-    assert following.line_with("Double-1") == "Double-1 | got 1\n"
+    assert following.line_with("Double-1 | ") == "Double-1 | got 0\n"
+    assert following.line_with("Double-1 | ") == "Double-1 | got 1\n"
     assert following.interrupt() == 0
     assert "Traceback" not in following.rest()

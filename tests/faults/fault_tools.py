@@ -41,7 +41,9 @@ def target(name: str) -> str:
     return f"{HERE / 'fault_workers.py'}:{name}"
 
 
-def cluster(settings: Mapping[str, object] | None = None, **counts: int) -> LocalCluster:
+def cluster(
+    settings: Mapping[str, object] | None = None, **counts: int
+) -> LocalCluster:
     """Return a cluster of so many of each class, to be entered."""
     workers = {target(name): count for name, count in counts.items()}
     return LocalCluster(workers, dict(FAST) | dict(settings or {}))

@@ -22,7 +22,7 @@ HOARD: list[bytearray] = []
 class FaultWorker(Worker):
     """Runs its method ``do_NAME`` for a piece with ``do=NAME``.
 
-    Each run is noted as a line ``n pid`` in the file ``runs``, when the piece names one.
+    Each run is noted as a line ``n pid`` in the file ``runs`` if the piece names one.
     """
 
     def perform(self, work: WorkPiece) -> Any:
@@ -112,6 +112,9 @@ class FaultWorker(Worker):
         time.sleep(0.002)
         return WorkPiece(n=work["n"], sum=int(work["data"].sum()))
 
+    def do_megabyte(self, work: WorkPiece) -> WorkPiece:
+        return WorkPiece(n=work["n"], data=data(work["n"]))
+
     # --- time ----------------------------------------------------------------
 
     def do_swallow(self, work: WorkPiece) -> WorkPiece:
@@ -162,7 +165,7 @@ class WithArgumentsWorker(Worker):
         return WorkPiece(
             pixels=self.pixels,
             label=self.label,
-            directory=os.getcwd(),
+            directory=str(Path.cwd()),
             environment={name: os.environ.get(name) for name in work["names"]},
             cpus=sorted(os.sched_getaffinity(0)),
         )

@@ -150,7 +150,7 @@ def test_a_frame_that_announces_ten_gigabytes_takes_no_memory(
     port = int(endpoint.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port)) as stranger:
         stranger.sendall(zmtp_greeting())
-        stranger.sendall(b"\x04\x19\x05READY\x0bSocket-Type\0\0\0\x06DEALER")
+        stranger.sendall(b"\x04\x1c\x05READY\x0bSocket-Type\0\0\0\x06DEALER")
         receive_exactly(stranger, 64)
         stranger.sendall(b"\x02" + struct.pack(">Q", 10 << 30) + b"x" * 1000)
         wait_until(server, lambda: server.counts.dropped_connections >= 1)
