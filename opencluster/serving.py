@@ -32,7 +32,7 @@ from opencluster.net.transport import Peer, PeerLost, Received, TransportEvent
 from opencluster.net.zmq_transport import ZmqTransport
 from opencluster.registration import Registration
 from opencluster.wire import frames, kinds
-from opencluster.wire.batches import batches
+from opencluster.wire.batches import batches, numbers_in, pieces_in
 
 log = logging.getLogger(__name__)
 
@@ -200,25 +200,24 @@ class Station:
         if kind == kinds.PIECES:
             self._take_in(peer, fields[1], event.buffers)
         elif kind == kinds.WITHDRAW:
-            self._locked(lambda: self._inbox.withdraw(peer, fields[1]))
+            numbers = numbers_in(fields[1])
+            self._locked(lambda: self._inbox.withdraw(peer, numbers))
         elif kind == kinds.CANCEL:
-            self._locked(lambda: self._inbox.cancel(now, peer, fields[1]))
+            numbers = numbers_in(fields[1])
+            self._locked(lambda: self._inbox.cancel(now, peer, numbers))
         elif kind == kinds.INTERRUPT:
-            self._locked(lambda: self._inbox.interrupt(now, peer, fields[1]))
+            numbers = numbers_in(fields[1])
+            self._locked(lambda: self._inbox.interrupt(now, peer, numbers))
         elif not self.registration.received(peer, fields):
             raise RemoteProtocolError(f"a worker takes no {kind!r} message")
 
-    def _take_in(self, peer: Peer, rows: Sequence[Any], buffers: Sequence[Any]) -> None:
+    def _take_in(self, peer: Peer, rows: Any, buffers: Sequence[Any]) -> None:
         pieces = []
         payloads = {}
-        taken = 0
-        for number, priority, timeout_s, payload, count in rows:
-            if not isinstance(payload, bytes) or not isinstance(count, int):
-                raise RemoteProtocolError("a piece's row is malformed")
-            waiting = Waiting(peer, int(number), int(priority), float(timeout_s))
+        for row, own in pieces_in(rows, buffers):
+            waiting = Waiting(peer, row.number, row.priority, row.timeout_s)
             pieces.append(waiting)
-            payloads[waiting.key] = (payload, buffers[taken : taken + count])
-            taken += count
+            payloads[waiting.key] = (row.payload, own)
         if self._inbox.is_draining:
             self._send(peer, frames.pack(kinds.DRAINING))
         with self._lock:

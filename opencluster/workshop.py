@@ -13,12 +13,13 @@ import uuid
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from opencluster.config import CatalogueEntry, Config
 from opencluster.core.registry import Entry
 from opencluster.core.supervision import ReportStartFailure
-from opencluster.errors import DeathEvidence, RemoteProtocolError
+from opencluster.errors import DeathEvidence, RemoteProtocolError, RequestRefused
 from opencluster.net.link import FactoryLink
 from opencluster.net.reactor import Reactor
 from opencluster.net.requests import answer
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 
 READY_FILE = "workshop.ready"
 """Appears among the sockets when the workshop has found a factory."""
+MAX_NAME = 64
+"""Longest name of a kind of process that is started on request, in characters."""
 
 
 class Workshop:
@@ -144,6 +147,12 @@ class Workshop:
 
     def _start(self, peer: Peer, arguments: Mapping[str, Any]) -> Future[Any]:
         entry = CatalogueEntry(**arguments["entry"])
+        if Path(entry.name).name != entry.name or len(entry.name) > MAX_NAME:
+            raise RequestRefused(
+                f"{entry.name[:MAX_NAME]!r} cannot be the name of processes, as their "
+                f"files are named after them; give one of {MAX_NAME} characters at "
+                "most, without slashes"
+            )
         return self._floor.add(entry, int(arguments["count"]))
 
     def _scale(self, peer: Peer, arguments: Mapping[str, Any]) -> Future[Any]:

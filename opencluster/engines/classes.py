@@ -18,21 +18,21 @@ Base = TypeVar("Base")
 def worker_class(type: str, config: Config) -> type[Worker]:
     """Return the Worker class of a type.
 
-    A class that is imported already is found by its type; else the catalogue
-    (``[worker:NAME]``) says where it is.
+    A class that is imported already is found by its type, and of several the one that
+    was defined last; else the catalogue (``[worker:NAME]``) says where it is.
 
     Raises
     ------
     NoSuitableWorker
         When there is none.
     """
-    for cls in _below(Worker):
-        if type_of(cls) == type:
-            return cls
+    classes = {type_of(cls): cls for cls in _below(Worker)}
+    if type in classes:
+        return classes[type]
     for entry in config.catalogue:
         if entry.kind == "worker" and entry.type == type and entry.target:
             return load_class(entry.target)
-    known = sorted({type_of(cls) for cls in _below(Worker)})
+    known = sorted(classes)
     raise NoSuitableWorker(
         f"no Worker class of type {type!r} is imported, and the catalogue has none; "
         f"imported are: {', '.join(known) or 'none'}. Import the module that defines "
@@ -48,9 +48,9 @@ def service_class(name: str, config: Config) -> type[Service]:
     NoSuitableWorker
         When there is none.
     """
-    for cls in _below(Service):
-        if name_of(cls) == name:
-            return cls
+    classes = {name_of(cls): cls for cls in _below(Service)}
+    if name in classes:
+        return classes[name]
     for entry in config.catalogue:
         if entry.kind == "service" and entry.type == name and entry.target:
             return load_class(entry.target)

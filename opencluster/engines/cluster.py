@@ -47,7 +47,13 @@ from opencluster.net.zmq_transport import ZmqTransport
 from opencluster.place import Place, factories
 from opencluster.service import SERVICE_PREFIX
 from opencluster.wire import codec, frames, kinds
-from opencluster.wire.batches import Row, batches, check_size
+from opencluster.wire.batches import (
+    Row,
+    batches,
+    check_size,
+    numbers_in,
+    results_in,
+)
 
 log = logging.getLogger(__name__)
 
@@ -291,7 +297,8 @@ class ClusterEngine:
         payload, buffers = ticket.payload, ticket.buffers
         if ticket.job is not None:
             ticket.job.statistics.bytes_sent += len(payload) + _size(buffers)
-        row = [piece.id, piece.priority, piece.timeout_s, payload, len(buffers)]
+        timeout_s = float(piece.timeout_s)
+        row = [piece.id, piece.priority, timeout_s, payload, len(buffers)]
         return row, payload, buffers
 
     def _tell(self, worker: str, header: bytes, buffers: Sequence[Any] = ()) -> None:
@@ -300,21 +307,17 @@ class ClusterEngine:
             # the loss itself is on its way as an event of its own
             log.debug("could not send to %s", worker)
 
-    def _results(
-        self, contact: Contact, rows: Sequence[Any], buffers: Sequence[Any]
-    ) -> None:
+    def _results(self, contact: Contact, rows: Any, buffers: Sequence[Any]) -> None:
         now = _now()
-        taken = 0
-        for number, status, payload, count, elapsed_s in rows:
-            own = buffers[taken : taken + count]
-            taken += count
-            if status == "drained":
-                self._do(self._dispatch.returned(now, contact.id, number))
+        for row, own in results_in(rows, buffers):
+            if row.status == "drained":
+                self._do(self._dispatch.returned(now, contact.id, row.number))
                 continue
-            verdict = _VERDICTS[status]
-            outcome = Outcome(payload, own, None, elapsed_s, contact.entry.name)
+            # of a status that this version does not know we know that it is no result
+            verdict = _VERDICTS.get(row.status, Verdict.FAILED)
+            outcome = Outcome(row.payload, own, None, row.elapsed_s, contact.entry.name)
             for effect in self._dispatch.finished(
-                now, contact.id, number, verdict, elapsed_s
+                now, contact.id, row.number, verdict, row.elapsed_s
             ):
                 if isinstance(effect, EndPiece):
                     self._deliver(effect, outcome)
@@ -399,7 +402,7 @@ class ClusterEngine:
         elif kind == kinds.RESULTS:
             self._results(contact, fields[1], event.buffers)
         elif kind == kinds.RETURNED:
-            for number in fields[1]:
+            for number in numbers_in(fields[1]):
                 self._do(self._dispatch.returned(_now(), contact.id, number))
             self._do(self._dispatch.assign(_now()))
         elif kind == kinds.DRAINING:

@@ -115,8 +115,10 @@ class LocalEngine:
         self._services.clear()
 
     def _worker(self, type: str) -> Worker:
-        if type not in self._workers:
-            worker = worker_class(type, self._config)()
+        cls = worker_class(type, self._config)
+        # a class that was defined anew, as in a notebook, is meant from then on
+        if self._workers.get(type).__class__ is not cls:
+            worker = cls()
             worker._services_from = self
             worker.startup()
             self._workers[type] = worker

@@ -112,7 +112,10 @@ class Roster:
         cause = delta.cause
         if cause is not None and "peak_memory_bytes" in cause:
             evidence = DeathEvidence.from_fields(cause)
-            self._lose(contact, evidence, True, self._running(evidence))
+            is_service = contact.entry.kind == "service"
+            # a service runs several calls and names none: all may have been running
+            running = None if is_service else self._running(evidence)
+            self._lose(contact, evidence, True, running)
         elif not contact.is_joined:
             self._lose(contact, DeathEvidence("it left"), False, None)
 

@@ -16,7 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from opencluster.core.registry import Delta, Replica
-from opencluster.errors import FactoryUnreachable, OpenClusterError
+from opencluster.errors import (
+    FactoryUnreachable,
+    OpenClusterError,
+    RegistryError,
+    RemoteProtocolError,
+)
 from opencluster.net.reactor import Reactor
 from opencluster.net.requests import Requests
 from opencluster.net.transport import Peer
@@ -103,7 +108,7 @@ class FactoryLink:
             _, number, ok, body = fields[:4]
             self.requests.replied(peer, number, ok, body)
         elif kind == kinds.DELTA and peer == self._leader:
-            self._take_delta(fields[1], Delta.from_fields(fields[2]))
+            self._take_delta(fields[1], _delta_from(fields[2]))
         elif kind == kinds.BEAT and peer == self._leader:
             self._take_beat(fields[1], fields[2])
         else:
@@ -217,8 +222,13 @@ class FactoryLink:
         if asked.exception() is not None:
             return
         snapshot = asked.result()
+        try:
+            news = self.replica.load(snapshot)
+        except RegistryError as error:
+            log.error("the factory sent a snapshot that makes no sense: %s", error)
+            return
         self._epoch = snapshot["epoch"]
-        for delta in self.replica.load(snapshot):
+        for delta in news:
             self._tell(delta)
 
     def _take_delta(self, epoch: Any, delta: Delta) -> None:
@@ -239,6 +249,13 @@ class FactoryLink:
     def _tell(self, delta: Delta) -> None:
         if self._on_delta is not None:
             self._on_delta(delta)
+
+
+def _delta_from(fields: Any) -> Delta:
+    try:
+        return Delta.from_fields(fields)
+    except RegistryError as error:
+        raise RemoteProtocolError(f"a delta makes no sense: {error}") from None
 
 
 def usable_endpoint(endpoints: Sequence[str]) -> str | None:

@@ -3,15 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
-from opencluster.errors import LocalProtocolError
+from opencluster.errors import LocalProtocolError, RemoteProtocolError
 from opencluster.wire.frames import MAX_FRAME_BYTES
 
 MAX_BATCH_BYTES = 16 << 20
 """Payload in the header of one message: a large one would delay what comes behind."""
 MAX_BATCH_BUFFERS = 1024
 """Buffers of one message that holds several rows."""
+
+
+class PieceRow(NamedTuple):
+    """A piece in a message: its number, how to run it, and its encoded data."""
+
+    number: int
+    priority: int
+    timeout_s: float
+    payload: bytes
+    buffers: int
+
+
+class ResultRow(NamedTuple):
+    """An outcome in a message: of which piece, what, and how long it took."""
+
+    number: int
+    status: str
+    payload: bytes
+    buffers: int
+    elapsed_s: float
+
+
+AnyRow = TypeVar("AnyRow", PieceRow, ResultRow)
+_PIECE_TYPES = (int, int, float, bytes, int)
+_RESULT_TYPES = (int, str, bytes, int, float)
 
 Row = tuple[list[Any], bytes, Sequence[Any]]
 """The fields of a row, its payload (one of the fields), and its buffers."""
@@ -48,6 +73,68 @@ def batches(rows: Iterable[Row]) -> Iterator[tuple[list[list[Any]], list[Any]]]:
         nbytes += len(payload)
     if fields:
         yield fields, buffers
+
+
+def pieces_in(
+    rows: Any, buffers: Sequence[Any]
+) -> list[tuple[PieceRow, Sequence[Any]]]:
+    """Return the pieces of a message, each with its buffers.
+
+    Raises
+    ------
+    RemoteProtocolError
+        When a row is malformed; then nothing of the message counts.
+    """
+    return _split(PieceRow, _PIECE_TYPES, rows, buffers)
+
+
+def results_in(
+    rows: Any, buffers: Sequence[Any]
+) -> list[tuple[ResultRow, Sequence[Any]]]:
+    """Return the outcomes of a message, each with its buffers.
+
+    Raises
+    ------
+    RemoteProtocolError
+        When a row is malformed; then nothing of the message counts.
+    """
+    return _split(ResultRow, _RESULT_TYPES, rows, buffers)
+
+
+def numbers_in(numbers: Any) -> list[int]:
+    """Return the piece numbers of a message.
+
+    Raises
+    ------
+    RemoteProtocolError
+        When it holds anything else.
+    """
+    if not isinstance(numbers, list) or not all(type(n) is int for n in numbers):
+        raise RemoteProtocolError("a list of piece numbers is malformed")
+    return numbers
+
+
+def _split(
+    kind: type[AnyRow],
+    types: tuple[type, ...],
+    rows: Any,
+    buffers: Sequence[Any],
+) -> list[tuple[AnyRow, Sequence[Any]]]:
+    if not isinstance(rows, list):
+        raise RemoteProtocolError("a message of rows is malformed")
+    split = []
+    taken = 0
+    for fields in rows:
+        if not isinstance(fields, list) or tuple(map(type, fields)) != types:
+            raise RemoteProtocolError(
+                f"a {kind.__name__} is malformed: {fields!r:.100}"
+            )
+        row = kind(*fields)
+        if not 0 <= row.buffers <= len(buffers) - taken:
+            raise RemoteProtocolError("a row has other buffers than it announces")
+        split.append((row, buffers[taken : taken + row.buffers]))
+        taken += row.buffers
+    return split
 
 
 def check_size(payload: bytes, buffers: Sequence[Any], max_bytes: int) -> None:

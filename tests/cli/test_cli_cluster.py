@@ -214,6 +214,14 @@ def test_a_class_that_will_not_do(
     assert expected in done.stderr
 
 
+@pytest.mark.parametrize("name", ["../outside", "a" * 65])
+def test_a_type_that_cannot_name_files(cli: Cli, name: str) -> None:
+    cli.ok("start")
+    done = cli("worker", target("DoubleWorker"), "--type", name)
+    assert done.returncode == 1
+    assert "cannot be the name of processes" in done.stderr
+
+
 def test_without_a_workshop_there_is_a_way(cli: Cli) -> None:
     factory = cli.background("factory", "--host", "127.0.0.1")
     line = factory.line_with("factory at tcp://")

@@ -1,0 +1,93 @@
+"""Rows of pieces and results in messages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from opencluster.errors import LocalProtocolError, RemoteProtocolError
+from opencluster.wire.batches import (
+    MAX_BATCH_BUFFERS,
+    MAX_BATCH_BYTES,
+    batches,
+    check_size,
+    numbers_in,
+    pieces_in,
+    results_in,
+)
+
+
+def row(number: int, payload: bytes, buffers: list[bytes]) -> tuple[Any, ...]:
+    return [number, 0, 0.0, payload, len(buffers)], payload, buffers
+
+
+@given(st.lists(st.lists(st.binary(max_size=3), max_size=400), max_size=12))
+def test_what_is_batched_comes_apart_again(data: list[list[bytes]]) -> None:
+    rows = [row(n, b"p%d" % n, buffers) for n, buffers in enumerate(data)]
+    got = []
+    for fields, buffers in batches(rows):
+        assert len(fields) == 1 or len(buffers) <= MAX_BATCH_BUFFERS
+        got += [
+            (r.number, r.payload, list(own)) for r, own in pieces_in(fields, buffers)
+        ]
+    assert got == [(n, b"p%d" % n, buffers) for n, buffers in enumerate(data)]
+
+
+def test_many_small_rows_are_one_message_and_large_ones_are_not() -> None:
+    small = [row(n, b"x" * 10, []) for n in range(64)]
+    assert len(list(batches(small))) == 1
+    large = [row(n, b"x" * (MAX_BATCH_BYTES // 2 + 1), []) for n in range(3)]
+    assert [len(fields) for fields, _ in batches(large)] == [1, 1, 1]
+
+
+def test_nothing_makes_no_message() -> None:
+    assert list(batches([])) == []
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        None,
+        {},
+        [None],
+        [[1, 0, 0.0, b""]],
+        [[1, 0, 0.0, "text", 0]],
+        [[True, 0, 0.0, b"", 0]],
+        [[1, 0, 0, b"", 0]],
+        [[1, 0, 0.0, b"", 2]],
+        [[1, 0, 0.0, b"", -1]],
+        [[1, 0, 0.0, b"", 1], [2, 0, 0.0, b"", 1]],
+        [[[], 0, 0.0, b"", 0]],
+    ],
+)
+def test_malformed_pieces_are_refused_as_a_whole(rows: Any) -> None:
+    with pytest.raises(RemoteProtocolError):
+        pieces_in(rows, [b"only one"])
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [[[1, 7, b"", 0, 0.1]], [[1, "done", b"", 0, "fast"]], [[1, "done"]], "rows"],
+)
+def test_malformed_results_are_refused(rows: Any) -> None:
+    with pytest.raises(RemoteProtocolError):
+        results_in(rows, [])
+
+
+@pytest.mark.parametrize("numbers", [None, 1, [1, "2"], [[]], [True], (1,)])
+def test_malformed_numbers_are_refused(numbers: Any) -> None:
+    with pytest.raises(RemoteProtocolError):
+        numbers_in(numbers)
+    assert numbers_in([1, 2]) == [1, 2]
+
+
+def test_what_no_receiver_would_take_is_refused_by_the_sender() -> None:
+    limit = MAX_BATCH_BYTES + 1000
+    check_size(b"x" * 1000, [b"y" * limit], limit)
+    with pytest.raises(LocalProtocolError, match="max_message_bytes"):
+        check_size(b"", [b"y" * (limit + 1)], limit)
+    with pytest.raises(LocalProtocolError, match="numpy arrays or files"):
+        check_size(b"x" * 1001, [], limit)
