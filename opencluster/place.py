@@ -68,12 +68,14 @@ class Place:
         """Where local sockets and scoreboards lie.
 
         A socket's path is limited to about a hundred bytes, so a long directory gets
-        a short stand-in, named after it, in the system's temporary directory.
+        a short stand-in, named after it, in the temporary directory, or in the
+        system's when that one is long as well.
         """
-        inside = self.path / "run"
-        if len(os.fsencode(inside)) <= MAX_SOCKET_DIRECTORY:
-            return inside
-        return Path(tempfile.gettempdir()) / f"opencluster-{os.getuid()}-{self.digest}"
+        stand_in = f"opencluster-{os.getuid()}-{self.digest}"
+        for path in (self.path / "run", Path(tempfile.gettempdir()) / stand_in):
+            if len(os.fsencode(path)) <= MAX_SOCKET_DIRECTORY:
+                return path
+        return Path("/tmp") / stand_in
 
     @property
     def digest(self) -> str:

@@ -153,7 +153,10 @@ class Workshop:
                 f"files are named after them; give one of {MAX_NAME} characters at "
                 "most, without slashes"
             )
-        return self._floor.add(entry, int(arguments["count"]))
+        started = self._floor.add(entry, int(arguments["count"]))
+        # the catalogue may have grown, and stands in the registry
+        self._register([self._entry()])
+        return started
 
     def _scale(self, peer: Peer, arguments: Mapping[str, Any]) -> Future[Any]:
         return self._floor.scale(arguments["type"], int(arguments["count"]))

@@ -33,6 +33,9 @@ class ToolWorker(Worker):
     def who(self, work: WorkPiece) -> WorkPiece:
         return WorkPiece(pid=os.getpid())
 
+    def modules(self, work: WorkPiece) -> WorkPiece:
+        return WorkPiece(modules={name.split(".")[0] for name in sys.modules})
+
     def spoil(self, work: WorkPiece) -> WorkPiece:
         """Change the piece, which must not change the manager's."""
         work["list"].append(1)

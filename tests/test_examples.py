@@ -1,4 +1,4 @@
-"""Each example runs from the lines of its README, with equal results on every engine."""
+"""Each example runs from its README, with equal results on every engine."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ ALL_BLOCKS = [
 
 @pytest.fixture
 def place() -> Iterator[Place]:
-    """Return a cluster directory; what was started in it has ended when the test has."""
+    """Return a cluster directory in which nothing runs when the test has ended."""
     with tempfile.TemporaryDirectory(prefix="oc-") as directory:
         place = Place(Path(directory) / "c")
         try:

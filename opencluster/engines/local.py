@@ -116,13 +116,17 @@ class LocalEngine:
 
     def _worker(self, type: str) -> Worker:
         cls = worker_class(type, self._config)
-        # a class that was defined anew, as in a notebook, is meant from then on
-        if self._workers.get(type).__class__ is not cls:
-            worker = cls()
-            worker._services_from = self
-            worker.startup()
-            self._workers[type] = worker
-        return self._workers[type]
+        known = self._workers.get(type)
+        if known.__class__ is cls:
+            return known
+        if known is not None:
+            # the class was defined anew, as happens in a notebook
+            known.shutdown()
+        worker = cls()
+        worker._services_from = self
+        worker.startup()
+        self._workers[type] = worker
+        return worker
 
     def _perform(
         self, worker: Worker, type: str, value: Any, options: Options

@@ -270,19 +270,19 @@ class Floor:
             free = len(self.gpus.free())
             self._not_started(slot, f"it needs {entry.gpus} GPUs, and {free} are free")
             return
-        bench = Bench(
-            slot,
-            entry,
-            self._config,
-            self._sockets,
-            self._logs,
-            self._identity,
-            self._marker,
-            self._cgroups,
-        )
         try:
+            bench = Bench(
+                slot,
+                entry,
+                self._config,
+                self._sockets,
+                self._logs,
+                self._identity,
+                self._marker,
+                self._cgroups,
+            )
             bench.start(gpus if self.gpus.uuids else None)
-        except StartFailed as error:
+        except (StartFailed, OSError) as error:
             self.gpus.release(slot)
             self._not_started(slot, str(error))
             return

@@ -71,9 +71,9 @@ class LocalCluster:
         ours = self._environment | {DIRECTORY_VARIABLE: str(self.place.path)}
         self._before = {name: os.environ.get(name) for name in ours}
         os.environ.update(ours)
-        options = [
-            o for w, n in self._workers.items() for o in ("--workers", f"{w}={n}")
-        ]
+        options = ["--only"]
+        for name, count in self._workers.items():
+            options += ["--workers", f"{name}={count}"]
         try:
             local.start(self.place, options, while_pid=os.getpid())
             if self._is_waiting:

@@ -62,6 +62,12 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
+def wait_for_first_run(process: subprocess.Popen[str], path: Path) -> None:
+    """Wait until the first piece of a program runs."""
+    wait_until(lambda: runs(path) or process.poll() is not None)
+    assert process.poll() is None, process.communicate()[1]
+
+
 def output_of(*arguments: str) -> dict[str, int]:
     """Run a function of ``fault_programs.py``, and return what it printed."""
     with start(*arguments) as process:
@@ -80,7 +86,7 @@ def test_ctrl_c_ends_a_manager_and_frees_its_workers(
 ) -> None:
     path = tmp_path / "runs"
     with start(program, str(path)) as process:
-        wait_until(lambda: runs(path))
+        wait_for_first_run(process, path)
         os.kill(process.pid, signal.SIGINT)
         _, err = process.communicate(timeout=DEADLINE_S)
     # as Python ends after Ctrl-C
@@ -99,7 +105,7 @@ def test_a_killed_manager_frees_its_workers(
 ) -> None:
     path = tmp_path / "runs"
     with start(program, str(path)) as process:
-        wait_until(lambda: runs(path))
+        wait_for_first_run(process, path)
         process.kill()
         process.communicate(timeout=DEADLINE_S)
     wait_until(lambda: all_idle(here, 2), "the workers are free again")
@@ -121,7 +127,7 @@ def test_the_job_of_a_manager_that_ended_is_known_not_to_run(
     before = set(jobs())
     with start("map", str(path)) as process:
         new = wait_until(lambda: set(jobs()) - before, "the job is reported")
-        wait_until(lambda: runs(path))
+        wait_for_first_run(process, path)
         assert jobs()[min(new)] == "running"
         os.kill(process.pid, signal.SIGINT if way == "ctrl-c" else signal.SIGKILL)
         process.communicate(timeout=DEADLINE_S)
