@@ -25,7 +25,7 @@ def describe() -> dict[str, Any]:
         "libzmq": zmq.zmq_version(),
         "msgpack": ".".join(map(str, msgpack.version)),
         "commit": _commit(),
-        "load_before": round(os.getloadavg()[0], 2),
+        "load_average_before": round(os.getloadavg()[0], 2),
     }
 
 

@@ -85,7 +85,7 @@ class Report:
         Console().print(table)
 
     def _machine_texts(self) -> list[str]:
-        return [f"{key.replace('_', ' ')} {v}" for key, v in self.machine.items()]
+        return [f"{key.replace('_', ' ')}: {v}" for key, v in self.machine.items()]
 
     def _markdown(self) -> Iterable[str]:
         yield f"`{self.command}`, {self.date}."

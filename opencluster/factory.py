@@ -20,6 +20,7 @@ from opencluster.core.registry import Delta, Entry, Registry
 from opencluster.errors import OpenClusterError, RegistryError, RemoteProtocolError
 from opencluster.net.heart import HEART_PREFIX
 from opencluster.net.reactor import Reactor
+from opencluster.net.rejections import MALFORMED, Rejections
 from opencluster.net.requests import answer
 from opencluster.net.transport import Peer, Received, TransportEvent
 from opencluster.net.zmq_transport import INBOUND, ZmqTransport
@@ -60,6 +61,7 @@ class Factory:
         )
         self.epoch = [next_epoch(state_dir / "epoch"), 0]
         self._reactor = Reactor(self._transport, self._received)
+        self._rejections = Rejections(self._transport.counts, log)
         self._subscribers: set[Peer] = set()
         self._members: dict[str, Entry] = {}
         self._deaths: deque[dict[str, Any]] = deque(maxlen=DEATHS_KEPT)
@@ -132,7 +134,6 @@ class Factory:
         self.registry.report_job(time.monotonic(), arguments["job"])
 
     def _status(self, peer: Peer, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        counts = self._transport.counts
         me = {
             "endpoint": self.endpoints[0],
             "endpoints": self.endpoints,
@@ -141,10 +142,7 @@ class Factory:
             "epoch": self.epoch,
             "revision": self.registry.revision,
             "uptime_s": time.time() - self._started_at,
-            "rejected_messages": counts.rejected_messages,
-            "rejected_handshakes": counts.rejected_handshakes,
-            "dropped_connections": counts.dropped_connections,
-        }
+        } | self._transport.counts.to_fields()
         deaths = list(self._deaths)
         return self.registry.snapshot() | {"factories": [me], "deaths": deaths}
 
@@ -161,9 +159,8 @@ class Factory:
                 answer(self._reactor, event.peer, fields, self._handlers, self._stamp)
             else:
                 raise RemoteProtocolError(f"a factory takes no {fields[0]!r} message")
-        except RemoteProtocolError as error:
-            self._transport.counts.rejected_messages += 1
-            log.warning("rejected a message: %s", error)
+        except MALFORMED as error:
+            self._rejections.note(error)
 
     def _stamp(self) -> tuple[list[int], int]:
         return self.epoch, self.registry.revision

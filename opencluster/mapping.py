@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, Protocol
 
 from opencluster.engines.base import Engine, Job, Options, Outcome
@@ -23,6 +23,12 @@ BATCH = 64
 """Pieces handed to the engine at a time, when there is room for them."""
 BATCH_S = 0.005
 """A batch from a slow source is handed over after this long, however small it is."""
+FEELERS = 16
+"""Pieces under way, or two for each worker, before the size of a result is known."""
+LOOK_S = 0.2
+"""How often a look is taken for new workers while that is so."""
+SMOOTHING = 0.2
+"""Weight of the newest result in the running mean of their sizes."""
 
 
 class Completed(NamedTuple):
@@ -104,6 +110,7 @@ class Flow:
         self._done: SimpleQueue[tuple[int, Outcome]] = SimpleQueue()
         self._flying: dict[int, _Flight] = {}
         self._nbytes = 0
+        self._result_nbytes: float | None = None
         self._count = 0
         self._is_exhausted = False
 
@@ -123,7 +130,7 @@ class Flow:
 
     def _as_done(self) -> Iterator[_Flight]:
         while self._refill():
-            flight = self._next_done()
+            flight = self._next_done(self._wait())
             self._nbytes -= flight.nbytes
             yield flight
 
@@ -131,14 +138,25 @@ class Flow:
         waiting: deque[_Flight] = deque()
         while self._refill(waiting) or waiting:
             while waiting[0].outcome is None:
-                self._next_done()
+                self._next_done(self._wait(waiting))
             flight = waiting.popleft()
             self._nbytes -= flight.nbytes
             yield flight
 
-    def _next_done(self) -> _Flight:
-        number, outcome = self._done.get()
+    def _wait(self, waiting: deque[_Flight] | None = None) -> tuple[int, Outcome]:
+        """Wait for a result; before the first one, new workers get pieces too."""
+        while self._result_nbytes is None and not self._is_exhausted:
+            try:
+                return self._done.get(timeout=LOOK_S)
+            except Empty:
+                self._refill(waiting)
+        return self._done.get()
+
+    def _next_done(self, done: tuple[int, Outcome]) -> _Flight:
+        number, outcome = done
         flight = self._flying.pop(number)
+        mean = outcome.nbytes if self._result_nbytes is None else self._result_nbytes
+        self._result_nbytes = mean + SMOOTHING * (outcome.nbytes - mean)
         flight.outcome = outcome
         flight.nbytes += outcome.nbytes
         self._nbytes += outcome.nbytes
@@ -151,7 +169,7 @@ class Flow:
         there, so no more than a batch is read while one is ready to be yielded.
         """
         held = len(self._flying) if waiting is None else len(waiting)
-        while not self._is_exhausted and self._has_room(held):
+        while not self._is_exhausted and self._has_room(held, len(self._flying)):
             batch = self._next_batch(held)
             if not batch:
                 break
@@ -168,7 +186,7 @@ class Flow:
         if waiting is None:
             return not self._done.empty()
         while waiting[0].outcome is None and not self._done.empty():
-            self._next_done()
+            self._next_done(self._done.get())
         return waiting[0].outcome is not None
 
     def _next_batch(self, held: int) -> list[_Flight]:
@@ -180,17 +198,26 @@ class Flow:
             batch.append(flight)
             self._nbytes += flight.nbytes
             self._count += 1
-            is_full = len(batch) == BATCH or not self._has_room(held + len(batch))
-            if is_full or time.monotonic() > until:
+            under_way = len(self._flying) + len(batch)
+            has_room = self._has_room(held + len(batch), under_way)
+            if len(batch) == BATCH or not has_room or time.monotonic() > until:
                 break
         else:
             self._is_exhausted = True
         return batch
 
-    def _has_room(self, held: int) -> bool:
+    def _has_room(self, held: int, under_way: int) -> bool:
+        """Return whether one more may be submitted, besides so many."""
         if held == 0:
             return True
-        return held < self._window and self._nbytes < self._buffer_bytes
+        if self._result_nbytes is None:
+            workers = self._engine.types().get(self._type, 0)
+            room, expected = max(FEELERS, 2 * workers) - under_way, 0.0
+        else:
+            # what is under way comes back, however slowly it is taken then
+            room, expected = self._window - held, under_way * self._result_nbytes
+        is_full = self._nbytes + expected >= self._buffer_bytes
+        return room > 0 and held < self._window and not is_full
 
     def _submit(self, batch: list[_Flight]) -> None:
         rows = [(flight.piece, self._options) for flight in batch]

@@ -20,7 +20,7 @@ from opencluster.core.registry import Entry, with_attributes
 from opencluster.net.heart import HEART_PREFIX, Heart
 from opencluster.net.link import FactoryLink, Finder, usable_endpoint
 from opencluster.net.reactor import Reactor
-from opencluster.net.transport import Peer
+from opencluster.net.transport import Peer, TransportCounts
 from opencluster.node.handover import entry_path
 from opencluster.node.scoreboard import Scoreboard, State
 
@@ -44,6 +44,9 @@ class Registration(Protocol):
 
     def peer_lost(self, peer: Peer) -> None:
         """Take note that a connection broke."""
+
+    def counted(self, counts: TransportCounts) -> None:
+        """Take in what came in that should not have, for the next heartbeat."""
 
 
 class VouchedRegistration:
@@ -73,6 +76,10 @@ class VouchedRegistration:
 
     def peer_lost(self, peer: Peer) -> None:
         """Nothing depends on a connection."""
+
+    def counted(self, counts: TransportCounts) -> None:
+        """Write the counts where the heartbeat finds them."""
+        self._scoreboard.counted(**counts.to_fields())
 
 
 class OwnRegistration:
@@ -130,6 +137,10 @@ class OwnRegistration:
     def peer_lost(self, peer: Peer) -> None:
         """Look for another factory when this one is gone."""
         self._link.peer_lost(peer)
+
+    def counted(self, counts: TransportCounts) -> None:
+        """Write the counts where the heartbeat finds them."""
+        self._scoreboard.counted(**counts.to_fields())
 
     def _start(self, interval_s: float) -> None:
         self._reactor.every(interval_s, self._renew)

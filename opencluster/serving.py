@@ -28,6 +28,7 @@ from opencluster.core.inbox import (
 from opencluster.core.registry import Entry
 from opencluster.errors import RemoteProtocolError
 from opencluster.net.reactor import Reactor
+from opencluster.net.rejections import MALFORMED, Rejections
 from opencluster.net.transport import Peer, PeerLost, Received, TransportEvent
 from opencluster.net.zmq_transport import ZmqTransport
 from opencluster.registration import Registration
@@ -35,9 +36,6 @@ from opencluster.wire import frames, kinds
 from opencluster.wire.batches import batches, numbers_in, pieces_in
 
 log = logging.getLogger(__name__)
-
-WARN_INTERVAL_S = 60.0
-"""Malformed messages are logged at most this often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +98,7 @@ class Station:
             network.max_message_bytes, network.zmtp_heartbeat_s, network.zmtp_timeout_s
         )
         self.reactor = Reactor(self.transport, self._event)
+        self._rejections = Rejections(self.transport.counts, log)
         self.registration = make_registration(self.reactor)
         self._config = config
         self._on_flag = on_flag
@@ -111,7 +110,6 @@ class Station:
         self._payloads: dict[Key, tuple[bytes, Sequence[Any]]] = {}
         self._outbox: dict[Peer, list[tuple[int, Answer]]] = {}
         self._returns: dict[Peer, list[int]] = {}
-        self._is_warned_at = -WARN_INTERVAL_S
         self._is_ending = False
         self._entry: Entry | None = None
 
@@ -181,7 +179,7 @@ class Station:
     # --- in the I/O thread ---------------------------------------------------
 
     def _start(self, interval_s: float) -> None:
-        self.reactor.every(interval_s, self._look_after_managers)
+        self.reactor.every(interval_s, self._beat)
 
     def _event(self, event: TransportEvent) -> None:
         if isinstance(event, PeerLost):
@@ -190,8 +188,8 @@ class Station:
             return
         try:
             self._message(event)
-        except (RemoteProtocolError, ValueError, TypeError, IndexError) as error:
-            self._reject(error)
+        except MALFORMED as error:
+            self._rejections.note(error)
 
     def _message(self, event: Received) -> None:
         fields = frames.unpack(event.header)
@@ -286,12 +284,14 @@ class Station:
         if not self.transport.send(peer, header):
             self._manager_lost(peer)
 
-    def _look_after_managers(self) -> None:
+    def _beat(self) -> None:
+        """Find out which managers are gone, and say what came in."""
         with self._lock:
             peers = self._inbox.managers()
         alive = frames.pack(kinds.ALIVE)
         for peer in peers:
             self._send(peer, alive)
+        self.registration.counted(self.transport.counts)
 
     def _manager_lost(self, peer: Peer) -> None:
         with self._lock:
@@ -318,9 +318,3 @@ class Station:
     def _interrupt_for_drain(self) -> None:
         now = time.monotonic()
         self._locked(lambda: self._inbox.interrupt_running(now))
-
-    def _reject(self, error: Exception) -> None:
-        self.transport.counts.rejected_messages += 1
-        if time.monotonic() - self._is_warned_at >= WARN_INTERVAL_S:
-            self._is_warned_at = time.monotonic()
-            log.warning("rejected a message: %s", error)

@@ -349,7 +349,7 @@ class Runner:
 
 
 def _restore_signals() -> None:
-    """Let what perform() forked, such as a pool's processes, end when it is asked to."""
+    """Let what perform() forked, such as the processes of a pool, end when asked."""
     for number in (INTERRUPT_SIGNAL, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -22,6 +22,7 @@ from opencluster.core.supervision import ReportStartFailure
 from opencluster.errors import DeathEvidence, RemoteProtocolError, RequestRefused
 from opencluster.net.link import FactoryLink
 from opencluster.net.reactor import Reactor
+from opencluster.net.rejections import MALFORMED, Rejections
 from opencluster.net.requests import answer
 from opencluster.net.transport import Peer, PeerLost, Received, TransportEvent
 from opencluster.net.zmq_transport import ZmqTransport, ipc_endpoint
@@ -63,6 +64,7 @@ class Workshop:
         )
         self.endpoints = self._listen()
         self._reactor = Reactor(self._transport, self._event)
+        self._rejections = Rejections(self._transport.counts, log)
         self._link = FactoryLink(
             self._reactor,
             lambda: factories(config, place),
@@ -181,9 +183,8 @@ class Workshop:
                 answer(self._reactor, event.peer, fields, self._handlers)
             elif not self._link.received(event.peer, fields):
                 raise RemoteProtocolError(f"a workshop takes no {fields[0]!r} message")
-        except RemoteProtocolError as error:
-            self._transport.counts.rejected_messages += 1
-            log.warning("rejected a message: %s", error)
+        except MALFORMED as error:
+            self._rejections.note(error)
 
     # --- what happens on the floor -------------------------------------------
 
@@ -261,7 +262,8 @@ class Workshop:
         if not self._link.is_up:
             return
         gpus = [gpu.to_fields() for gpu in probe()] if self._floor.gpus.uuids else []
-        own: Mapping[str, Any] = self._measurer.sample() | {"gpus": gpus}
+        counts = self._transport.counts.to_fields()
+        own: Mapping[str, Any] = self._measurer.sample() | counts | {"gpus": gpus}
         figures = {self.id: own} | self._floor.figures()
         arguments = {"ids": list(self._entries()), "figures": figures}
         self._link.request("renew", arguments).add_done_callback(self._renewed)

@@ -114,6 +114,13 @@ class SoloWorker(ToolWorker):
     """The same, under a type of which there is one."""
 
 
+class BrokenWorker(Worker):
+    """Does not start."""
+
+    def startup(self) -> None:
+        raise RuntimeError("the camera is unplugged")
+
+
 class ToolboxService(Service):
     """What may be called from everywhere."""
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from cluster_programs import TARGET
 
-from opencluster import Completed, Manager, WorkPiece
+from opencluster import Completed, Manager, Worker, WorkPiece
 from opencluster.engines.choice import ENGINES, close_engines, find_engine
 from opencluster.errors import (
     ConfigError,
@@ -24,7 +24,7 @@ from opencluster.errors import (
 )
 from opencluster.testing import LocalCluster
 
-SETTINGS = {"manager.worker_wait_s": 0.5}
+SETTINGS = {"manager.worker_wait_s": 0.5, "workshop.restart_delay_s": 0.05}
 PATH_TO_LOCK = r'piece\["parts"\]\["lock"\]\[0\]'
 HERE = {f"{TARGET}:ToolWorker": 2, f"{TARGET}:ToolboxService": 1}
 
@@ -112,9 +112,24 @@ def test_results_do_not_wait_for_a_slow_source(manager: Manager, ordered: bool) 
             yield WorkPiece(do="square", number=2)
 
     results = manager.map("Tool", slow(), ordered=ordered)
-    assert next(results)["number"] == 4
+    first = [next(results)["number"] for _ in range(5)]
+    assert first == [4] * 5
     assert read < 999
     results.close()  # type: ignore[attr-defined]
+
+
+def test_the_local_engine_takes_one_step_at_a_time() -> None:
+    read: list[WorkPiece] = []
+
+    def source() -> Iterator[WorkPiece]:
+        for piece in numbers(100):
+            read.append(piece)
+            yield piece
+
+    results = Manager("local").map("Tool", source())
+    for taken in (1, 2, 3):
+        next(results)
+        assert len(read) == taken
 
 
 def test_one_map_can_feed_another(manager: Manager) -> None:
@@ -322,6 +337,8 @@ def test_a_service_is_called_by_name(manager: Manager) -> None:
 
 
 def test_workers_call_services(manager: Manager) -> None:
+    # so that nobody but the workers has called the service
+    close_engines()
     sums = [r["sum"] for r in manager.map("Tool", numbers(10, "ask"))]
     assert sums == list(range(1, 11))
 
@@ -384,6 +401,51 @@ def test_a_manager_must_have_a_schedule(manager: Manager) -> None:
 def test_there_are_only_these_engines() -> None:
     with pytest.raises(ConfigError, match="no engine 'fog'; choose one of local"):
         Manager("fog").submit("Tool", WorkPiece())
+
+
+def test_a_process_engine_tells_why_workers_do_not_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("OPENCLUSTER_DIR", str(tmp_path))
+    monkeypatch.setenv("OPENCLUSTER_WORKSHOP_RESTART_DELAY_S", "0.05")
+    future = Manager("process").submit("Broken", WorkPiece())
+    with pytest.raises(NoSuitableWorker, match="the camera is unplugged"):
+        future.result(30)
+    close_engines()
+
+
+def test_a_process_engine_has_nothing_to_do_with_a_cluster(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("OPENCLUSTER_DIR", str(tmp_path))
+    # an address for documentation, at which nobody answers
+    monkeypatch.setenv("OPENCLUSTER_CLUSTER_FACTORIES", "192.0.2.1:9100")
+    results = Manager("process").map("Tool", numbers(3))
+    assert [r["number"] for r in results] == [0, 1, 4]
+    close_engines()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_class_that_is_defined_anew_is_meant_from_then_on() -> None:
+    ended = []
+
+    def define(version: int) -> None:
+        class NotebookWorker(Worker):
+            def perform(self, work: WorkPiece) -> WorkPiece:
+                return WorkPiece(version=version)
+
+            def shutdown(self) -> None:
+                ended.append(version)
+
+        kept.append(NotebookWorker)
+
+    kept: list[type[Worker]] = []
+    manager = Manager("local")
+    for version in (1, 2):
+        define(version)
+        (result,) = manager.map("Notebook", [WorkPiece()])
+        assert result == {"version": version}
+    assert ended == [1]
 
 
 def test_an_engine_is_shared_until_it_is_closed(engine: str) -> None:

@@ -167,31 +167,33 @@ def test_wordcount_counts_right() -> None:
     assert all(counts[word] == int(count) for count, word in shown)
 
 
+LARGE = """
+import re, sys
+from collections import Counter
+from pathlib import Path
+sys.path.insert(0, "examples/wordcount")
+from wordcount import WordCountManager, WorkPiece, split
+path = Path(sys.argv[1])
+words = WordCountManager().run(WorkPiece(filepath=path))["words"]
+assert words == Counter(re.findall(r"\\w+", path.read_text())), "wrong"
+print(len(list(split(path))))
+"""
+
+
 def test_wordcount_splits_a_large_file_at_line_ends(tmp_path: Path) -> None:
     path = tmp_path / "text"
     lines = [f"é{number} tail\n" for number in range(300_000)]
     path.write_text("".join(lines) + "no end of line")
-    script = (
-        "import sys; sys.path.insert(0, 'examples/wordcount')\n"
-        "from pathlib import Path\n"
-        "from wordcount import WordCountManager, WorkPiece, split\n"
-        "path = Path(sys.argv[1])\n"
-        "words = WordCountManager().run(WorkPiece(filepath=path))['words']\n"
-        "print(len(list(split(path))), len(words), words['tail'], words['é7'])\n"
-    )
     done = subprocess.run(
-        [sys.executable, "-c", script, str(path)],
+        [sys.executable, "-c", LARGE, str(path)],
         cwd=ROOT,
         env=environment(OPENCLUSTER_ENGINE="local"),
         capture_output=True,
         text=True,
-        check=True,
         timeout=TIMEOUT_S,
     )
-    parts, distinct, tails, sevens = map(int, done.stdout.split())
-    assert parts == path.stat().st_size // (1 << 20) + 1
-    # each é with its number, and: tail, no, end, of, line
-    assert (distinct, tails, sevens) == (300_005, 300_000, 1)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == path.stat().st_size // (1 << 20) + 1
 
 
 def test_paper_counts_right() -> None:
@@ -206,8 +208,8 @@ def test_pipeline_finds_the_planets_that_are_there() -> None:
 
     found = {}
     for line in output_in_one_process("pipeline").splitlines():
-        _, star, *_, period, _ = line.split()
-        found[int(star.rstrip(":"))] = float(period)
+        _, name, *_, period, _ = line.split()
+        found[int(name.rstrip(":"))] = float(period)
     assert len(found) == 3
     true = {}
     for star in range(1, max(found) + 1):
@@ -235,7 +237,7 @@ SERVICE = str(EXAMPLES / "service" / "ephemeris.py:EphemerisService")
 def test_ephemeris_knows_the_sun(
     time: datetime, ra_deg: float, dec_deg: float, distance_au: float
 ) -> None:
-    sun = load_class(SERVICE)().sun_position(time)  # type: ignore[attr-defined]
+    sun = load_class(SERVICE)().sun_position(time)
     off_deg = (sun["ra_deg"] - ra_deg + 180) % 360 - 180
     assert off_deg == pytest.approx(0, abs=0.015)
     assert sun["dec_deg"] == pytest.approx(dec_deg, abs=0.015)

@@ -37,7 +37,7 @@ class SearchWorker(Worker):
 
     def perform(self, work: WorkPiece) -> WorkPiece:
         """Return the most significant period, and its signal to noise ratio."""
-        periods_days = np.geomspace(1, 5, 2000)
+        periods_days = np.geomspace(1, 5, 1000)
         ratios = [dip(work["days"], work["flux"], period) for period in periods_days]
         best = int(np.argmax(ratios))
         return WorkPiece(

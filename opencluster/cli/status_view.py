@@ -19,6 +19,8 @@ _FACTORY: Fields = (
     ("epoch", []),
     ("revision", 0),
     ("uptime_s", 0.0),
+)
+_REJECTIONS: Fields = (
     ("rejected_messages", 0),
     ("rejected_handshakes", 0),
     ("dropped_connections", 0),
@@ -92,7 +94,7 @@ def status_of(answer: Mapping[str, Any]) -> dict[str, list[Row]]:
         return [(entry, figures.get(entry["id"], {})) for entry in found]
 
     return {
-        "factories": [_take(row, _FACTORY) for row in answer.get("factories", [])],
+        "factories": [_factory(row) for row in answer.get("factories", [])],
         "workshops": [_workshop(*pair) for pair in of_kind("workshop")],
         "workers": [_process(*pair) for pair in of_kind("worker")],
         "services": [_process(*pair) for pair in of_kind("service")],
@@ -138,6 +140,10 @@ def _take(source: Mapping[str, Any], fields: Fields) -> Row:
     return {name: source.get(name, default) for name, default in fields}
 
 
+def _factory(row: Mapping[str, Any]) -> Row:
+    return _take(row, _FACTORY) | _take(row, _REJECTIONS)
+
+
 def _workshop(entry: Mapping[str, Any], figures: Mapping[str, Any]) -> Row:
     names = ("id", "name", "host", "pid")
     return {
@@ -145,6 +151,7 @@ def _workshop(entry: Mapping[str, Any], figures: Mapping[str, Any]) -> Row:
         "endpoint": _endpoint(entry),
         "catalogue": dict(entry["attributes"].get("catalogue", {})),
         **_take(figures, _COMPUTER),
+        **_take(figures, _REJECTIONS),
     }
 
 
@@ -161,6 +168,7 @@ def _process(entry: Mapping[str, Any], figures: Mapping[str, Any]) -> Row:
         "progress": _progress(figures),
         "rss_bytes": figures.get("rss_bytes"),
         "cpu_percent": figures.get("cpu_percent"),
+        **_take(figures, _REJECTIONS),
     }
 
 

@@ -37,6 +37,7 @@ from opencluster.engines.verdicts import error_for
 from opencluster.errors import RemoteProtocolError
 from opencluster.net.link import FactoryLink
 from opencluster.net.reactor import Reactor
+from opencluster.net.rejections import MALFORMED, Rejections
 from opencluster.net.transport import (
     PeerConnected,
     PeerLost,
@@ -107,6 +108,7 @@ class ClusterEngine:
             network.max_message_bytes, network.zmtp_heartbeat_s, network.zmtp_timeout_s
         )
         self._reactor = Reactor(self._transport, self._event)
+        self._rejections = Rejections(self._transport.counts, log)
         self._dispatch = Dispatch(
             manager.max_kills,
             manager.max_credit,
@@ -383,9 +385,8 @@ class ClusterEngine:
             case Received():
                 try:
                     self._message(event)
-                except (RemoteProtocolError, ValueError, TypeError, KeyError) as error:
-                    self._transport.counts.rejected_messages += 1
-                    log.warning("rejected a message: %s", error)
+                except MALFORMED as error:
+                    self._rejections.note(error)
             case PeerConnected(peer):
                 self._roster.connected(peer)
             case PeerLost(peer):

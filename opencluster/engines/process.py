@@ -27,6 +27,7 @@ from opencluster.engines.classes import (
     worker_class,
 )
 from opencluster.engines.cluster import ClusterEngine
+from opencluster.engines.verdicts import no_worker
 from opencluster.errors import NoSuitableWorker, StartFailed, indent
 from opencluster.launchers import local
 from opencluster.net.control import Control
@@ -111,10 +112,17 @@ class ProcessEngine(ClusterEngine):
                 return
             cls = worker_class(type, self.config)
             for name, service in services_beside(cls).items():
-                if name not in self._started:
-                    self._start_service(name, service)
+                self._try_service(name, service)
             count = len(os.sched_getaffinity(0))
             self._start_processes("worker", type, target_of(cls), count)
+
+    def _try_service(self, name: str, cls: builtins.type[Service]) -> None:
+        """Start a service that may be called; who does call it is told what failed."""
+        try:
+            if name not in self._started:
+                self._start_service(name, cls)
+        except NoSuitableWorker as error:
+            log.warning("%s", error)
 
     def _start_service(self, name: str, cls: builtins.type[Service]) -> None:
         self._start_processes("service", name, target_of(cls), 1)
@@ -129,11 +137,11 @@ class ProcessEngine(ClusterEngine):
         entry = {"kind": kind, "name": type, "target": target}
         order = {"entry": entry, "count": count}
         find = partial(factories, self.config, self._own_place)
-        self._started.add(type)
         with Control(self.config, find) as control:
             shop = control.factory("find", {"kind": "workshop"})[0]
             try:
                 control.workshop(shop, "start", order, START_TIMEOUT_S)
             except StartFailed as error:
-                # the workshop goes on trying; pieces fail when it gives up
-                log.warning("%s\n%s", error, indent(error.output))
+                reason = f"{error}\n{indent(error.output)}"
+                raise no_worker(type, reason, self.types()) from error
+        self._started.add(type)

@@ -92,6 +92,9 @@ class Roster:
 
     def _entry_here(self, entry: Entry) -> None:
         contact = self.directory.contacts.get(entry.id)
+        if contact is not None:
+            # it is new to a factory that was restarted, and not to us
+            contact.entry, contact.is_registered = entry, True
         if entry.attributes.get("is_draining"):
             self._do(self._dispatch.worker_draining(_now(), entry.id))
         elif contact is None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
 
 from opencluster.config import Config
-from opencluster.errors import FactoryUnreachable, RemoteProtocolError
+from opencluster.errors import FactoryUnreachable
 from opencluster.net.link import FactoryLink, Finder, usable_endpoint
 from opencluster.net.reactor import Reactor
+from opencluster.net.rejections import MALFORMED, Rejections
 from opencluster.net.transport import PeerLost, Received, TransportEvent
 from opencluster.net.zmq_transport import ZmqTransport
 from opencluster.wire import frames
+
+log = logging.getLogger(__name__)
 
 
 class Control:
@@ -33,6 +37,7 @@ class Control:
             network.max_message_bytes, network.zmtp_heartbeat_s, network.zmtp_timeout_s
         )
         self._reactor = Reactor(self._transport, self._event)
+        self._rejections = Rejections(self._transport.counts, log)
         self._link = FactoryLink(self._reactor, find, self._timeout_s)
         self._reactor.start()
 
@@ -94,8 +99,8 @@ class Control:
             return
         try:
             self._link.received(event.peer, frames.unpack(event.header))
-        except RemoteProtocolError:
-            self._transport.counts.rejected_messages += 1
+        except MALFORMED as error:
+            self._rejections.note(error)
 
 
 def _copy(done: Future[Any], future: Future[Any]) -> None:

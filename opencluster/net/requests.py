@@ -18,6 +18,7 @@ from opencluster.errors import (
     StartFailed,
 )
 from opencluster.net.reactor import Reactor
+from opencluster.net.rejections import MALFORMED
 from opencluster.net.transport import Peer
 from opencluster.wire import frames, kinds
 
@@ -129,7 +130,7 @@ def answer(
         return
     try:
         result = handler(peer, arguments)
-    except (OpenClusterError, KeyError, TypeError, ValueError) as error:
+    except MALFORMED as error:
         reply(False, _error_body(error))
         return
     if isinstance(result, Future):

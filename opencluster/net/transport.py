@@ -58,6 +58,10 @@ class TransportCounts:
     rejected_messages: int = 0
     dropped_connections: int = 0
 
+    def to_fields(self) -> dict[str, int]:
+        """Return the counts as plain types."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
 
 class Transport(Protocol):
     """What carries messages between processes."""

@@ -35,6 +35,10 @@ MAX_FRAMES = 4096
 """Frames of one message; more than any of ours has."""
 INBOUND, OUTBOUND = b"<", b">"
 
+# as integers: joining and passing flags of an enum costs as much as sending
+_DONTWAIT = int(zmq.DONTWAIT)
+_SNDMORE = int(zmq.SNDMORE | zmq.DONTWAIT)
+
 _HANDSHAKE_FAILURES = (
     zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
@@ -145,14 +149,14 @@ class ZmqTransport:
         """
         sock = self._server if peer[:1] == INBOUND else self._client
         try:
-            sock.send(peer[1:], zmq.SNDMORE | zmq.DONTWAIT)
+            sock.send(peer[1:], _SNDMORE)
             if not buffers:
-                sock.send(header, zmq.DONTWAIT)
+                sock.send(header, _DONTWAIT)
                 return True
-            sock.send(header, zmq.SNDMORE | zmq.DONTWAIT)
+            sock.send(header, _SNDMORE)
             for buffer in buffers[:-1]:
-                sock.send(buffer, zmq.SNDMORE | zmq.DONTWAIT, copy=False)
-            sock.send(buffers[-1], zmq.DONTWAIT, copy=False)
+                sock.send(buffer, _SNDMORE, copy=False)
+            sock.send(buffers[-1], _DONTWAIT, copy=False)
         except zmq.ZMQError as error:
             if error.errno in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 return False
@@ -207,18 +211,17 @@ class ZmqTransport:
     ) -> None:
         for _ in range(EVENTS_PER_TURN):
             try:
-                sender = sock.recv(zmq.DONTWAIT)
+                frame = sock.recv(_DONTWAIT, copy=False)
             except zmq.Again:
                 return
+            # a frame knows whether more follow; asking the socket takes far longer
+            sender = frame.bytes
             frames: list[Any] = []
-            while sock.rcvmore:
+            while frame.more:
+                frame = sock.recv(copy=False)
                 # the header is small; what follows it is large and not copied
-                if not frames:
-                    frames.append(sock.recv())
-                elif len(frames) < MAX_FRAMES:
-                    frames.append(sock.recv(copy=False).buffer)
-                else:
-                    sock.recv(copy=False)
+                if len(frames) < MAX_FRAMES:
+                    frames.append(frame.buffer if frames else frame.bytes)
             if not frames or len(frames) == MAX_FRAMES:
                 self.counts.rejected_messages += 1
                 continue
@@ -249,7 +252,7 @@ def _monitored(monitor: zmq.Socket[bytes]) -> list[tuple[int, str]]:
     events: list[tuple[int, str]] = []
     while len(events) < EVENTS_PER_TURN:
         try:
-            head, endpoint = monitor.recv_multipart(zmq.DONTWAIT)
+            head, endpoint = monitor.recv_multipart(_DONTWAIT)
         except zmq.Again:
             break
         event, _value = struct.unpack("=HI", head)

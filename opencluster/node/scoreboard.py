@@ -11,6 +11,7 @@ A file of `PAGE_BYTES` holds a header and a few records, one for each kind of ne
     1024 piece: the running piece, and how many are done
     1536 progress
     2048 enforcement: an interrupt that must be enforced from outside
+    2560 rejections: messages and connections that made no sense
 
 A record is two slots of 256 bytes that are written in turn, each a sequence number,
 the time, the fields and a checksum. A slot that was caught half written has a wrong
@@ -83,8 +84,10 @@ class Reading:
         away by itself when the piece ends.
     enforce_at : float
         When that is due, in seconds.
+    rejected_messages, rejected_handshakes, dropped_connections : int
+        What came in that should not have.
     seen_at : float
-        When the worker wrote last, in seconds; 0 when it never did.
+        When the worker wrote last of its work, in seconds; 0 when it never did.
     """
 
     pid: int = 0
@@ -99,6 +102,9 @@ class Reading:
     pieces_failed: int = 0
     enforce_piece: str = ""
     enforce_at: float = 0.0
+    rejected_messages: int = 0
+    rejected_handshakes: int = 0
+    dropped_connections: int = 0
     seen_at: float = 0.0
 
     @property
@@ -116,6 +122,9 @@ class Reading:
             "progress_total": self.progress_total,
             "pieces_done": self.pieces_done,
             "pieces_failed": self.pieces_failed,
+            "rejected_messages": self.rejected_messages,
+            "rejected_handshakes": self.rejected_handshakes,
+            "dropped_connections": self.dropped_connections,
         }
 
 
@@ -173,6 +182,7 @@ class Scoreboard:
         self._piece = _Record(memory, 2, f"QQQ{TEXT_BYTES}sdd")
         self._progress = _Record(memory, 3, "Qdd")
         self._enforcement = _Record(memory, 4, f"Q{TEXT_BYTES}sd")
+        self._rejections = _Record(memory, 5, "QQQ")
         state, piece = self._state.read(), self._piece.read()
         self._now = State(state[3]) if state else State.STARTING
         self._worker_id: bytes = state[4] if state else b""
@@ -265,6 +275,17 @@ class Scoreboard:
         """Ask the workshop to end this process if the piece still runs at `at`."""
         self._enforcement.write(self._ordinal, _cut(piece, TEXT_BYTES), at)
 
+    def counted(
+        self,
+        rejected_messages: int,
+        rejected_handshakes: int,
+        dropped_connections: int,
+    ) -> None:
+        """Say what came in so far that should not have."""
+        self._rejections.write(
+            rejected_messages, rejected_handshakes, dropped_connections
+        )
+
     def _write_piece(self, piece: bytes, started_at: float, deadline: float) -> None:
         counts = self._ordinal, self._done, self._failed
         self._piece.write(*counts, piece, started_at, deadline)
@@ -293,6 +314,10 @@ class Scoreboard:
             }
             if name.strip(b"\0"):
                 values |= self._about_running(piece[2], name)
+        rejections = self._rejections.read()
+        if rejections:
+            names = ("rejected_messages", "rejected_handshakes", "dropped_connections")
+            values |= dict(zip(names, rejections[2:], strict=True))
         records = self._state, self._piece, self._progress, self._enforcement
         times = [found[1] for found in (record.read() for record in records) if found]
         return Reading(**values, seen_at=max(times, default=0.0))

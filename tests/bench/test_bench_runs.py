@@ -28,7 +28,7 @@ MACHINE = {
     "libzmq",
     "msgpack",
     "commit",
-    "load_before",
+    "load_average_before",
 }
 
 

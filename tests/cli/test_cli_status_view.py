@@ -90,6 +90,9 @@ def test_a_worker_with_figures() -> None:
         rss_bytes=1000,
         cpu_percent=99.0,
         threads=4,
+        rejected_messages=2,
+        rejected_handshakes=3,
+        dropped_connections=4,
     )
     assert row == {
         "id": "Word-1.id",
@@ -106,6 +109,9 @@ def test_a_worker_with_figures() -> None:
         "progress": 0.25,
         "rss_bytes": 1000,
         "cpu_percent": 99.0,
+        "rejected_messages": 2,
+        "rejected_handshakes": 3,
+        "dropped_connections": 4,
     }
 
 

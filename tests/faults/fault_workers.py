@@ -6,6 +6,7 @@ import ctypes
 import faulthandler
 import multiprocessing
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -86,6 +87,19 @@ class FaultWorker(Worker):
         with multiprocessing.get_context("fork").Pool(2) as pool:
             squares = pool.map(_square, range(10))
         return WorkPiece(squares=squares)
+
+    def do_daemon(self, work: WorkPiece) -> WorkPiece:
+        """Leave a process behind that is in a session of its own."""
+        command = [sys.executable, "-c", "import time; time.sleep(600)"]
+        daemon = subprocess.Popen(
+            command,
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        Path(work["note"]).write_text(str(daemon.pid))
+        return self.do_ok(work)
 
     def do_sys_exit(self, work: WorkPiece) -> WorkPiece:
         sys.exit("no more")

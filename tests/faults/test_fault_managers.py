@@ -41,7 +41,8 @@ def here() -> Iterator[LocalCluster]:
     settings = {
         "manager.buffer_bytes": BUFFER_BYTES,
         "manager.window": WINDOW,
-        "manager.worker_wait_s": 2,
+        "manager.worker_wait_s": 1.5,
+        "cluster.lease_s": 3,
     }
     with cluster(settings, FaultWorker=2) as here:
         yield here

@@ -76,6 +76,17 @@ def test_finished_pieces_are_counted_and_forgotten(pair):
     assert (reading.progress_done, reading.progress_total) == (0.0, 0.0)
 
 
+def test_rejections_are_no_sign_of_work(pair):
+    writer, reader = pair
+    writer.counted(1, 2, 3)
+    writer.counted(4, 5, 6)
+    figures = reader.read().figures()
+    assert figures["rejected_messages"] == 4
+    assert figures["rejected_handshakes"] == 5
+    assert figures["dropped_connections"] == 6
+    assert reader.read().seen_at == 0.0
+
+
 def test_progress_of_one_piece_is_not_taken_for_that_of_the_next(pair):
     writer, reader = pair
     writer.started("a", 0)

@@ -1,0 +1,156 @@
+"""How many pieces a map has under way, with an engine that the test plays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, cast
+
+import pytest
+
+from opencluster import WorkPiece
+from opencluster.engines.base import Done, Engine, Job, Options, Outcome
+from opencluster.mapping import FEELERS, Completed, Flow
+from opencluster.wire import codec
+
+WINDOW = 300
+MEGABYTE = 1_000_000
+
+
+class FakeEngine:
+    """Keeps what is submitted until the test says that it is done."""
+
+    is_immediate = False
+
+    def __init__(self, workers: int = 2) -> None:
+        self.pending: dict[int, Done] = {}
+        self.most_pending = 0
+        self.count = 0
+        self.cancelled: list[int] = []
+        self.workers = workers
+        self.on_submit: Callable[[], None] = lambda: None
+
+    def submit(
+        self, type: str, pieces: Iterable[Any], done: Done, job: Job | None
+    ) -> list[int]:
+        numbers = []
+        for _ in pieces:
+            self.count += 1
+            self.pending[self.count] = done
+            numbers.append(self.count)
+        self.most_pending = max(self.most_pending, len(self.pending))
+        self.on_submit()
+        return numbers
+
+    def finish(self, nbytes: int, number: int = 0) -> None:
+        """End a piece, by default the oldest, with a result of some size."""
+        number = number or min(self.pending)
+        payload, buffers = codec.encode(WorkPiece(data=bytes(nbytes)))
+        self.pending.pop(number)(number, Outcome(payload, buffers))
+
+    def types(self) -> dict[str, int]:
+        return {"T": self.workers}
+
+    def cancel(self, numbers: list[int]) -> None:
+        self.cancelled += numbers
+
+
+def flow(
+    engine: FakeEngine, count: int = 1000, buffer_bytes: int = 16 * MEGABYTE
+) -> Flow:
+    pieces = (WorkPiece(n=n) for n in range(count))
+    return Flow(
+        cast(Engine, engine),
+        "T",
+        pieces,
+        Options(),
+        Job("j", "J"),
+        WINDOW,
+        buffer_bytes,
+        "never",
+        False,
+    )
+
+
+@pytest.fixture(params=[True, False], ids=["ordered", "as done"])
+def ordered(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+def take(results: Iterator[Completed], engine: FakeEngine, nbytes: int) -> None:
+    """Take one result, the oldest piece having been done."""
+    if engine.pending:
+        engine.finish(nbytes)
+    next(results)
+
+
+def test_small_results_fill_the_window(ordered: bool) -> None:
+    engine = FakeEngine()
+    results = flow(engine).run(ordered)
+    engine.on_submit = lambda: engine.finish(10)
+    next(results)
+    engine.on_submit = lambda: None
+    for _ in range(20):
+        take(results, engine, 10)
+    assert len(engine.pending) > WINDOW - 10
+
+
+def test_large_results_are_expected_before_they_come(ordered: bool) -> None:
+    engine = FakeEngine()
+    results = flow(engine).run(ordered)
+    engine.on_submit = lambda: engine.finish(MEGABYTE)
+    next(results)
+    engine.on_submit = lambda: None
+    for _ in range(100):
+        take(results, engine, MEGABYTE)
+    assert engine.most_pending <= 16
+    assert engine.count > 100
+
+
+def test_before_the_first_result_few_are_under_way(ordered: bool) -> None:
+    engine = FakeEngine()
+    results = flow(engine).run(ordered)
+    engine.on_submit = lambda: (
+        engine.finish(10) if len(engine.pending) >= FEELERS else None
+    )
+    next(results)
+    assert engine.most_pending == FEELERS
+
+
+def test_before_the_first_result_there_is_work_for_every_worker(ordered: bool) -> None:
+    engine = FakeEngine(workers=50)
+    results = flow(engine).run(ordered)
+
+    def submitted() -> None:
+        if engine.workers == 50 and len(engine.pending) == 100:
+            # more of them come while nothing is done yet
+            engine.workers = 100
+        elif len(engine.pending) == 200:
+            engine.finish(10)
+
+    engine.on_submit = submitted
+    next(results)
+    assert engine.most_pending == 200
+
+
+def test_results_that_grow_are_noticed(ordered: bool) -> None:
+    engine = FakeEngine()
+    results = flow(engine).run(ordered)
+    engine.on_submit = lambda: engine.finish(10)
+    next(results)
+    engine.on_submit = lambda: None
+    for _ in range(20):
+        take(results, engine, 10)
+    many = len(engine.pending)
+    for _ in range(many + 50):
+        take(results, engine, MEGABYTE)
+    assert len(engine.pending) <= 16 < many
+
+
+def test_leaving_the_loop_cancels_what_is_under_way(ordered: bool) -> None:
+    engine = FakeEngine()
+    results = flow(engine).run(ordered)
+    engine.on_submit = lambda: engine.finish(10)
+    next(results)
+    results.close()  # type: ignore[attr-defined]
+    assert sorted(engine.cancelled) == sorted(engine.pending)
+    assert engine.cancelled
