@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from opencluster.factory import Factory
-    from opencluster.manager import Manager, ManagerPool
+    from opencluster.manager import Manager
     from opencluster.mapping import Completed
+    from opencluster.pool import ManagerPool
     from opencluster.service import Service, remote
     from opencluster.wire.codec import register_type
     from opencluster.worker import Worker
@@ -38,7 +39,7 @@ _HOMES = {
     "Completed": "mapping",
     "Factory": "factory",
     "Manager": "manager",
-    "ManagerPool": "manager",
+    "ManagerPool": "pool",
     "Service": "service",
     "WorkPiece": "workpiece",
     "Worker": "worker",

@@ -62,11 +62,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     **dict.fromkeys(BASE_CLASSES, SHELL),
     "service": SHELL | {"worker"},
     "manager": SHELL | {"mapping"},
+    "pool": GROUND | {"manager"},
     "launchers": MEANS | {"place"},
     "engines": UPPER | {"targets", "launchers"},
     **{name: UPPER | {"engines"} for name in DAEMONS},
     "testing": UPPER | PLACES | DAEMONS,
-    "__init__": GROUND | BASE_CLASSES | {"wire", "mapping"},
+    "__init__": GROUND | BASE_CLASSES | {"wire", "mapping", "pool"},
     "demo": {"__init__"},
     "cli": UPPER
     | PLACES

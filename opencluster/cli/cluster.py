@@ -11,7 +11,7 @@ import click
 from opencluster.cli.connection import connect
 from opencluster.cli.options import directory_option, parse_workers
 from opencluster.config import load
-from opencluster.errors import ConfigError, OpenClusterError
+from opencluster.errors import ConfigError, OpenClusterError, StartFailed
 from opencluster.launchers import local
 from opencluster.net.control import Control
 from opencluster.place import Place
@@ -51,6 +51,13 @@ def start_command(factories: int, workers: tuple[str, ...]) -> None:
     options = [option for text in workers for option in ("--workers", text)]
     local.start(place, options)
     click.echo(f"started a cluster in {place.path}; logs are in {place.logs}", err=True)
+    try:
+        local.await_processes(place, load())
+    except StartFailed as error:
+        raise StartFailed(
+            f"the cluster runs, but {error}\nits workshop goes on trying; "
+            "see `opencluster status`, and `opencluster stop` to end it"
+        ) from None
 
 
 @click.command("stop")

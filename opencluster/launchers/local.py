@@ -12,16 +12,22 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from opencluster.errors import OpenClusterError, StartFailed
+from opencluster.config import Config
+from opencluster.errors import OpenClusterError, StartFailed, indent
+from opencluster.net.control import Control
 from opencluster.net.zmq_transport import ipc_endpoint
 from opencluster.node.output import read_tail
-from opencluster.place import Place
+from opencluster.place import Place, factories
 
 START_TIMEOUT_S = 20.0
+READY_TIMEOUT_S = 60.0
+"""How long workers and services may take to become ready."""
 STOP_TIMEOUT_S = 30.0
 POLL_S = 0.02
 
@@ -81,6 +87,34 @@ def start(
     ready = place.sockets / "workshop.ready"
     _wait(place, shop, "workshop", ready.exists)
     return content
+
+
+def await_processes(place: Place, config: Config) -> None:
+    """Wait until everything that should run here from the start has registered.
+
+    Parameters
+    ----------
+    place : Place
+        The cluster's directory.
+    config : Config
+        The settings.
+
+    Raises
+    ------
+    StartFailed
+        When a process ends instead; with its output.
+    """
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    with Control(config, partial(factories, config, place)) as control:
+        shop = control.factory("find", {"kind": "workshop"})[0]
+        wanted = control.workshop(shop, "status", {})["catalogue"]
+        while lacking := _lacking(wanted, control.factory("find")):
+            if time.monotonic() > deadline:
+                raise StartFailed(
+                    f"not all of {', '.join(lacking)} were ready after "
+                    f"{READY_TIMEOUT_S:g} s; see {place.logs}"
+                )
+            time.sleep(POLL_S)
 
 
 def stop(place: Place, timeout_s: float = STOP_TIMEOUT_S) -> bool:
@@ -193,3 +227,15 @@ def _signal(daemon: Mapping[str, Any], number: signal.Signals) -> None:
             f"process {daemon['pid']} belongs to another user; stop the cluster as "
             "the user who started it"
         ) from None
+
+
+def _lacking(
+    wanted: Sequence[Mapping[str, Any]], here: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """Return the types of which fewer are registered than should run."""
+    for entry in here:
+        if entry["kind"] == "failure":
+            message, output = (entry["attributes"][k] for k in ("message", "output"))
+            raise StartFailed(f"{message}\n{indent(output)}", output)
+    count = Counter((entry["kind"], entry["type"]) for entry in here)
+    return [w["type"] for w in wanted if count[w["kind"], w["type"]] < w["count"]]

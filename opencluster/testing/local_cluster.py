@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from opencluster.config import load
 from opencluster.engines.choice import ENGINE_VARIABLE, close_engines
-from opencluster.errors import StartFailed, indent
 from opencluster.launchers import local
 from opencluster.net.control import Control
 from opencluster.place import (
@@ -23,10 +20,6 @@ from opencluster.place import (
     Place,
     factories,
 )
-
-START_TIMEOUT_S = 60.0
-"""How long the processes of a cluster may take to become ready."""
-POLL_S = 0.02
 
 
 class LocalCluster:
@@ -77,7 +70,7 @@ class LocalCluster:
         try:
             local.start(self.place, options, while_pid=os.getpid())
             if self._is_waiting:
-                self._await_processes()
+                local.await_processes(self.place, load())
         except BaseException:
             self.__exit__()
             raise
@@ -106,38 +99,6 @@ class LocalCluster:
             shop = control.factory("find", {"kind": "workshop"})[0]
             return control.workshop(shop, operation, arguments, 60.0)
 
-    def _await_processes(self) -> None:
-        """Wait until everything that should run has registered.
-
-        Raises
-        ------
-        StartFailed
-            When a process ends instead; with its output.
-        """
-        deadline = time.monotonic() + START_TIMEOUT_S
-        with self._control() as control:
-            shop = control.factory("find", {"kind": "workshop"})[0]
-            wanted = control.workshop(shop, "status", {})["catalogue"]
-            while lacking := _lacking(wanted, control.factory("find")):
-                if time.monotonic() > deadline:
-                    raise StartFailed(
-                        f"not all of {', '.join(lacking)} were ready after "
-                        f"{START_TIMEOUT_S:g} s; see {self.place.logs}"
-                    )
-                time.sleep(POLL_S)
-
     def _control(self) -> Control:
         config = load()
         return Control(config, partial(factories, config, self.place))
-
-
-def _lacking(
-    wanted: Sequence[Mapping[str, Any]], here: Sequence[Mapping[str, Any]]
-) -> list[str]:
-    """Return the types of which fewer are registered than should run."""
-    for entry in here:
-        if entry["kind"] == "failure":
-            message, output = (entry["attributes"][k] for k in ("message", "output"))
-            raise StartFailed(f"{message}\n{indent(output)}", output)
-    count = Counter((entry["kind"], entry["type"]) for entry in here)
-    return [w["type"] for w in wanted if count[w["kind"], w["type"]] < w["count"]]

@@ -131,7 +131,10 @@ def test_status_forgets_what_ended_in_order(cli: Cli) -> None:
 
 
 def test_status_shows_what_fails_to_start(cli: Cli) -> None:
-    cli.ok("start", "--workers", f"{target('BrokenWorker')}=1")
+    started = cli("start", "--workers", f"{target('BrokenWorker')}=1")
+    assert started.returncode == 1
+    assert "the cluster runs, but Broken-1 did not start" in started.stderr
+    assert "the table is missing" in started.stderr
     status = cli.status_when(lambda status: status["failures"])
     [failure] = status["failures"]
     assert failure["type"] == "Broken"
