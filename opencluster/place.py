@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import tempfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,16 @@ FACTORIES_VARIABLE = "OPENCLUSTER_CLUSTER_FACTORIES"
 """Names the factories of a cluster; empty means the one of the cluster directory."""
 MAX_SOCKET_DIRECTORY = 60
 """Longest path, in bytes, that leaves room for a socket's name in it."""
+
+TRANSIENT = (
+    "factory.sock",
+    "shop-*.sock",
+    "w-*.sock",
+    "*.board",
+    "*.entry",
+    "workshop.*",
+)
+"""The files among the sockets that are of no use once the cluster has ended."""
 
 
 @dataclass(frozen=True)
@@ -118,19 +129,33 @@ class Place:
         draft.replace(self.cluster_file)
 
     def forget(self) -> None:
-        """Remove what only a running cluster needs; logs and state stay."""
+        """Remove what only a running cluster needs; logs and state stay.
+
+        The sockets of programs that still listen stay too: a worker that was started
+        by hand outlives the cluster, and joins the next one.
+        """
         self.cluster_file.unlink(missing_ok=True)
+        for pattern in TRANSIENT:
+            for path in self.sockets.glob(pattern):
+                if not _is_listening(path):
+                    path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
-            for path in self.sockets.iterdir():
-                path.unlink(missing_ok=True)
             self.sockets.rmdir()
+
+
+def _is_listening(path: Path) -> bool:
+    """Return whether somebody takes connections at a socket's path."""
+    if not path.is_socket():
+        return False
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(os.fspath(path)) == 0
 
 
 def factories(config: Config, place: Place) -> Sequence[Sequence[str]]:
     """Return, for each factory, the endpoints at which it may be reached."""
     if config.cluster.factories:
         return [[endpoint] for endpoint in config.cluster.factories]
-    return [factory["endpoints"] for factory in place.read().get("factories", [])]
+    return [f.get("endpoints", []) for f in place.read().get("factories", [])]
 
 
 LOOPBACK = ("127.", "localhost", "[::1]")

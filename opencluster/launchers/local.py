@@ -7,13 +7,15 @@ time is the one noted there, so that a recycled process number harms nobody.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -62,12 +64,25 @@ def start(
         When a cluster runs there already, or a daemon ends; with its output.
     """
     place.make()
+    with _alone(place):
+        return _start(place, arguments, while_pid, environment)
+
+
+def _start(
+    place: Place,
+    arguments: Sequence[str],
+    while_pid: int,
+    environment: Mapping[str, str] | None,
+) -> dict[str, Any]:
     running = [d for d in _daemons(place.read()) if is_alive(d)]
     if running:
         raise StartFailed(
             f"a cluster runs already in {place.path} (pid {running[0]['pid']}); "
             "stop it with `opencluster stop`, or choose another --dir"
         )
+    # what a cluster that was killed left behind would look like readiness
+    place.forget()
+    place.make()
     endpoint = ipc_endpoint(place.sockets, "factory")
     common = ["--dir", str(place.path)]
     if while_pid:
@@ -132,6 +147,13 @@ def stop(place: Place, timeout_s: float = STOP_TIMEOUT_S) -> bool:
     bool
         Whether one was running.
     """
+    if not place.path.is_dir():
+        return False
+    with _alone(place):
+        return _stop(place, timeout_s)
+
+
+def _stop(place: Place, timeout_s: float) -> bool:
     content = place.read()
     daemons = [d for d in _daemons(content) if is_alive(d)]
     # the workshop first: it tells the factory goodbye for its workers
@@ -155,6 +177,14 @@ def start_time(pid: int) -> float | None:
         return None
     fields = text.rpartition(")")[2].split()
     return None if fields[0] == "Z" else float(fields[19])
+
+
+@contextmanager
+def _alone(place: Place) -> Iterator[None]:
+    """Let one process at a time start or stop the cluster of a directory."""
+    with (place.path / "lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _daemons(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -195,7 +225,7 @@ def _wait(
         child = _children[daemon["pid"]]
         if child.poll() is not None or time.monotonic() > deadline:
             output = read_tail(place.logs / f"{name}.log", 20)
-            stop(place)
+            _stop(place, STOP_TIMEOUT_S)
             raise StartFailed(f"the {name} did not start:\n{output}", output)
         time.sleep(POLL_S)
 
