@@ -130,27 +130,37 @@ class Flow:
 
     def _as_done(self) -> Iterator[_Flight]:
         while self._refill():
-            flight = self._next_done(self._wait())
-            self._nbytes -= flight.nbytes
-            yield flight
+            done = self._wait()
+            if done is not None:
+                flight = self._next_done(done)
+                self._nbytes -= flight.nbytes
+                yield flight
 
     def _in_order(self) -> Iterator[_Flight]:
         waiting: deque[_Flight] = deque()
         while self._refill(waiting) or waiting:
             while waiting[0].outcome is None:
-                self._next_done(self._wait(waiting))
+                done = self._wait()
+                if done is not None:
+                    self._next_done(done)
+                else:
+                    self._refill(waiting)
             flight = waiting.popleft()
             self._nbytes -= flight.nbytes
             yield flight
 
-    def _wait(self, waiting: deque[_Flight] | None = None) -> tuple[int, Outcome]:
-        """Wait for a result; before the first one, new workers get pieces too."""
-        while self._result_nbytes is None and not self._is_exhausted:
-            try:
-                return self._done.get(timeout=LOOK_S)
-            except Empty:
-                self._refill(waiting)
-        return self._done.get()
+    def _wait(self) -> tuple[int, Outcome] | None:
+        """Wait for a result.
+
+        Before the first one, ``None`` says now and then that none has come: there may
+        be new workers to get pieces by then.
+        """
+        if self._result_nbytes is not None or self._is_exhausted:
+            return self._done.get()
+        try:
+            return self._done.get(timeout=LOOK_S)
+        except Empty:
+            return None
 
     def _next_done(self, done: tuple[int, Outcome]) -> _Flight:
         number, outcome = done

@@ -7,6 +7,7 @@ processes. On its own it registers itself, renews its lease, and has a heart.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping
 from concurrent.futures import Future
@@ -126,7 +127,8 @@ class OwnRegistration:
         if self._entry is not None:
             asked = self._link.request("deregister", {"id": self._entry.id}, 1.0)
             self._entry = None
-            asked.exception()
+            with contextlib.suppress(TimeoutError):
+                asked.exception(timeout=2.0)
         if self._heart is not None:
             self._heart.stop()
 

@@ -13,11 +13,17 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from opencluster.core.inbox import Key, RaiseException, RaiseFlag
+from opencluster.core.inbox import INTERRUPT, Key, RaiseException, RaiseFlag
 from opencluster.errors import RemoteProtocolError
 from opencluster.serving import Answer, Work
 from opencluster.wire import codec
-from opencluster.worker import PieceInterrupt, Runner, encoded, failure_of
+from opencluster.worker import (
+    PieceInterrupt,
+    Runner,
+    encoded,
+    failure_of,
+    status_of,
+)
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -118,6 +124,7 @@ class _ServiceRunner(Runner):
         super().__init__(service, name)
         self._count_lock = threading.Lock()
         self._callers: dict[Key, int] = {}
+        self._reasons: dict[Key, str] = {}
 
     def _attributes(self) -> dict[str, Any]:
         methods = [n for n in dir(self.worker) if is_remote_method(self.worker, n)]
@@ -142,17 +149,34 @@ class _ServiceRunner(Runner):
 
     def _call(self, work: Work) -> None:
         started = time.monotonic()
-        key = work.waiting.key
-        self._callers[key] = threading.get_ident()
-        self._station.started(work)
-        status, value = self._outcome(work)
-        self._callers.pop(key, None)
+        try:
+            status, value = self._interruptible(work)
+        except PieceInterrupt as stop:
+            # raised on the way out of the call: it counts as if raised in it
+            status, value = self._stopped(work, stop)
         payload, buffers, status = encoded(status, value, self.max_bytes)
         elapsed_s = time.monotonic() - started
         with self._count_lock:
             self.pieces_done += 1
             self._scoreboard.finished(failed=status != "done")
         self._station.answer(work, Answer(status, payload, buffers, elapsed_s))
+
+    def _interruptible(self, work: Work) -> tuple[str, Any]:
+        key = work.waiting.key
+        with self._count_lock:
+            self._callers[key] = threading.get_ident()
+        self._station.started(work)
+        try:
+            return self._outcome(work)
+        finally:
+            # under the lock, so that no exception is on its way to this thread after
+            with self._count_lock:
+                self._callers.pop(key, None)
+
+    def _stopped(self, work: Work, stop: BaseException) -> tuple[str, Any]:
+        self._callers.pop(work.waiting.key, None)
+        reason = self._reasons.pop(work.waiting.key, INTERRUPT)
+        return status_of(reason), failure_of(stop)
 
     def _outcome(self, work: Work) -> tuple[str, Any]:
         try:
@@ -161,7 +185,7 @@ class _ServiceRunner(Runner):
                 raise RemoteProtocolError("a call is [method, arguments, keywords]")
             return "done", call_method(self.worker, *call)
         except PieceInterrupt as stop:
-            return "interrupted", failure_of(stop)
+            return self._stopped(work, stop)
         except BaseException as error:
             return "failed", failure_of(error)
 
@@ -172,8 +196,10 @@ class _ServiceRunner(Runner):
         """Do nothing: a call has no flag, and gets the exception after the grace."""
 
     def _insisted(self, effect: RaiseException) -> None:
-        thread = self._callers.get(effect.key)
-        if thread is not None:
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                ctypes.c_ulong(thread), ctypes.py_object(PieceInterrupt)
-            )
+        with self._count_lock:
+            thread = self._callers.get(effect.key)
+            if thread is not None:
+                self._reasons[effect.key] = effect.reason
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                    ctypes.c_ulong(thread), ctypes.py_object(PieceInterrupt)
+                )

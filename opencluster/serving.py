@@ -37,6 +37,9 @@ from opencluster.wire.batches import batches, numbers_in, pieces_in
 
 log = logging.getLogger(__name__)
 
+SHORTEST_TICK_S = 0.001
+"""A tick that came a hair too early is repeated after this long."""
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
@@ -112,6 +115,7 @@ class Station:
         self._returns: dict[Peer, list[int]] = {}
         self._is_ending = False
         self._entry: Entry | None = None
+        self._tick_at: float | None = None
 
     # --- from the threads that run pieces ------------------------------------
 
@@ -147,6 +151,8 @@ class Station:
         """Send the outcome of the piece that was taken."""
         with self._lock:
             is_wanted = self._inbox.finish(work.waiting.key)
+            # what came again while it ran was not taken in
+            self._payloads.pop(work.waiting.key, None)
         if is_wanted:
             peer, piece = work.waiting.key
             self.reactor.post(
@@ -167,9 +173,12 @@ class Station:
     def close(self) -> None:
         """Deregister, let what was answered leave, and close the sockets."""
         self.registration.withdraw()
+        if self._entry is None:
+            self.transport.close()
+            return
         self.reactor.post(self._flush)
         self.reactor.stop()
-        self.reactor.join(timeout_s=5.0)
+        self.reactor.join()
 
     @property
     def queued(self) -> int:
@@ -242,18 +251,18 @@ class Station:
                     self._on_exception(effect)
 
     def _plan_tick(self) -> None:
+        """Have the inbox look at the time when it has to; one timer does for all."""
         with self._lock:
             at = self._inbox.next_time()
-        if at is not None:
-            self.reactor.after(max(0.0, at - time.monotonic()), self._tick)
+        if at is not None and (self._tick_at is None or at < self._tick_at):
+            self._tick_at = at
+            delay_s = at - time.monotonic()
+            self.reactor.after(max(SHORTEST_TICK_S, delay_s), self._tick)
 
     def _tick(self) -> None:
+        self._tick_at = None
         self._locked(lambda: self._inbox.tick(time.monotonic()))
-        # a tick that came a hair too early must not be the last
-        with self._lock:
-            at = self._inbox.next_time()
-        if at is not None and at <= time.monotonic() + 0.001:
-            self.reactor.after(0.001, self._tick)
+        self._plan_tick()
 
     def _flush(self) -> None:
         if self._outbox:

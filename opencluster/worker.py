@@ -25,7 +25,7 @@ from opencluster.core.inbox import INTERRUPT, TIME_LIMIT, RaiseException, RaiseF
 from opencluster.core.registry import Entry
 from opencluster.engines.base import Engine
 from opencluster.engines.choice import ENGINE_VARIABLE, find_engine
-from opencluster.errors import LocalProtocolError, OpenClusterError
+from opencluster.errors import OpenClusterError
 from opencluster.net.reactor import Reactor
 from opencluster.net.zmq_transport import ipc_endpoint
 from opencluster.node.handover import NAME_VARIABLE, SCOREBOARD_VARIABLE
@@ -178,6 +178,7 @@ class Runner:
         )
         self._is_performing = False
         self._to_raise: RaiseException | None = None
+        self._last_flag: RaiseFlag | None = None
         self._current: Work | None = None
         self._reported_at = 0.0
 
@@ -187,11 +188,11 @@ class Runner:
         """Serve until stopped."""
         # whoever submits pieces in here means the cluster that this process is of
         os.environ[ENGINE_VARIABLE] = "cluster"
-        entry = self._listen(host, port)
-        self._handle_signals()
-        self.worker.startup()
-        self._station.open(entry)
         try:
+            entry = self._listen(host, port)
+            self._handle_signals()
+            self.worker.startup()
+            self._station.open(entry)
             self._serve()
             self.worker.shutdown()
         finally:
@@ -271,18 +272,22 @@ class Runner:
             os._exit(1)
         payload, buffers, status = encoded(status, value, self.max_bytes)
         elapsed_s = time.monotonic() - started
-        self._scoreboard.finished(failed=status != "done")
         if self._board_path is None:
             signal.setitimer(signal.ITIMER_REAL, 0)
         self.pieces_done += 1
         self._current = None
         self._station.answer(work, Answer(status, payload, buffers, elapsed_s))
+        self._scoreboard.finished(failed=status != "done")
 
     def _begin(self, work: Work, deadline: float) -> None:
         self.flag = None
         self._to_raise = None
         self._reported_at = 0.0
         self._current = work
+        early = self._last_flag
+        if early is not None and early.key == work.waiting.key:
+            # it came between the taking of the piece and this line
+            self.flag = early
         self._scoreboard.started(piece_name(*work.waiting.key), deadline)
         self._station.started(work)
         if deadline and self._board_path is None:
@@ -308,7 +313,7 @@ class Runner:
                 self._is_performing = False
             return "done", checked(result)
         except PieceInterrupt as stop:
-            return _status_of(str(stop)), failure_of(stop)
+            return status_of(str(stop)), failure_of(stop)
         except BaseException as error:
             return "failed", failure_of(error)
         finally:
@@ -327,6 +332,7 @@ class Runner:
     # --- interrupts ----------------------------------------------------------
 
     def _flagged(self, effect: RaiseFlag) -> None:
+        self._last_flag = effect
         current = self._current
         if current is not None and current.waiting.key == effect.key:
             self.flag = effect
@@ -361,7 +367,8 @@ def _handed_over(variable: str) -> Path | None:
     return Path(path) if path else None
 
 
-def _status_of(reason: str) -> str:
+def status_of(reason: str) -> str:
+    """Return the status of a piece that was stopped for a reason."""
     return {TIME_LIMIT: "timeout", INTERRUPT: "interrupted"}.get(reason, reason)
 
 
@@ -380,7 +387,7 @@ def encoded(status: str, value: Any, max_bytes: int) -> tuple[bytes, list[Any], 
     try:
         payload, buffers = codec.encode(value, "result")
         check_size(payload, buffers, max_bytes)
-    except LocalProtocolError as error:
+    except Exception as error:
         payload, buffers = codec.encode(failure_of(error))
         status = "failed"
     return payload, buffers, status
@@ -388,7 +395,10 @@ def encoded(status: str, value: Any, max_bytes: int) -> tuple[bytes, list[Any], 
 
 def failure_of(error: BaseException) -> dict[str, str]:
     """Describe an exception for the manager, with its traceback below our frames."""
-    message = str(error)
+    try:
+        message = str(error)
+    except Exception as worse:
+        message = f"(its text cannot be had: {type(worse).__name__})"
     if isinstance(error, SystemExit):
         message = f"the code called exit: {message}"
     trace = error.__traceback__

@@ -177,10 +177,10 @@ def test_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_rows_show_values_as_text_with_their_origins(ini: Path) -> None:
-    text = "[network]\nmax_message_bytes = 1048576\n[worker:a]\ntarget=m:C\ncount=2\n"
+    text = "[network]\nmax_message_bytes = 67108864\n[worker:a]\ntarget=m:C\ncount=2\n"
     text += "cpus = 0-2\nmax_memory = 1000000\nenv.A = b\narg.c = [1, 'x']"
     rows = {(r.section, r.key): r for r in read(ini, text).rows()}
-    assert rows["network", "max_message_bytes"].text == "1 MiB"
+    assert rows["network", "max_message_bytes"].text == "64 MiB"
     assert rows["network", "max_message_bytes"].origin == f"{ini}:2"
     assert rows["cluster", "insecure"].text == "false"
     assert rows["cluster", "insecure"].origin == "default"
@@ -219,10 +219,10 @@ def test_unrelated_variables_are_left_alone() -> None:
         ("cluster", "insecure = on", True),
         ("cluster", "insecure = off", False),
         ("cluster", "insecure = No ; for now", False),
-        ("network", "max_message_bytes = 2048", 2048),
-        ("network", "max_message_bytes = 64 MB", 64_000_000),
+        ("worker", "max_memory = 2048", 2048),
+        ("worker", "max_memory = 64 MB", 64_000_000),
         ("network", "max_message_bytes = 2GiB", 2 * 1024**3),
-        ("network", "max_message_bytes = 1.5 kb", 1500),
+        ("worker", "max_memory = 1.5 kb", 1500),
         ("network", "bind = ::1  # loopback", "::1"),
         ("network", 'bind = "a # b"', "a # b"),
         ("network", "bind = a#b;c", "a#b;c"),
@@ -255,7 +255,7 @@ def test_values_are_typed(ini: Path, section: str, line: str, expected: object) 
         ("cluster", "heartbeat_interval_s", "0", "at least 0.01"),
         ("cluster", "insecure", "maybe", "true or false"),
         ("cluster", "insecure", "", "true or false"),
-        ("network", "max_message_bytes", "1", "at least 1 KiB"),
+        ("network", "max_message_bytes", "1", "at least 64 MiB"),
         ("network", "max_message_bytes", "-5 MB", "a number of bytes"),
         ("network", "max_message_bytes", "5 parsecs", "unit such as 64 MB"),
         ("network", "max_message_bytes", "1" * 400 + ".5 GB", "a number of bytes"),

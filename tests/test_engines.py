@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -15,11 +17,13 @@ import pytest
 from cluster_programs import TARGET
 
 from opencluster import Completed, Manager, Worker, WorkPiece
+from opencluster.engines.base import Options, Outcome
 from opencluster.engines.choice import ENGINES, close_engines, find_engine
 from opencluster.errors import (
     ConfigError,
     LocalProtocolError,
     NoSuitableWorker,
+    PieceCancelled,
     PieceFailed,
 )
 from opencluster.testing import LocalCluster
@@ -453,3 +457,29 @@ def test_an_engine_is_shared_until_it_is_closed(engine: str) -> None:
     assert find_engine(engine) is first
     close_engines()
     assert find_engine(engine) is not first
+
+
+def test_what_is_submitted_to_a_closed_engine_ends() -> None:
+    with LocalCluster() as cluster:
+        engine = find_engine()
+        close_engines(cluster.place)
+        ended: SimpleQueue[Outcome] = SimpleQueue()
+        piece = (WorkPiece(n=1), Options())
+        engine.submit("Anything", [piece], lambda number, outcome: ended.put(outcome))
+        with pytest.raises(PieceCancelled, match="closed"):
+            ended.get(timeout=20).value()
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_forked_child_makes_an_engine_of_its_own() -> None:
+    with LocalCluster():
+        before = find_engine()
+        read_end, write_end = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.write(write_end, b"own" if find_engine() is not before else b"same")
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert os.read(read_end, 10) == b"own"
+        for end in (read_end, write_end):
+            os.close(end)

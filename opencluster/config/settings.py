@@ -79,7 +79,9 @@ class NetworkSettings:
 
     bind: str = _setting(TEXT, "127.0.0.1", 'The address that the host "*" stands for.')
     max_message_bytes: int = _size(
-        4 * 1024**3, "Largest message that is accepted; larger ones are refused.", 1024
+        4 * 1024**3,
+        "Largest message that is accepted; larger ones are refused.",
+        64 << 20,
     )
     zmtp_heartbeat_s: float = _seconds(
         2.0, "Seconds between two pings on an idle connection; 0 sends none."

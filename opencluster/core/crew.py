@@ -82,6 +82,8 @@ class Crew:
         Somebody was told of that.
     failing : dict of str to str
         Where workers of this type do not start, and why.
+    has_had_workers : bool
+        One has been here: that others do not start is no reason to give up at once.
     """
 
     def __init__(self, max_credit: int) -> None:
@@ -91,6 +93,7 @@ class Crew:
         self.starved_since: float | None = None
         self.is_warned = False
         self.failing: dict[str, str] = {}
+        self.has_had_workers = False
         self._by_rank: list[dict[str, Member]] = [{}]
         self._wanted: dict[str, Member] = {}
 
@@ -99,6 +102,7 @@ class Crew:
     def join(self, now: float, worker: Member) -> None:
         """Take in a worker; that the type starts somewhere is known by this."""
         self.workers[worker.id] = worker
+        self.has_had_workers = True
         self.failing.clear()
         self._rank(worker)
         self._note_starvation(now)

@@ -386,7 +386,8 @@ class Dispatch:
         if crew.starved_since is None:
             return []
         absent_s = now - crew.starved_since
-        if crew.failing or absent_s >= self.worker_wait_s:
+        is_hopeless = crew.failing and not crew.has_had_workers
+        if is_hopeless or absent_s >= self.worker_wait_s:
             detail = "\n".join(crew.failing.values())
             pieces = crew.give_up(now)
             return [self._end(piece, Verdict.NO_WORKER, detail) for piece in pieces]

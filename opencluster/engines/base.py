@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -36,6 +38,25 @@ class Options:
     error_retries: int = 0
     worker: str = ""
     on_progress: Callable[[float, float], None] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what a worker could not take; an endless time limit is none."""
+        for name in ("priority", "retries", "error_retries"):
+            value = getattr(self, name)
+            try:
+                number = operator.index(value)
+            except TypeError:
+                raise TypeError(f"{name} must be an integer, not {value!r}") from None
+            if not -MAX_NUMBER <= number <= MAX_NUMBER:
+                raise ValueError(f"{name} must be within 64 bits, not {value!r}")
+            object.__setattr__(self, name, number)
+        limit_s = float(self.timeout_s)
+        if math.isnan(limit_s) or limit_s < 0:
+            raise ValueError(f"timeout_s must be a time in seconds, not {limit_s!r}")
+        object.__setattr__(self, "timeout_s", 0.0 if math.isinf(limit_s) else limit_s)
+
+
+MAX_NUMBER = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,4 +63,12 @@ def close_engines(place: Place | None = None) -> None:
         engine.close()
 
 
+def _forget_engines() -> None:
+    """Let a forked child make engines of its own: the threads are the parent's."""
+    global _lock
+    _lock = threading.Lock()
+    _engines.clear()
+
+
 atexit.register(close_engines)
+os.register_at_fork(after_in_child=_forget_engines)

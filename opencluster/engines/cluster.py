@@ -2,11 +2,12 @@
 
 This shell joins `core.dispatch` to the net. One thread owns the sockets and the
 dispatcher; callers hand over encoded pieces and get encoded outcomes back, so that
-encoding and decoding are done in their own threads.
+their own threads encode, and may decode.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -34,7 +35,7 @@ from opencluster.engines.base import Done, Job, Options, Outcome, WorkerInfo
 from opencluster.engines.directory import Contact
 from opencluster.engines.roster import Roster
 from opencluster.engines.verdicts import error_for
-from opencluster.errors import RemoteProtocolError
+from opencluster.errors import PieceCancelled, RemoteProtocolError
 from opencluster.net.link import FactoryLink
 from opencluster.net.reactor import Reactor
 from opencluster.net.rejections import MALFORMED, Rejections
@@ -58,6 +59,8 @@ from opencluster.wire.batches import (
 
 log = logging.getLogger(__name__)
 
+MAX_JOBS = 1000
+"""Jobs that wait to be reported to a factory."""
 TICK_S = 0.1
 """How often the dispatcher looks at the time while work is under way."""
 ROOM_POLL_S = 0.01
@@ -133,6 +136,7 @@ class ClusterEngine:
         self._number = 0
         self._number_lock = threading.Lock()
         self._is_closed = False
+        self._is_ended = False
         self._link.subscribe(self._roster.registry_changed)
         self._reactor.post(self._start)
         self._reactor.start()
@@ -172,6 +176,8 @@ class ClusterEngine:
             )
             self._incoming.append((piece, ticket))
         self._reactor.post(self._take_in)
+        if self._is_ended:
+            self._refuse_incoming()
         return numbers
 
     def _next_numbers(self, count: int) -> list[int]:
@@ -249,6 +255,22 @@ class ClusterEngine:
         # one turn later, as giving up posts the last reports
         self._reactor.post(self._reactor.stop)
         self._reactor.join(timeout_s=5.0)
+        self._end_all()
+
+    def _end_all(self, cause: BaseException | None = None) -> None:
+        """End everything that nobody will attend to any more."""
+        self._is_ended = True
+        while self._tickets:
+            number, ticket = self._tickets.popitem()
+            ticket.done(number, _closed(cause))
+        self._refuse_incoming(cause)
+
+    def _refuse_incoming(self, cause: BaseException | None = None) -> None:
+        """End what was submitted too late for the I/O thread to see it."""
+        while self._incoming:
+            with contextlib.suppress(IndexError):
+                piece, ticket = self._incoming.popleft()
+                ticket.done(piece.id, _closed(cause))
 
     # --- in the I/O thread: pieces -------------------------------------------
 
@@ -340,18 +362,15 @@ class ClusterEngine:
     def _end_badly(
         self, piece: Piece, verdict: Verdict, detail: str, outcome: Outcome | None
     ) -> None:
+        failure = _failure_in(outcome) if outcome is not None else None
+        worker = outcome.worker if outcome is not None else piece.last_worker
+        error = error_for(piece, verdict, detail, failure, worker, self.types())
         ticket = self._tickets.pop(piece.id)
         if ticket.job is not None:
             statistics = ticket.job.statistics
             statistics.pieces_failed += 1
             last_run_was_lost = verdict in (Verdict.DIED, Verdict.POISONED)
             statistics.pieces_retried += piece.losses + piece.errors - last_run_was_lost
-        failure = None
-        worker = piece.last_worker
-        if outcome is not None:
-            worker = outcome.worker
-            failure = codec.decode(outcome.payload, outcome.buffers)
-        error = error_for(piece, verdict, detail, failure, worker, self.types())
         ticket.done(piece.id, Outcome(error=error, worker=worker))
 
     # --- in the I/O thread: workers --------------------------------------------
@@ -417,19 +436,25 @@ class ClusterEngine:
 
     def _note_job(self, job: Job) -> None:
         self._jobs[job.id] = job
-        self._report_jobs()
+        if len(self._jobs) > MAX_JOBS:
+            # no factory has been there for long: the oldest goes unreported
+            del self._jobs[next(iter(self._jobs))]
+        if self._link.is_up:
+            self._report_job(job)
 
     def _report_jobs(self) -> None:
-        if not self._link.is_up:
-            return
-        for job in list(self._jobs.values()):
-            fields = {n: getattr(job, n) for n in ("id", "name", "state")}
-            fields |= {"started_at": job.started_at, "ended_at": job.ended_at}
-            fields |= job.statistics.to_fields()
-            fields["elapsed_s"] = (job.ended_at or time.time()) - job.started_at
-            self._link.request("job", {"job": fields})
-            if job.state != "running":
-                del self._jobs[job.id]
+        if self._link.is_up:
+            for job in list(self._jobs.values()):
+                self._report_job(job)
+
+    def _report_job(self, job: Job) -> None:
+        fields = {n: getattr(job, n) for n in ("id", "name", "state")}
+        fields |= {"started_at": job.started_at, "ended_at": job.ended_at}
+        fields |= job.statistics.to_fields()
+        fields["elapsed_s"] = (job.ended_at or time.time()) - job.started_at
+        self._link.request("job", {"job": fields})
+        if job.state != "running":
+            del self._jobs[job.id]
 
     def _give_up(self) -> None:
         self._take_in()
@@ -440,6 +465,21 @@ class ClusterEngine:
                 job.state = "done" if is_all_done else "failed"
                 job.ended_at = time.time()
         self._report_jobs()
+
+
+def _closed(cause: BaseException | None) -> Outcome:
+    error = PieceCancelled("the engine was closed before a result came")
+    error.__cause__ = cause
+    return Outcome(error=error)
+
+
+def _failure_in(outcome: Outcome) -> Mapping[str, Any]:
+    """Return what a worker says about a failure, whatever it sent."""
+    with contextlib.suppress(RemoteProtocolError):
+        failure = codec.decode(outcome.payload, outcome.buffers)
+        if isinstance(failure, Mapping):
+            return failure
+    return {"message": "the worker sent a failure that cannot be read"}
 
 
 def _now() -> float:

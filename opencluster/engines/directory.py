@@ -43,8 +43,7 @@ class Contact:
     @property
     def type(self) -> str:
         """The type under which it is dispatched to."""
-        prefix = SERVICE_PREFIX if self.entry.kind == "service" else ""
-        return prefix + self.entry.type
+        return dispatched_type(self.entry)
 
 
 class Directory:
@@ -104,8 +103,14 @@ class Directory:
         return "\n".join(
             f"{e.attributes.get('message', '')}\n{e.attributes.get('output', '')}"
             for e in list(self.failures.values())
-            if e.type == type and e.attributes.get("is_failing")
+            if dispatched_type(e) == type and e.attributes.get("is_failing")
         )
+
+
+def dispatched_type(entry: Entry) -> str:
+    """Return the type under which pieces or calls for an entry are dispatched."""
+    kind = entry.attributes.get("of_kind", entry.kind)
+    return (SERVICE_PREFIX if kind == "service" else "") + entry.type
 
 
 def endpoint_of(entry: Entry) -> str:

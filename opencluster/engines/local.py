@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import socket
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -44,6 +45,7 @@ class LocalEngine:
         self._workers: dict[str, Worker] = {}
         self._services: dict[str, Service] = {}
         self._numbers = itertools.count(1)
+        self._lock = threading.RLock()
 
     def submit(
         self,
@@ -57,7 +59,9 @@ class LocalEngine:
         for value, options in pieces:
             number = next(self._numbers)
             try:
-                outcome = self._perform(self._worker(type), type, value, options)
+                # as in a worker process: one piece at a time, whoever submits it
+                with self._lock:
+                    outcome = self._perform(self._worker(type), type, value, options)
             except NoSuitableWorker as error:
                 outcome = Outcome(error=error)
             if job is not None:

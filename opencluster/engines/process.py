@@ -62,12 +62,16 @@ class ProcessEngine(ClusterEngine):
         self._start_lock = threading.Lock()
         # the factories of the settings are those of a cluster that this is not
         config = replace(config, cluster=replace(config.cluster, factories=()))
-        local.start(
-            self._own_place,
-            ["--only"],
-            while_pid=os.getpid(),
-            environment={FACTORIES_VARIABLE: ""},
-        )
+        try:
+            local.start(
+                self._own_place,
+                ["--only"],
+                while_pid=os.getpid(),
+                environment={FACTORIES_VARIABLE: ""},
+            )
+        except BaseException:
+            shutil.rmtree(self._directory_path, ignore_errors=True)
+            raise
         super().__init__(config, self._own_place)
 
     def submit(

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from opencluster.core.dispatch import Dispatch, Effect
 from opencluster.core.registry import Delta, Entry
 from opencluster.engines.base import WorkerInfo
-from opencluster.engines.directory import Contact, Directory
+from opencluster.engines.directory import Contact, Directory, dispatched_type
 from opencluster.engines.verdicts import no_worker
 from opencluster.errors import DeathEvidence, OpenClusterError
 from opencluster.net.reactor import Reactor
@@ -54,6 +54,7 @@ class Roster:
         self._dispatch = dispatch
         self._do = do
         self._identity = identity
+        self._seen_types: set[str] = set()
         self._changed = threading.Condition()
 
     def wait_for(self, type: str, wait_s: float) -> list[WorkerInfo]:
@@ -73,7 +74,8 @@ class Roster:
                     return sorted(found, key=lambda worker: load(worker.id))
                 failing = self.directory.failing(type)
                 left_s = deadline - _now()
-                if failing or left_s <= 0:
+                is_hopeless = failing and type not in self._seen_types
+                if is_hopeless or left_s <= 0:
                     raise no_worker(type, failing, self.directory.types())
                 self._changed.wait(left_s)
 
@@ -107,7 +109,7 @@ class Roster:
         self.directory.workshops.pop(delta.id, None)
         failure = self.directory.failures.pop(delta.id, None)
         if failure is not None:
-            self._dispatch.type_recovered(failure.type, failure.id)
+            self._dispatch.type_recovered(dispatched_type(failure), failure.id)
         contact = self.directory.contacts.get(delta.id)
         if contact is None:
             return
@@ -122,8 +124,15 @@ class Roster:
         elif not contact.is_joined:
             self._lose(contact, DeathEvidence("it left"), False, None)
 
-    def _running(self, evidence: DeathEvidence) -> int:
-        """Return which of our pieces a dead worker was running, or -1 for none."""
+    def _running(self, evidence: DeathEvidence) -> int | None:
+        """Return which of our pieces a dead worker was running, or -1 for none.
+
+        ``None`` is for a crash while no piece was running. The first that it held is
+        the suspect then: else a piece that crashes it a moment later runs for ever.
+        """
+        is_crash = evidence.exit_code != 0
+        if is_crash and not evidence.piece:
+            return None
         manager, _, number = evidence.piece.partition(":")
         is_ours = manager == self._identity
         return int(number) if is_ours and number.isdigit() else -1
@@ -135,7 +144,8 @@ class Roster:
         log.warning("%s", message)
         if entry.attributes.get("is_failing"):
             reason = f"{message}\n{output}"
-            self._do(self._dispatch.type_failing(_now(), entry.type, entry.id, reason))
+            type = dispatched_type(entry)
+            self._do(self._dispatch.type_failing(_now(), type, entry.id, reason))
 
     def connected(self, peer: Peer) -> None:
         """Take in a worker that answers."""
@@ -143,6 +153,7 @@ class Roster:
         if contact is None or contact.is_joined:
             return
         contact.is_joined = True
+        self._seen_types.add(contact.type)
         entry = contact.entry
         concurrency = int(entry.attributes.get("concurrency", 0))
         self._do(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -35,6 +36,8 @@ class ResultRow(NamedTuple):
 
 
 AnyRow = TypeVar("AnyRow", PieceRow, ResultRow)
+_TIME = {PieceRow: 2, ResultRow: 4}
+"""Where a row has a time in seconds."""
 _PIECE_TYPES = (int, int, float, bytes, int)
 _RESULT_TYPES = (int, str, bytes, int, float)
 
@@ -130,6 +133,8 @@ def _split(
                 f"a {kind.__name__} is malformed: {fields!r:.100}"
             )
         row = kind(*fields)
+        if not 0 <= fields[_TIME[kind]] < math.inf:
+            raise RemoteProtocolError(f"a {kind.__name__} has no sensible time")
         if not 0 <= row.buffers <= len(buffers) - taken:
             raise RemoteProtocolError("a row has other buffers than it announces")
         split.append((row, buffers[taken : taken + row.buffers]))

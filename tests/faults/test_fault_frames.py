@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -37,16 +38,17 @@ from opencluster.config import load
 from opencluster.core.registry import Entry
 from opencluster.engines.base import Options, Outcome
 from opencluster.engines.cluster import ClusterEngine, connect
-from opencluster.errors import RemoteProtocolError, WorkError
+from opencluster.errors import PieceCancelled, RemoteProtocolError, WorkError
 from opencluster.net.control import Control
 from opencluster.node.host import host_id
+from opencluster.place import factories
 from opencluster.testing import LocalCluster
 from opencluster.wire import codec, frames, kinds
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("here")]
 
-GREETING = b"\xff" + b"\0" * 8 + b"\x7f\x03\x00NULL" + b"\0" * 48
-READY = b"\x04\x26\x05READY\x0bSocket-Type\0\0\0\x06DEALER\x08Identity\0\0\0\0"
+GREETING = b"\xff" + b"\0" * 8 + b"\x7f\x03\x01NULL" + b"\0" * 48
+READY = b"\x04\x1c\x05READY\x0bSocket-Type\0\0\0\x06DEALER"
 """How a peer of ZeroMQ 3 introduces itself."""
 
 
@@ -70,6 +72,13 @@ def here() -> Iterator[LocalCluster]:
 
 
 @pytest.fixture(scope="module")
+def control(here: LocalCluster) -> Iterator[Control]:
+    """One connection to the factory, whose end is not counted among the others."""
+    with Control(load(), lambda: factories(load(), here.place)) as control:
+        yield control
+
+
+@pytest.fixture(scope="module")
 def tcp_factory(here: LocalCluster) -> Iterator[Daemon]:
     """A factory that listens at a port."""
     with tempfile.TemporaryDirectory(prefix="c-") as directory:
@@ -77,42 +86,41 @@ def tcp_factory(here: LocalCluster) -> Iterator[Daemon]:
         command = [sys.executable, "-m", "opencluster", "factory", *options]
         log = Path(directory, "log")
         with log.open("wb") as file, subprocess.Popen(command, stderr=file) as process:
-            wait_until(lambda: "factory at tcp://" in log.read_text())
-            found = re.search(r"tcp://127\.0\.0\.1:\d+", log.read_text())
-            assert found is not None
-            endpoint = found[0]
             try:
+                wait_until(lambda: "factory at tcp://" in log.read_text())
+                found = re.search(r"tcp://127\.0\.0\.1:\d+", log.read_text())
+                assert found is not None
+                endpoint = found[0]
                 with Control(load(), lambda: [[endpoint]]) as control:
-                    yield Daemon(
-                        endpoint,
-                        process.pid,
-                        lambda: control.factory("status")["factories"][0],
-                    )
+                    yield Daemon(endpoint, process.pid, partial(status_of, control))
             finally:
                 process.terminate()
+
+
+def status_of(control: Control) -> dict[str, Any]:
+    answer: dict[str, Any] = control.factory("status")["factories"][0]
+    return answer
 
 
 @pytest.fixture(
     params=["factory", "factory at a port", "workshop", "worker", "service"]
 )
-def daemon(request: pytest.FixtureRequest, here: LocalCluster) -> Daemon:
+def daemon(
+    request: pytest.FixtureRequest, here: LocalCluster, control: Control
+) -> Daemon:
     if request.param == "factory at a port":
         found: Daemon = request.getfixturevalue("tcp_factory")
         return found
     if request.param == "factory":
-
-        def status() -> dict[str, Any]:
-            answer: dict[str, Any] = here.ask_factory("status")["factories"][0]
-            return answer
-
-        return Daemon(status()["endpoint"], status()["pid"], status)
+        own = status_of(control)
+        return Daemon(own["endpoint"], own["pid"], partial(status_of, control))
     entry = entries(here, kind=request.param)[0]
 
     def newest() -> dict[str, Any]:
-        answer: dict[str, Any] = here.ask_factory("status")["figures"][entry["id"]]
+        answer: dict[str, Any] = control.factory("status")["figures"][entry["id"]]
         return answer
 
-    wait_until(lambda: entry["id"] in here.ask_factory("status")["figures"])
+    wait_until(lambda: entry["id"] in control.factory("status")["figures"])
     return Daemon(entry["endpoints"][0], entry["pid"], newest)
 
 
@@ -128,8 +136,7 @@ def raw_garbage() -> dict[str, bytes]:
         "another mechanism": GREETING.replace(b"NULL", b"PLAI"),
         "half a handshake": GREETING + READY[:9],
         "no command": GREETING + b"\x00\x05hello",
-        "ten gigabytes": GREETING + READY + b"\x02" + struct.pack(">Q", 10 << 30),
-        "all the bytes there are": GREETING + READY + b"\x02" + b"\xff" * 8 + b"x",
+        "too eager": GREETING + READY + b"\x00\x05hello",
     }
 
 
@@ -167,11 +174,15 @@ def foreign_messages() -> dict[str, list[bytes]]:
 def hostile_requests() -> list[tuple[str, Any]]:
     """Return requests that daemons must decline."""
     wrong: list[Any] = [None, 7, "text", [], {"ids": 7}, {"ids": [[]]}, {"entries": 1}]
-    wrong += [{"entries": [{"id": 5}]}, {"id": []}, {"job": 3}, {"job": {"id": []}}]
+    wrong += [{"entries": [{"id": 5}]}, {"job": 3}, {"job": {"id": []}}]
     wrong += [{"worker": 1, "piece": 2}, {"type": [], "count": 1}, {"name": {}}]
     wrong += [{"entry": {"kind": "worker"}, "count": "many"}, {"entry": 1, "count": 1}]
     names = ("register", "renew", "deregister", "job", "start", "scale", "stop")
     return [(name, arguments) for name in (*names, "enforce") for arguments in wrong]
+
+
+def has_rejected(daemon: Daemon, count: int) -> bool:
+    return daemon.count("rejected_messages") == count
 
 
 @contextmanager
@@ -187,16 +198,13 @@ def stranger(endpoint: str) -> Iterator[socket.socket]:
 
 
 @contextmanager
-def dealer(endpoint: str, is_listening: bool = False) -> Iterator[zmq.Socket[bytes]]:
-    """Open a socket of ZeroMQ that knows nothing of OpenCluster."""
+def dealer(endpoint: str) -> Iterator[zmq.Socket[bytes]]:
+    """Connect to an endpoint with ZeroMQ, but without OpenCluster."""
     with zmq.Context() as context, context.socket(zmq.DEALER) as sock:
         sock.set(zmq.LINGER, 0)
         sock.set(zmq.RCVTIMEO, int(DEADLINE_S * 1000))
         sock.set(zmq.SNDTIMEO, int(DEADLINE_S * 1000))
-        if is_listening:
-            sock.bind(endpoint)
-        else:
-            sock.connect(endpoint)
+        sock.connect(endpoint)
         yield sock
 
 
@@ -216,10 +224,12 @@ def test_strangers_at_the_door(here: LocalCluster, daemon: Daemon) -> None:
     rejected = daemon.count("rejected_handshakes")
     garbage = raw_garbage()
     for noise in garbage.values():
-        with stranger(daemon.endpoint) as connection:
-            # it may hang up before it has heard all
-            with contextlib.suppress(ConnectionError):
-                connection.sendall(noise)
+        # it may hang up before it has heard all
+        with (
+            stranger(daemon.endpoint) as connection,
+            contextlib.suppress(ConnectionError),
+        ):
+            connection.sendall(noise)
     wait_until(lambda: daemon.count("dropped_connections") >= before + len(garbage))
     wait_until(lambda: daemon.count("rejected_handshakes") > rejected)
     assert is_running(daemon.pid)
@@ -232,12 +242,21 @@ def test_a_frame_that_announces_more_than_there_is_memory(
 ) -> None:
     memory = peak_bytes(daemon.pid)
     before = daemon.count("dropped_connections")
+    rejected = daemon.count("rejected_messages")
     with stranger(daemon.endpoint) as connection:
-        connection.sendall(GREETING + READY + b"\x02" + struct.pack(">Q", size))
-        connection.sendall(b"x" * 1000)
-        # the daemon hangs up, and this side has not
-        while connection.recv(4096):
-            pass
+        connection.sendall(GREETING + READY)
+        heard = b""
+        while b"READY" not in heard:
+            heard += connection.recv(4096)
+        # so far it is listened to
+        for wanted in (rejected + 1, rejected + 2):
+            connection.sendall(b"\x00\x05hello")
+            wait_until(partial(has_rejected, daemon, wanted))
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(b"\x02" + struct.pack(">Q", size) + b"x" * 1000)
+            # the daemon hangs up, and this side has not
+            while connection.recv(4096):
+                pass
     wait_until(lambda: daemon.count("dropped_connections") > before)
     assert peak_bytes(daemon.pid) - memory < 50e6
     check_that_all_is_well(here)
@@ -303,7 +322,7 @@ def engine(here: LocalCluster) -> Iterator[ClusterEngine]:
 def registered(here: LocalCluster, endpoint: str) -> Iterator[None]:
     """Let a worker of type Liar be known to listen at an endpoint."""
     entry = Entry(
-        id=f"liar.{uuid.uuid4().hex}",
+        id=uuid.uuid4().hex,
         kind="worker",
         type="Liar",
         name="Liar-1",
@@ -313,6 +332,41 @@ def registered(here: LocalCluster, endpoint: str) -> Iterator[None]:
     here.ask_factory("register", {"entries": [entry.to_fields()]})
     yield
     here.ask_factory("deregister", {"id": entry.id})
+
+
+class Liar:
+    """A worker that says what the test wants to the manager who sent it a piece."""
+
+    def __init__(self, sock: zmq.Socket[bytes]) -> None:
+        self._sock = sock
+        self._manager = b""
+
+    def take(self) -> int:
+        """Return the number of the next piece."""
+        self._manager, header = self._sock.recv_multipart()
+        kind, rows = frames.unpack(header)
+        assert kind == kinds.PIECES
+        number: int = rows[0][0]
+        return number
+
+    def say(self, *parts: bytes) -> None:
+        """Send a message."""
+        self._sock.send_multipart([self._manager, *parts])
+
+    def answer(self, *row: Any) -> None:
+        """Send one result."""
+        self.say(frames.pack(kinds.RESULTS, [list(row)]))
+
+
+@pytest.fixture
+def liar(here: LocalCluster) -> Iterator[Liar]:
+    endpoint = f"ipc://{here.place.sockets}/{uuid.uuid4().hex}.sock"
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as sock:
+        sock.set(zmq.LINGER, 0)
+        sock.set(zmq.RCVTIMEO, int(DEADLINE_S * 1000))
+        sock.bind(endpoint)
+        with registered(here, endpoint):
+            yield Liar(sock)
 
 
 def submit(
@@ -328,83 +382,59 @@ def rejected(engine: ClusterEngine) -> int:
     return engine._transport.counts.rejected_messages
 
 
-def test_a_worker_that_talks_nonsense(
-    here: LocalCluster, engine: ClusterEngine
-) -> None:
-    endpoint = f"ipc://{here.place.sockets}/liar.sock"
+def test_a_worker_that_talks_nonsense(engine: ClusterEngine, liar: Liar) -> None:
+    outcomes = submit(engine, "Liar", fault("ok"))
+    number = liar.take()
     messages = foreign_messages()
-    # these mean nothing to a manager, and are no nonsense
-    for name in ("a reply to nobody",):
-        del messages[name]
-    with dealer(endpoint, is_listening=True) as liar, registered(here, endpoint):
-        outcomes = submit(engine, "Liar", fault("ok"))
-        kind, rows = frames.unpack(liar.recv())
-        assert kind == kinds.PIECES
-        number = rows[0][0]
-        messages["results out of the blue"] = [frames.pack(kinds.RESULTS, [[number]])]
-        messages["fewer buffers"] = [
-            frames.pack(kinds.RESULTS, [[number, "done", b"", 3, 0.1]])
-        ]
-        messages["progress of nothing"] = [frames.pack(kinds.PROGRESS)]
-        for message in messages.values():
-            liar.send_multipart(message)
-        wait_until(lambda: rejected(engine) >= len(messages))
-        assert rejected(engine) == len(messages)
-        assert outcomes.empty()
-        payload, _ = codec.encode(WorkPiece(n=1))
-        results = [[number, "done", payload, 0, 0.1]]
-        for _ in range(2):  # the second one comes too late
-            liar.send(frames.pack(kinds.RESULTS, results))
-        assert outcomes.get(timeout=DEADLINE_S).value() == {"n": 1}
-        again = submit(engine, "Fault", fault("ok", n=2))
-        assert again.get(timeout=DEADLINE_S).value()["n"] == 2
-        assert outcomes.empty()
+    messages["a short result"] = [frames.pack(kinds.RESULTS, [[number]])]
+    messages["progress of nothing"] = [frames.pack(kinds.PROGRESS)]
+    messages["no numbers"] = [frames.pack(kinds.RETURNED, [None])]
+    row = [number, "done", b"", 3, 0.1]
+    messages["a result without its buffers"] = [frames.pack(kinds.RESULTS, [row])]
+    # of a piece that this manager never sent, which may have been long ago
+    del messages["results out of the blue"]
+    for message in messages.values():
+        liar.say(*message)
+    wait_until(lambda: rejected(engine) >= len(messages))
+    assert rejected(engine) == len(messages)
+    liar.answer(number + 99, "done", b"", 0, 0.1)
+    for _ in range(2):  # the second one comes too late
+        liar.answer(number, "done", codec.encode(WorkPiece(n=1))[0], 0, 0.1)
+    assert outcomes.get(timeout=DEADLINE_S).value() == {"n": 1}
+    good = submit(engine, "Fault", fault("ok", n=2))
+    assert good.get(timeout=DEADLINE_S).value()["n"] == 2
+    assert outcomes.empty()
+    assert rejected(engine) == len(messages)
 
 
 @pytest.mark.parametrize("status", ["done", "failed", "timeout", "surprising"])
-@pytest.mark.parametrize("payload", [b"", b"\xc1", b"\x93\x01", b"\x01"])
+@pytest.mark.parametrize("payload", [b"", b"\xc1", b"\x93\x01"])
 def test_a_result_that_cannot_be_read_ends_the_piece(
-    here: LocalCluster, engine: ClusterEngine, status: str, payload: bytes
+    liar: Liar, status: str, payload: bytes
 ) -> None:
-    endpoint = f"ipc://{here.place.sockets}/liar.sock"
-    with dealer(endpoint, is_listening=True) as liar, registered(here, endpoint):
-        outcomes = submit(engine, "Liar", fault("ok"))
-        number = frames.unpack(liar.recv())[1][0][0]
-        liar.send(frames.pack(kinds.RESULTS, [[number, status, payload, 0, 0.1]]))
-        outcome = outcomes.get(timeout=DEADLINE_S)
-        if (status, payload) == ("done", b"\x01"):
-            assert outcome.value() == 1
-        else:
-            with pytest.raises((WorkError, RemoteProtocolError)):
-                outcome.value()
+    future = Manager("cluster").submit("Liar", fault("ok"))
+    liar.answer(liar.take(), status, payload, 0, 0.1)
+    with pytest.raises((WorkError, RemoteProtocolError)) as caught:
+        future.result(DEADLINE_S)
+    assert not isinstance(caught.value, PieceCancelled)
 
 
-@pytest.mark.parametrize("status", ["done", "failed"])
-def test_a_future_for_a_result_that_cannot_be_read_is_done(
-    here: LocalCluster, status: str
+@pytest.mark.parametrize("name", raw_garbage())
+def test_a_worker_that_is_none(
+    here: LocalCluster, engine: ClusterEngine, name: str
 ) -> None:
-    endpoint = f"ipc://{here.place.sockets}/liar.sock"
-    with dealer(endpoint, is_listening=True) as liar, registered(here, endpoint):
-        future = Manager("cluster").submit("Liar", fault("ok"))
-        number = frames.unpack(liar.recv())[1][0][0]
-        liar.send(frames.pack(kinds.RESULTS, [[number, status, b"\xc1", 0, 0.1]]))
-        with pytest.raises((WorkError, RemoteProtocolError)):
-            future.result(DEADLINE_S)
-
-
-def test_a_worker_that_is_none(here: LocalCluster, engine: ClusterEngine) -> None:
-    path = here.place.sockets / "liar.sock"
-    garbage = iter(raw_garbage().values())
+    path = here.place.sockets / f"{uuid.uuid4().hex}.sock"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
         listener.settimeout(DEADLINE_S)
         with registered(here, f"ipc://{path}"):
             outcomes = submit(engine, "Liar", fault("ok"))
-            for noise in garbage:
-                with listener.accept()[0] as connection:
-                    with contextlib.suppress(ConnectionError):
-                        connection.sendall(noise)
+            with (
+                listener.accept()[0] as connection,
+                contextlib.suppress(ConnectionError),
+            ):
+                connection.sendall(raw_garbage()[name])
             good = submit(engine, "Fault", fault("ok", n=1))
             assert good.get(timeout=DEADLINE_S).value()["n"] == 1
             assert outcomes.empty()
