@@ -137,7 +137,7 @@ def test_many_arrays_need_a_bounded_number_of_frames() -> None:
         np.str_("\udcff"),
         np.bytes_(b"ab\0"),
         np.void(b"\0\1"),
-        np.datetime64("NaT"),
+        np.datetime64("NaT", "s"),
         np.datetime64(7, "25s"),
         np.timedelta64(-1, "fs"),
         np.longdouble(1) / 3,
