@@ -13,23 +13,24 @@ import uuid
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from opencluster.config import CatalogueEntry, Config
+from opencluster.config import Config
 from opencluster.core.registry import Entry
 from opencluster.core.supervision import ReportStartFailure
-from opencluster.errors import DeathEvidence, RemoteProtocolError, RequestRefused
+from opencluster.errors import DeathEvidence, RemoteProtocolError
 from opencluster.net.link import FactoryLink
 from opencluster.net.reactor import Reactor
 from opencluster.net.rejections import MALFORMED, Rejections
 from opencluster.net.requests import answer
 from opencluster.net.transport import Peer, PeerLost, Received, TransportEvent
 from opencluster.net.zmq_transport import ZmqTransport, ipc_endpoint
+from opencluster.node.claim import Claim
 from opencluster.node.floor import EAGER_POLL_S, Floor
 from opencluster.node.gpus import probe
 from opencluster.node.host import host_id, host_name
 from opencluster.node.measure import Measurer
+from opencluster.node.orders import read_count, read_entry
 from opencluster.place import Place, factories, listening_endpoint
 from opencluster.wire import frames, kinds
 
@@ -37,8 +38,6 @@ log = logging.getLogger(__name__)
 
 READY_FILE = "workshop.ready"
 """Appears among the sockets when the workshop has found a factory."""
-MAX_NAME = 64
-"""Longest name of a kind of process that is started on request, in characters."""
 
 
 class Workshop:
@@ -50,6 +49,11 @@ class Workshop:
         The settings and the catalogue of what may run here.
     place : Place
         The cluster's directory.
+
+    Raises
+    ------
+    OpenClusterError
+        When another workshop runs here.
     """
 
     def __init__(self, config: Config, place: Place) -> None:
@@ -59,6 +63,8 @@ class Workshop:
         self.id = uuid.uuid4().hex
         network = config.network
         place.make()
+        # before anything else: what marks our processes marks those of another too
+        self._claim = Claim(place.path, self.id)
         self._transport = ZmqTransport(
             network.max_message_bytes, network.zmtp_heartbeat_s, network.zmtp_timeout_s
         )
@@ -82,6 +88,7 @@ class Workshop:
             self._reactor.watch,
             self._reactor.unwatch,
         )
+        self._claim.clear(place.sockets)
         self._measurer = Measurer()
         self._failures: dict[str, Entry] = {}
         self._handlers = {
@@ -104,6 +111,7 @@ class Workshop:
         self._floor.open()
         self._reactor.run()
         self._floor.close()
+        self._claim.release()
 
     def stop(self) -> None:
         """End all processes, then make `run` return; safe in a signal handler."""
@@ -148,20 +156,14 @@ class Workshop:
         return {"name": self.name, "pid": os.getpid(), "catalogue": catalogue}
 
     def _start(self, peer: Peer, arguments: Mapping[str, Any]) -> Future[Any]:
-        entry = CatalogueEntry(**arguments["entry"])
-        if Path(entry.name).name != entry.name or len(entry.name) > MAX_NAME:
-            raise RequestRefused(
-                f"{entry.name[:MAX_NAME]!r} cannot be the name of processes, as their "
-                f"files are named after them; give one of {MAX_NAME} characters at "
-                "most, without slashes"
-            )
-        started = self._floor.add(entry, int(arguments["count"]))
+        entry = read_entry(arguments["entry"])
+        started = self._floor.add(entry, read_count(arguments["count"]))
         # the catalogue may have grown, and stands in the registry
         self._register([self._entry()])
         return started
 
     def _scale(self, peer: Peer, arguments: Mapping[str, Any]) -> Future[Any]:
-        return self._floor.scale(arguments["type"], int(arguments["count"]))
+        return self._floor.scale(arguments["type"], read_count(arguments["count"]))
 
     def _stop(self, peer: Peer, arguments: Mapping[str, Any]) -> None:
         self._floor.stop(arguments["name"])
@@ -201,15 +203,17 @@ class Workshop:
         """Tell everyone that a process ended before it was ready, and why."""
         message = f"{failure.slot} did not start on {self.name}: {death.reason}"
         log.error("%s\n%s", message, death.output)
+        catalogued = self._floor.catalogue[failure.type]
         entry = Entry(
             id=f"failure:{self.id}:{failure.type}",
             kind="failure",
-            type=self._floor.catalogue[failure.type].type,
+            type=catalogued.type,
             name=failure.slot,
             host=host_name(),
             host_id=host_id(),
             workshop=self.id,
             attributes={
+                "of_kind": catalogued.kind,
                 "message": message,
                 "output": death.output,
                 "failures": failure.failures,

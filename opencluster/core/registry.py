@@ -25,6 +25,8 @@ KINDS = ("workshop", "worker", "service", "failure")
 
 MAX_TEXT = 4096
 """Longest text in an entry, in characters: a path or an endpoint, with room."""
+SCHEMES = ("tcp://", "ipc://")
+"""What an endpoint begins with."""
 
 
 @dataclass(frozen=True)
@@ -79,14 +81,14 @@ class Entry:
         Raises
         ------
         RegistryError
-            When a field is missing, of the wrong type or too long.
+            When a field is missing, of the wrong type, too long or no Unicode, or
+            an endpoint is none.
         """
         if not isinstance(fields, Mapping):
             raise RegistryError(f"an entry is a mapping, not {type(fields).__name__}")
         known = {k: v for k, v in fields.items() if k in cls.__dataclass_fields__}
         for name in ("id", "kind", "type", "name", "host", "host_id", "workshop"):
-            value = known.get(name, "")
-            if not isinstance(value, str) or len(value) > MAX_TEXT:
+            if not _is_short_text(known.get(name, "")):
                 raise RegistryError(f"entry field {name!r} is no short text")
         if not known.get("id") or known.get("kind") not in KINDS:
             raise RegistryError(f"an entry needs an id and a kind out of {KINDS}")
@@ -94,12 +96,24 @@ class Entry:
             raise RegistryError("entry field 'pid' is no number")
         endpoints = known.get("endpoints", ())
         if not isinstance(endpoints, (list, tuple)) or not all(
-            isinstance(e, str) and len(e) <= MAX_TEXT for e in endpoints
+            _is_short_text(e) and e.startswith(SCHEMES) for e in endpoints
         ):
-            raise RegistryError("entry field 'endpoints' is no list of texts")
+            raise RegistryError(
+                f"entry field 'endpoints' is no list of endpoints ({SCHEMES})"
+            )
         if not isinstance(known.get("attributes", {}), Mapping):
             raise RegistryError("entry field 'attributes' is no mapping")
         return cls(**known | {"endpoints": tuple(endpoints)})
+
+
+def _is_short_text(value: Any) -> bool:
+    if not isinstance(value, str) or len(value) > MAX_TEXT:
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)

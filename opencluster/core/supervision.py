@@ -5,7 +5,8 @@ Rules that this module keeps:
 1. As many slots of a type exist as are wanted; each slot has at most one process.
 2. A process that ended is replaced: at once when it ended on purpose or had run well,
    else after a delay that doubles with each failure in a row up to a limit.
-3. A process that ended before it registered, and not on purpose, failed to start;
+3. A process that ended before it registered, and not on purpose, failed to start, and
+   is tried again after `RETRY_S` at the earliest, even if no process could be made;
    after ``failing_after`` of those in a row the type is failing, until one of them
    registers.
 4. Stopping asks first (SIGTERM) and insists after a grace (SIGKILL).
@@ -19,6 +20,8 @@ from enum import Enum
 
 HEALTHY_AFTER_S = 10.0
 """A process that lived this long after registering starts with a clean record."""
+RETRY_S = 0.1
+"""Shortest time from a start that failed to the next one, whatever the settings say."""
 
 
 class SlotState(Enum):
@@ -211,12 +214,14 @@ class Supervision:
             self._drop(slot)
             return []
         effects: list[Effect] = []
+        shortest_s = 0.0
         if slot.state is SlotState.STARTING and not is_recycled:
             effects.append(self._start_failed(slot))
+            shortest_s = RETRY_S
         is_clean = is_recycled or slot.is_restart or _has_run_well(slot, now)
         slot.failures = 0 if is_clean else slot.failures + 1
         slot.state = SlotState.WAITING
-        slot.restart_at = now + self._delay_s(slot)
+        slot.restart_at = now + max(shortest_s, self._delay_s(slot))
         slot.registered_at = None
         slot.kill_at = None
         slot.is_restart = False

@@ -34,7 +34,7 @@ from opencluster.core.dispatch import (
 from opencluster.engines.base import Done, Job, Options, Outcome, WorkerInfo
 from opencluster.engines.directory import Contact
 from opencluster.engines.roster import Roster
-from opencluster.engines.verdicts import error_for
+from opencluster.engines.verdicts import alike, error_for, wanted
 from opencluster.errors import PieceCancelled, RemoteProtocolError
 from opencluster.net.link import FactoryLink
 from opencluster.net.reactor import Reactor
@@ -388,12 +388,11 @@ class ClusterEngine:
         self._link.requests.ask(peer, "enforce", arguments, 5.0)
 
     def _warn_no_worker(self, type: str, count: int) -> None:
-        here = ", ".join(self.types()) or "none"
         log.warning(
-            "%d pieces wait for a worker of type %r; types here: %s; waiting %g s",
+            "%d pieces wait for a %s; here are: %s; waiting %g s",
             count,
-            type,
-            here,
+            wanted(type),
+            alike(type, self.types()),
             self.config.manager.worker_wait_s,
         )
 

@@ -22,6 +22,8 @@ class Contact:
     ----------
     entry : Entry
         What it registered.
+    endpoint : str
+        Where it is reached from here.
     peer : bytes
         The connection.
     is_joined : bool
@@ -31,6 +33,7 @@ class Contact:
     """
 
     entry: Entry
+    endpoint: str
     peer: Peer
     is_joined: bool = False
     is_registered: bool = True
@@ -59,6 +62,7 @@ class Directory:
         self._transport = transport
         self.contacts: dict[str, Contact] = {}
         self.by_peer: dict[Peer, Contact] = {}
+        self._by_endpoint: dict[str, Contact] = {}
         self.workshops: dict[str, Entry] = {}
         self.failures: dict[str, Entry] = {}
 
@@ -70,10 +74,16 @@ class Directory:
         OpenClusterError
             When it has no endpoint that can be reached from here.
         """
-        contact = Contact(entry, self._transport.connect(endpoint_of(entry)))
+        endpoint = endpoint_of(entry)
+        contact = Contact(entry, endpoint, self._transport.connect(endpoint))
         self.contacts[entry.id] = contact
         self.by_peer[contact.peer] = contact
+        self._by_endpoint[endpoint] = contact
         return contact
+
+    def predecessor(self, entry: Entry) -> Contact | None:
+        """Return who was reached where another one listens now."""
+        return self._by_endpoint.get(endpoint_of(entry))
 
     def connect_workshop(self, entry: Entry) -> Peer:
         """Open a connection to a workshop, or return the one that stands."""
@@ -83,6 +93,7 @@ class Directory:
         """Close the connection to a worker or service."""
         self.contacts.pop(contact.id, None)
         self.by_peer.pop(contact.peer, None)
+        self._by_endpoint.pop(contact.endpoint, None)
         self._transport.disconnect(contact.peer)
 
     def joined(self, type: str) -> list[WorkerInfo]:

@@ -101,9 +101,18 @@ class Roster:
             self._do(self._dispatch.worker_draining(_now(), entry.id))
         elif contact is None:
             try:
+                self._make_way(entry)
                 self.directory.connect(entry)
             except OpenClusterError as error:
                 log.warning("%s: %s", entry.name, error)
+
+    def _make_way(self, entry: Entry) -> None:
+        """Give up who listened where somebody else does now: it must have ended."""
+        former = self.directory.predecessor(entry)
+        if former is not None:
+            former.is_registered = False
+            evidence = DeathEvidence(f"{entry.name} has its address now")
+            self._lose(former, evidence, False, None)
 
     def _entry_gone(self, delta: Delta) -> None:
         self.directory.workshops.pop(delta.id, None)

@@ -17,6 +17,7 @@ from opencluster.errors import (
     WorkError,
     indent,
 )
+from opencluster.service import SERVICE_PREFIX
 
 
 def error_for(
@@ -77,14 +78,36 @@ def failed(failure: Mapping[str, Any], worker: str) -> PieceFailed:
 
 def no_worker(type: str, detail: str, types: Mapping[str, int]) -> NoSuitableWorker:
     """Return the error for a type that nobody performs."""
-    here = ", ".join(f"{name} ({count})" for name, count in sorted(types.items()))
-    message = f"no worker of type {type!r} is here; there are: {here or 'none at all'}"
+    is_service = type.startswith(SERVICE_PREFIX)
+    name = type.removeprefix(SERVICE_PREFIX)
+    message = f"no {wanted(type)} is here; there are: {alike(type, types)}"
     if detail:
-        return NoSuitableWorker(f"{message}. Its workers fail to start:\n{detail}")
+        return NoSuitableWorker(f"{message}. What should be fails to start:\n{detail}")
+    command = f"worker MODULE:CLASS --type {name}"
+    if is_service:
+        command = f"service MODULE:CLASS --name {name}"
     return NoSuitableWorker(
-        f"{message}. Start one with `opencluster worker MODULE:CLASS --type {type}`, "
-        "or wait longer with [manager] worker_wait_s"
+        f"{message}. Start one with `opencluster {command}`, or wait longer with "
+        "[manager] worker_wait_s"
     )
+
+
+def wanted(type: str) -> str:
+    """Return in words what pieces of a type are performed by."""
+    if type.startswith(SERVICE_PREFIX):
+        return f"service {type.removeprefix(SERVICE_PREFIX)!r}"
+    return f"worker of type {type!r}"
+
+
+def alike(type: str, types: Mapping[str, int]) -> str:
+    """Return which worker types there are, or which services, with how many of each."""
+    is_service = type.startswith(SERVICE_PREFIX)
+    listed = [
+        f"{name.removeprefix(SERVICE_PREFIX)} ({count})"
+        for name, count in sorted(types.items())
+        if name.startswith(SERVICE_PREFIX) == is_service
+    ]
+    return ", ".join(listed) or "none at all"
 
 
 def _poisoned(piece: Piece, worker: str) -> PoisonPiece:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any
 
 from opencluster.config import Config
-from opencluster.errors import FactoryUnreachable
+from opencluster.errors import FactoryUnreachable, OpenClusterError
 from opencluster.net.link import FactoryLink, Finder, usable_endpoint
 from opencluster.net.reactor import Reactor
 from opencluster.net.rejections import MALFORMED, Rejections
@@ -36,7 +36,10 @@ class Control:
         self._transport = ZmqTransport(
             network.max_message_bytes, network.zmtp_heartbeat_s, network.zmtp_timeout_s
         )
-        self._reactor = Reactor(self._transport, self._event)
+        self._ended: Future[Any] = Future()
+        self._reactor = Reactor(
+            self._transport, self._event, self._broken, is_vital=False
+        )
         self._rejections = Rejections(self._transport.counts, log)
         self._link = FactoryLink(self._reactor, find, self._timeout_s)
         self._reactor.start()
@@ -56,7 +59,7 @@ class Control:
         RequestRefused
             When it declines.
         """
-        return self._link.request(operation, arguments, timeout_s).result()
+        return self._result(self._link.request(operation, arguments, timeout_s))
 
     def workshop(
         self,
@@ -65,21 +68,35 @@ class Control:
         arguments: Mapping[str, Any],
         timeout_s: float | None = None,
     ) -> Any:
-        """Ask a workshop, given what it registered."""
+        """Ask a workshop, given what it registered.
+
+        Raises
+        ------
+        FactoryUnreachable
+            When it does not answer in time.
+        RequestRefused
+            When it declines.
+        OpenClusterError
+            When its endpoint is none.
+        """
         endpoint = usable_endpoint(entry["endpoints"])
         if endpoint is None:
             raise FactoryUnreachable(f"workshop {entry['name']} has no open socket")
         future: Future[Any] = Future()
 
         def ask() -> None:
-            peer = self._transport.connect(endpoint)
+            try:
+                peer = self._transport.connect(endpoint)
+            except OpenClusterError as error:
+                future.set_exception(error)
+                return
             asked = self._link.requests.ask(
                 peer, operation, arguments, timeout_s or self._timeout_s
             )
             asked.add_done_callback(lambda done: _copy(done, future))
 
         self._reactor.post(ask)
-        return future.result()
+        return self._result(future)
 
     def close(self) -> None:
         """Close the connection."""
@@ -91,6 +108,16 @@ class Control:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def _result(self, future: Future[Any]) -> Any:
+        """Return what is answered, unless nothing can be answered any more."""
+        done, _ = wait([future, self._ended], return_when=FIRST_COMPLETED)
+        return (future if future in done else self._ended).result()
+
+    def _broken(self, error: BaseException) -> None:
+        self._ended.set_exception(
+            OpenClusterError(f"the connection to the cluster broke: {error!r}")
+        )
 
     def _event(self, event: TransportEvent) -> None:
         if isinstance(event, PeerLost):

@@ -23,6 +23,7 @@ from opencluster.errors import (
     RemoteProtocolError,
 )
 from opencluster.net.reactor import Reactor
+from opencluster.net.rejections import MALFORMED
 from opencluster.net.requests import Requests
 from opencluster.net.transport import Peer
 from opencluster.wire import kinds
@@ -127,19 +128,26 @@ class FactoryLink:
     # --- inside --------------------------------------------------------------
 
     def _start(self) -> None:
-        self._probe()
+        # first, so that requests time out even when there is no way to probe
         self._reactor.every(PROBE_INTERVAL_S, self._check)
+        self._probe()
 
     def _check(self) -> None:
         now = time.monotonic()
-        for entry in [e for e in self._waiting if e[0] <= now]:
-            self._waiting.remove(entry)
-            entry[3].set_exception(FactoryUnreachable(self._nobody()))
+        overdue = [entry for entry in self._waiting if entry[0] <= now]
+        if overdue:
+            reason = self._nobody()
+            self._waiting = [entry for entry in self._waiting if entry[0] > now]
+            for entry in overdue:
+                entry[3].set_exception(FactoryUnreachable(reason))
         if self._leader is None:
             self._probe()
 
     def _nobody(self) -> str:
-        known = [", ".join(endpoints) for endpoints in self._find()]
+        try:
+            known = [", ".join(endpoints) for endpoints in self._find()]
+        except Exception as error:
+            return f"cannot tell where the factories are: {error}"
         if not known:
             return (
                 "no cluster found: start one with `opencluster start`, or name it with "
@@ -167,7 +175,13 @@ class FactoryLink:
 
     def _greeted(self, peer: Peer, future: Future[Any]) -> None:
         self._candidates.discard(peer)
-        if future.exception() is not None or self._leader is not None:
+        error = future.exception()
+        if isinstance(error, FactoryUnreachable):
+            # libzmq keeps what is sent to a dead peer, without limit, and does not
+            # reopen a connection that broke the protocol: the next probe starts anew
+            self._reactor.transport.disconnect(peer)
+            self.requests.peer_lost(peer)
+        if error is not None or self._leader is not None:
             return
         hello = future.result()
         if hello.get("role") != "leader":
@@ -223,11 +237,14 @@ class FactoryLink:
             return
         snapshot = asked.result()
         try:
+            epoch = snapshot["epoch"]
             news = self.replica.load(snapshot)
-        except RegistryError as error:
-            log.error("the factory sent a snapshot that makes no sense: %s", error)
+        except MALFORMED as error:
+            log.error("the factory sent a snapshot that makes no sense: %r", error)
+            # that of no factory, so that the next beat makes us ask again
+            self._epoch = None
             return
-        self._epoch = snapshot["epoch"]
+        self._epoch = epoch
         for delta in news:
             self._tell(delta)
 
@@ -247,8 +264,13 @@ class FactoryLink:
             self._resubscribe()
 
     def _tell(self, delta: Delta) -> None:
-        if self._on_delta is not None:
+        if self._on_delta is None:
+            return
+        try:
             self._on_delta(delta)
+        except Exception:
+            # this one is in the replica already, and those after it must be told
+            log.exception("an error in taking in %s", delta)
 
 
 def _delta_from(fields: Any) -> Delta:

@@ -11,6 +11,7 @@ import heapq
 import itertools
 import logging
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -25,6 +26,10 @@ log = logging.getLogger(__name__)
 
 MAX_POLL_S = 60.0
 """Longest sleep; a bound, so that a clock that jumps cannot stop timers for long."""
+FATAL_STATUS = 70
+"""Exit status of a process whose sockets cannot be served any more."""
+MIN_COMPACTION = 64
+"""Timers that may wait, cancelled ones included, before the cancelled are dropped."""
 
 
 class Timer:
@@ -51,16 +56,28 @@ class Reactor:
         What carries the messages; the reactor closes it at the end.
     on_event : callable
         Called in the reactor's thread with each `TransportEvent`.
+    on_fatal : callable, optional
+        Called with what ended the reactor, when that was not `stop`.
+    is_vital : bool
+        The process is of no use without this reactor: an error that ends the reactor
+        ends the process, with `FATAL_STATUS`.
     """
 
     def __init__(
-        self, transport: Transport, on_event: Callable[[TransportEvent], None]
+        self,
+        transport: Transport,
+        on_event: Callable[[TransportEvent], None],
+        on_fatal: Callable[[BaseException], None] | None = None,
+        is_vital: bool = True,
     ) -> None:
         self.transport = transport
         self._on_event = on_event
+        self._on_fatal = on_fatal
+        self._is_vital = is_vital
         self._on_idle: list[Callable[[], None]] = []
         self._posted: deque[Callable[[], None]] = deque()
         self._timers: list[tuple[float, int, Timer]] = []
+        self._compact_at = MIN_COMPACTION
         self._count = itertools.count()
         self._readers: dict[int, Callable[[], None]] = {}
         self._wake_fd, self._waker_fd = os.pipe()
@@ -129,10 +146,21 @@ class Reactor:
         self._on_idle.append(callback)
 
     def run(self) -> None:
-        """Handle events until `stop`, then close the transport."""
+        """Handle events until `stop`, then close the transport.
+
+        An error of the transport is fatal, as half a message may have been read: it
+        is logged, told to `on_fatal`, and ends the process when the reactor is vital.
+        """
         try:
             while not self._is_stopping:
                 self._turn()
+        except BaseException as error:
+            is_in_thread_of_caller = self._thread is None
+            # an interrupt there is the caller's affair
+            if isinstance(error, Exception) or not is_in_thread_of_caller:
+                self._die(error)
+            if is_in_thread_of_caller:
+                raise
         finally:
             self._is_closed = True
             self.transport.close(linger_s=1.0)
@@ -184,6 +212,11 @@ class Reactor:
                 self._schedule(timer.interval_s, timer)
 
     def _schedule(self, delay_s: float, timer: Timer) -> Timer:
+        if len(self._timers) >= self._compact_at:
+            self._timers = [item for item in self._timers if not item[2].is_cancelled]
+            heapq.heapify(self._timers)
+            # in proportion to what is left, so that it costs little per timer
+            self._compact_at = max(MIN_COMPACTION, 2 * len(self._timers))
         at = time.monotonic() + delay_s
         heapq.heappush(self._timers, (at, next(self._count), timer))
         return timer
@@ -194,6 +227,19 @@ class Reactor:
             callback(*args)
         except Exception:
             log.exception("an error in OpenCluster itself; the process goes on")
+
+    def _die(self, error: BaseException) -> None:
+        try:
+            log.critical("the input and output of OpenCluster ended", exc_info=error)
+            if self._on_fatal is not None:
+                self._guarded(self._on_fatal, error)
+            if self._is_vital:
+                logging.shutdown()
+                sys.stderr.flush()
+        finally:
+            # whatever fails above: others would wait for this process for ever
+            if self._is_vital:
+                os._exit(FATAL_STATUS)
 
     def _stop(self) -> None:
         self._is_stopping = True

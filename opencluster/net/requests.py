@@ -7,20 +7,24 @@ epoch and the revision of a factory, and ``None`` for both from anyone else.
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from typing import Any
 
 from opencluster.errors import (
     FactoryUnreachable,
+    LocalProtocolError,
     OpenClusterError,
     RequestRefused,
     StartFailed,
 )
-from opencluster.net.reactor import Reactor
+from opencluster.net.reactor import Reactor, Timer
 from opencluster.net.rejections import MALFORMED
 from opencluster.net.transport import Peer
 from opencluster.wire import frames, kinds
+
+log = logging.getLogger(__name__)
 
 Handler = Callable[[Peer, Mapping[str, Any]], Any]
 """Answers one operation: given who asks and the arguments, returns plain types.
@@ -41,7 +45,7 @@ class Requests:
     def __init__(self, reactor: Reactor) -> None:
         self._reactor = reactor
         self._numbers = itertools.count(1)
-        self._pending: dict[int, tuple[Peer, Future[Any]]] = {}
+        self._pending: dict[int, tuple[Peer, Future[Any], Timer]] = {}
 
     def ask(
         self, peer: Peer, operation: str, arguments: Mapping[str, Any], timeout_s: float
@@ -52,26 +56,32 @@ class Requests:
         -------
         Future
             The answer; `RequestRefused` or `StartFailed` when the peer declined, and
-            `FactoryUnreachable` when it did not answer in time.
+            `FactoryUnreachable` when it did not answer in time, and
+            `LocalProtocolError` when the arguments cannot be sent.
         """
         number = next(self._numbers)
         future: Future[Any] = Future()
         future.set_running_or_notify_cancel()
-        self._pending[number] = (peer, future)
-        header = frames.pack(kinds.REQUEST, number, operation, dict(arguments))
-        if not self._reactor.transport.send(peer, header):
-            self._fail(number, f"{operation}: the peer is gone")
-        self._reactor.after(
+        try:
+            header = frames.pack(kinds.REQUEST, number, operation, dict(arguments))
+        except LocalProtocolError as error:
+            future.set_exception(error)
+            return future
+        timer = self._reactor.after(
             timeout_s,
             lambda: self._fail(number, f"{operation}: no answer in {timeout_s:g} s"),
         )
+        self._pending[number] = (peer, future, timer)
+        if not self._reactor.transport.send(peer, header):
+            self._fail(number, f"{operation}: the peer is gone")
         return future
 
     def replied(self, peer: Peer, number: int, ok: bool, body: Any) -> None:
         """Take in a reply; one that nobody waits for is ignored."""
         if number not in self._pending or self._pending[number][0] != peer:
             return
-        future = self._pending.pop(number)[1]
+        _, future, timer = self._pending.pop(number)
+        timer.cancel()
         if ok:
             future.set_result(body)
         else:
@@ -79,12 +89,13 @@ class Requests:
 
     def peer_lost(self, peer: Peer) -> None:
         """Fail what was asked of a peer that is gone."""
-        for number in [n for n, (asked, _) in self._pending.items() if asked == peer]:
+        for number in [n for n, entry in self._pending.items() if entry[0] == peer]:
             self._fail(number, "the connection broke before the answer came")
 
     def _fail(self, number: int, reason: str) -> None:
         entry = self._pending.pop(number, None)
         if entry is not None:
+            entry[2].cancel()
             entry[1].set_exception(FactoryUnreachable(reason))
 
 
@@ -96,6 +107,8 @@ def answer(
     stamp: Callable[[], tuple[Any, Any]] = lambda: (None, None),
 ) -> None:
     """Answer a request by the handler of its operation.
+
+    Whatever the handler raises, or returns that cannot be sent, is an answer too.
 
     Parameters
     ----------
@@ -116,33 +129,51 @@ def answer(
         header = frames.pack(kinds.REPLY, number, ok, body, *stamp())
         reactor.transport.send(peer, header)
 
-    def reply_later(future: Future[Any]) -> None:
-        error = future.exception()
+    def decline(error: BaseException) -> None:
+        _note(operation, error)
+        reply(False, _error_body(error))
+
+    def accept(result: Any) -> None:
+        try:
+            reply(True, result)
+        except LocalProtocolError as error:
+            decline(error)
+
+    def finish(future: Future[Any]) -> None:
+        error = CancelledError() if future.cancelled() else future.exception()
         if error is None:
-            reactor.post(lambda: reply(True, future.result()))
+            accept(future.result())
         else:
-            reactor.post(lambda: reply(False, _error_body(error)))
+            decline(error)
 
     handler = handlers.get(operation) if isinstance(operation, str) else None
     if handler is None or not isinstance(arguments, Mapping):
         known = ", ".join(sorted(handlers))
-        reply(False, _error_body(RequestRefused(f"no such request; known: {known}")))
+        decline(RequestRefused(f"no such request; known: {known}"))
         return
     try:
         result = handler(peer, arguments)
-    except MALFORMED as error:
-        reply(False, _error_body(error))
+    except Exception as error:
+        decline(error)
         return
     if isinstance(result, Future):
-        result.add_done_callback(reply_later)
+        result.add_done_callback(lambda done: reactor.post(lambda: finish(done)))
     else:
-        reply(True, result)
+        accept(result)
+
+
+def _note(operation: Any, error: BaseException) -> None:
+    """Log why a request is declined; whoever asks wrongly must not fill a log."""
+    is_ours = isinstance(error, LocalProtocolError) or not isinstance(error, MALFORMED)
+    level = logging.ERROR if is_ours else logging.DEBUG
+    log.log(level, "%r was declined", operation, exc_info=error)
 
 
 def _error_body(error: BaseException) -> dict[str, str]:
     message = str(error)
     if not isinstance(error, OpenClusterError):
-        message = f"malformed request ({type(error).__name__}: {error})"
+        what = "malformed request" if isinstance(error, MALFORMED) else "it failed"
+        message = f"{what} ({type(error).__name__}: {error})"
     return {
         "error": type(error).__name__,
         "message": message,

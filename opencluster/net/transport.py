@@ -19,7 +19,7 @@ class Received:
     """A message came from a peer."""
 
     peer: Peer
-    header: bytes
+    header: bytes | memoryview
     buffers: Sequence[Any]
 
 

@@ -28,11 +28,15 @@ from opencluster.net.transport import (
     TransportCounts,
     TransportEvent,
 )
+from opencluster.wire.frames import MAX_FRAME_BYTES
 
 EVENTS_PER_TURN = 256
 """Messages taken from a socket before the others get their turn."""
 MAX_FRAMES = 4096
 """Frames of one message; more than any of ours has."""
+SMALL_BYTES = 1 << 16
+"""A header up to this size is copied: cheaper than to keep libzmq's message alive."""
+MAX_PORT = 65535
 INBOUND, OUTBOUND = b"<", b">"
 
 # as integers: joining and passing flags of an enum costs as much as sending
@@ -97,6 +101,8 @@ class ZmqTransport:
         )
         self._peers: dict[str, Peer] = {}
         self._endpoints: dict[Peer, str] = {}
+        # by the text that was asked for, as finding an address may take seconds
+        self._asked: dict[str, Peer] = {}
         self._listening: list[str] = []
         self._number = 0
 
@@ -120,18 +126,18 @@ class ZmqTransport:
         return bound
 
     def connect(self, endpoint: str) -> Peer:
-        """Open a connection, or return the one that stands."""
-        endpoint = _resolved(endpoint)
-        if endpoint in self._peers:
-            return self._peers[endpoint]
-        self._number += 1
-        # the identity carries a random part: a peer of ours must not be guessed
-        routing_id = b"%d-" % self._number + self.identity[:8]
-        self._client.setsockopt(zmq.CONNECT_ROUTING_ID, routing_id)
-        self._client.connect(endpoint)
-        peer = OUTBOUND + routing_id
-        self._peers[endpoint] = peer
-        self._endpoints[peer] = endpoint
+        """Open a connection, or return the one that stands.
+
+        Raises
+        ------
+        OpenClusterError
+            When the endpoint is none, or its host has no address.
+        """
+        peer = self._asked.get(endpoint)
+        if peer is None:
+            resolved = _resolved(endpoint)
+            peer = self._peers.get(resolved) or self._connect(resolved)
+            self._asked[endpoint] = peer
         return peer
 
     def disconnect(self, peer: Peer) -> None:
@@ -139,6 +145,7 @@ class ZmqTransport:
         endpoint = self._endpoints.pop(peer, None)
         if endpoint is not None:
             del self._peers[endpoint]
+            self._asked = {e: p for e, p in self._asked.items() if p != peer}
             self._client.disconnect(endpoint)
 
     def send(self, peer: Peer, header: bytes, buffers: Sequence[Any] = ()) -> bool:
@@ -196,6 +203,20 @@ class ZmqTransport:
             sock.set(option, value)
         return sock
 
+    def _connect(self, endpoint: str) -> Peer:
+        self._number += 1
+        # the identity carries a random part: a peer of ours must not be guessed
+        routing_id = b"%d-" % self._number + self.identity[:8]
+        self._client.setsockopt(zmq.CONNECT_ROUTING_ID, routing_id)
+        try:
+            self._client.connect(endpoint)
+        except (zmq.ZMQError, UnicodeEncodeError) as error:
+            raise OpenClusterError(f"cannot connect to {endpoint!r}: {error}") from None
+        peer = OUTBOUND + routing_id
+        self._peers[endpoint] = peer
+        self._endpoints[peer] = endpoint
+        return peer
+
     def _monitor(
         self, sock: zmq.Socket[bytes], events: int, name: str
     ) -> zmq.Socket[bytes]:
@@ -203,6 +224,9 @@ class ZmqTransport:
         sock.monitor(address, events)
         monitor: zmq.Socket[bytes] = self._context.socket(zmq.PAIR)
         monitor.set(zmq.LINGER, 0)
+        # without limit: libzmq's thread must never wait for this one to read
+        monitor.set(zmq.RCVHWM, 0)
+        monitor.set(zmq.SNDHWM, 0)
         monitor.connect(address)
         return monitor
 
@@ -216,16 +240,18 @@ class ZmqTransport:
                 return
             # a frame knows whether more follow; asking the socket takes far longer
             sender = frame.bytes
-            frames: list[Any] = []
+            frames: list[zmq.Frame] = []
             while frame.more:
                 frame = sock.recv(copy=False)
-                # the header is small; what follows it is large and not copied
                 if len(frames) < MAX_FRAMES:
-                    frames.append(frame.buffer if frames else frame.bytes)
-            if not frames or len(frames) == MAX_FRAMES:
+                    frames.append(frame)
+            if not 0 < len(frames) < MAX_FRAMES or len(frames[0]) > MAX_FRAME_BYTES:
                 self.counts.rejected_messages += 1
                 continue
-            events.append(Received(direction + sender, frames[0], frames[1:]))
+            head = frames[0]
+            header = head.bytes if len(head) <= SMALL_BYTES else head.buffer
+            buffers = [frame.buffer for frame in frames[1:]]
+            events.append(Received(direction + sender, header, buffers))
 
     def _take_connections(self, events: list[TransportEvent]) -> None:
         for event, endpoint in _monitored(self._client_monitor):
@@ -262,12 +288,18 @@ def _monitored(monitor: zmq.Socket[bytes]) -> list[tuple[int, str]]:
 
 def _resolved(endpoint: str) -> str:
     """Return the endpoint with a numeric address, as the monitor will name it."""
-    if not endpoint.startswith("tcp://"):
+    if endpoint.startswith("ipc://"):
         return endpoint
     host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    # libzmq takes a port of 99999, or of 80abc, and then tries for ever
+    is_port = port.isascii() and port.isdecimal() and 0 < int(port) <= MAX_PORT
+    if not endpoint.startswith("tcp://") or not is_port:
+        raise OpenClusterError(
+            f"{endpoint!r} is no endpoint: use tcp://host:port or ipc://path"
+        )
     try:
         address = socket.getaddrinfo(host, None, socket.AF_INET)[0][4][0]
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise OpenClusterError(
             f"cannot find the address of {host!r} (in {endpoint}): {error}; "
             "check the name, or give a numeric address"

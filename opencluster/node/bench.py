@@ -27,7 +27,9 @@ from opencluster.node.handover import (
     NAME_VARIABLE,
     SCOREBOARD_VARIABLE,
     WORKSHOP_VARIABLE,
+    board_name,
     entry_path,
+    socket_name,
 )
 from opencluster.node.launch import Limits, ProcessSpec
 from opencluster.node.measure import process_sample
@@ -93,7 +95,7 @@ class Bench:
         self._config = config
         self._workshop = workshop
         self._marker = marker
-        self._board_path = sockets / f"{workshop[:8]}-{name}.board"
+        self._board_path = sockets / board_name(workshop, name)
         self._scoreboard = Scoreboard.create(self._board_path)
         settings = config.workshop
         self._output = OutputLog(
@@ -111,6 +113,11 @@ class Bench:
         self._kill_at: float | None = None
         self.process: ChildProcess
 
+    @property
+    def worker_id(self) -> str:
+        """Its identity in the registry, empty before it has registered."""
+        return self.entry.id if self.entry else ""
+
     def start(self, gpus: Sequence[str] | None) -> None:
         """Start the process, with these GPUs for itself.
 
@@ -122,25 +129,13 @@ class Bench:
         Raises
         ------
         StartFailed
-            When the system refuses a new process.
+            When the system refuses a new process; nothing is left of it then.
         """
-        entry = self._catalogued
-        spec = ProcessSpec(
-            argv=entry.command or self._command(),
-            environment=self._environment(gpus),
-            directory=entry.directory,
-            limits=Limits(
-                tuple(entry.cpus),
-                entry.memory_bytes,
-                self._config.workshop.oom_score_adj,
-            ),
-        )
-        self.process = ChildProcess.start(spec, self._cgroup)
-
-    @property
-    def worker_id(self) -> str:
-        """Its identity in the registry, empty before it has registered."""
-        return self.entry.id if self.entry else ""
+        try:
+            self.process = ChildProcess.start(self._spec(gpus), self._cgroup)
+        except BaseException:
+            self._release()
+            raise
 
     def poll(self, now: float) -> bool:
         """Read the scoreboard, and enforce what is overdue.
@@ -180,6 +175,11 @@ class Bench:
         else:
             self.process.signal(number)
 
+    def condemn(self, reason: str) -> None:
+        """Kill the process, and give a reason as the cause of its end."""
+        self._asked = self._asked or reason
+        self.process.kill_group(signal.SIGKILL)
+
     def pump(self) -> bool:
         """Move some output to the log; ``False`` at its end."""
         return self._output.pump(self.process.output_fd, PUMP_BYTES) is not None
@@ -193,7 +193,10 @@ class Bench:
         for _ in range(64):
             if not self._output.pump(self.process.output_fd, PUMP_BYTES):
                 break
-        reading = self._scoreboard.read()
+        # what cannot be read must not keep its end from being noticed
+        with contextlib.suppress(ValueError):
+            self._reading = self._scoreboard.read()
+        reading = self._reading
         stopped_well = reading.state is State.STOPPED and status.exit_code == 0
         evidence = diagnose(
             status,
@@ -214,18 +217,13 @@ class Bench:
 
     def close(self) -> None:
         """Release what the process had."""
-        self._scoreboard.close()
-        self._output.close()
         self.process.close()
-        if self._cgroup is not None:
-            self._cgroup.remove()
-        leftovers = [self._board_path, self._entry_path]
+        name = socket_name(self._board_path, self.process.pid)
+        sockets = [self._board_path.with_name(f"{name}.sock")]
         for endpoint in self.entry.endpoints if self.entry else ():
             if endpoint.startswith("ipc://"):
-                leftovers.append(Path(endpoint.removeprefix("ipc://")))
-        for path in leftovers:
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
+                sockets.append(Path(endpoint.removeprefix("ipc://")))
+        self._release(*sockets)
 
     def figures(self) -> dict[str, Any]:
         """Return what the heartbeat says about the process."""
@@ -237,6 +235,15 @@ class Bench:
 
     # --- inside --------------------------------------------------------------
 
+    def _release(self, *sockets: Path) -> None:
+        self._scoreboard.close()
+        self._output.close()
+        if self._cgroup is not None:
+            self._cgroup.remove()
+        for path in (self._board_path, self._entry_path, *sockets):
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+
     @property
     def _entry_path(self) -> Path:
         return entry_path(self._board_path)
@@ -246,10 +253,23 @@ class Bench:
             self._config.worker.interrupt_grace_s + self._config.worker.kill_grace_s
         )
         if reading.deadline and now >= reading.deadline + graces_s:
-            self._exceeded = "time"
-            self.enforce(now, reading.piece, "ran past its time limit")
+            if self.enforce(now, reading.piece, "ran past its time limit"):
+                self._exceeded = "time"
         elif reading.piece == reading.enforce_piece and now >= reading.enforce_at:
             self.enforce(now, reading.piece, "was interrupted and did not stop")
+
+    def _spec(self, gpus: Sequence[str] | None) -> ProcessSpec:
+        entry = self._catalogued
+        return ProcessSpec(
+            argv=entry.command or self._command(),
+            environment=self._environment(gpus),
+            directory=entry.directory,
+            limits=Limits(
+                tuple(entry.cpus),
+                entry.memory_bytes,
+                self._config.workshop.oom_score_adj,
+            ),
+        )
 
     def _command(self) -> tuple[str, ...]:
         entry = self._catalogued

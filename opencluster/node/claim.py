@@ -13,14 +13,13 @@ import os
 from pathlib import Path
 
 from opencluster.errors import OpenClusterError
+from opencluster.node.handover import OWNER_DIGITS
 from opencluster.node.host import host_name
 
 log = logging.getLogger(__name__)
 
 LEFTOVERS = ("{}-*.board", "{}-*.entry", "w-{}-*.sock")
 """Files of a workshop's processes; the braces stand for the head of its identity."""
-HEAD = 8
-"""Characters of a workshop's identity that the names of such files have."""
 
 
 class Claim:
@@ -62,7 +61,7 @@ class Claim:
         """Remove what the workshop before left, when its processes have ended."""
         for identity in self._before[1:]:
             for pattern in LEFTOVERS:
-                for path in sockets.glob(pattern.format(identity[:HEAD])):
+                for path in sockets.glob(pattern.format(identity[:OWNER_DIGITS])):
                     path.unlink(missing_ok=True)
 
     def release(self) -> None:

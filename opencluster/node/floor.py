@@ -32,6 +32,7 @@ from opencluster.node.bench import Bench, Death
 from opencluster.node.cgroup import Cgroups
 from opencluster.node.gpus import GpuTable, probe, visible
 from opencluster.node.handover import WORKSHOP_VARIABLE
+from opencluster.node.orders import MAX_PROCESSES
 from opencluster.node.process import sweep_orphans
 
 log = logging.getLogger(__name__)
@@ -143,13 +144,21 @@ class Floor:
             The names, once all are ready; `StartFailed` when one ends before, and
             then none of them is left.
         """
+        self._drop_given_up()
+        wanted = self._supervision.count(entry.name) + count
+        self._check(wanted)
         known = self.catalogue.get(entry.name)
-        self.catalogue[entry.name] = replace(entry, count=known.count if known else 0)
-        launch = self._grow(entry.name, self._supervision.count(entry.name) + count)
+        new = replace(entry, count=known.count if known else 0)
+        self.catalogue[entry.name] = new
+        launch = self._grow(entry.name, wanted)
 
         def give_up(done: Future[Any]) -> None:
-            if done.exception() is not None:
-                self._given_up += launch.slots
+            if done.exception() is None:
+                return
+            self._given_up += launch.slots
+            # what does not start must not take the place of what did
+            if known is not None and self.catalogue[entry.name] is new:
+                self.catalogue[entry.name] = known
 
         launch.outcome.add_done_callback(give_up)
         return launch.outcome
@@ -162,11 +171,21 @@ class Floor:
         Future
             As for `add`; but those that fail are started again and again.
         """
+        self._drop_given_up()
         return self._grow(name, count).outcome
 
-    def _grow(self, name: str, count: int) -> _Launch:
+    def _check(self, count: int) -> None:
+        """Refuse to run so many processes of a kind, if that cannot be."""
         if self.is_stopping:
             raise RequestRefused("this workshop is stopping")
+        if count > MAX_PROCESSES:
+            raise RequestRefused(
+                f"count: {count} processes of a kind are wanted, {MAX_PROCESSES} at "
+                "most are started on request on one computer"
+            )
+
+    def _grow(self, name: str, count: int) -> _Launch:
+        self._check(count)
         if name not in self.catalogue:
             known = ", ".join(self.catalogue) or "nothing"
             raise RequestRefused(
@@ -215,8 +234,11 @@ class Floor:
         """Read every scoreboard, do what the time has brought; return when to again."""
         now = time.monotonic()
         self._drop_given_up()
+        for slot, bench in list(self._benches.items()):
+            if bench.process.pidfd < 0:
+                self._exited(slot)
         for name, bench in list(self._benches.items()):
-            if bench.poll(now) and bench.entry is not None:
+            if self._is_ready(bench, now) and bench.entry is not None:
                 self._listener.process_ready(bench.entry)
                 self._do(self._supervision.registered(now, name))
                 self._fulfil(name)
@@ -249,6 +271,15 @@ class Floor:
         known = ", ".join(sorted(self._benches)) or "nothing"
         raise RequestRefused(f"nothing named {name!r} runs here ({known} does)")
 
+    def _is_ready(self, bench: Bench, now: float) -> bool:
+        """Look after one process; nothing wrong with it may harm the others."""
+        try:
+            return bench.poll(now)
+        except Exception as error:
+            log.debug("%s cannot be looked after", bench.name, exc_info=error)
+            bench.condemn(f"what it tells makes no sense ({error!r})")
+            return False
+
     def _do(self, effects: list[Effect]) -> None:
         for effect in effects:
             match effect:
@@ -260,37 +291,49 @@ class Floor:
                     self._signal(slot, signal.SIGKILL)
                 case ReportRecovery(name):
                     self._listener.start_recovered(name)
+        known = {slot.name for slot in self._supervision.slots()}
+        for slot in self._awaited.keys() - known:
+            self._disappoint(slot, "it was stopped before it was ready")
 
     def _start(self, slot: str) -> None:
         kind = next(s.type for s in self._supervision.slots() if s.name == slot)
         entry = self.catalogue[kind]
         self._supervision.started(slot)
+        try:
+            bench = self._new_bench(slot, entry)
+        except (StartFailed, OSError) as error:
+            self._not_started(slot, str(error))
+            return
+        except Exception as error:
+            # whatever it was, the slot must not stay as if a process ran in it
+            log.exception("%s cannot be started", slot)
+            self._not_started(slot, repr(error))
+            return
+        self._benches[slot] = bench
+        if bench.process.pidfd >= 0:
+            self._watch(bench.process.pidfd, lambda: self._exited(slot))
+        self._watch(bench.process.output_fd, lambda: self._pump(slot))
+
+    def _new_bench(self, slot: str, entry: CatalogueEntry) -> Bench:
         gpus = self.gpus.lease(slot, entry.gpus) if entry.gpus else []
         if gpus is None:
             free = len(self.gpus.free())
-            self._not_started(slot, f"it needs {entry.gpus} GPUs, and {free} are free")
-            return
-        try:
-            bench = Bench(
-                slot,
-                entry,
-                self._config,
-                self._sockets,
-                self._logs,
-                self._identity,
-                self._marker,
-                self._cgroups,
-            )
-            bench.start(gpus if self.gpus.uuids else None)
-        except (StartFailed, OSError) as error:
-            self.gpus.release(slot)
-            self._not_started(slot, str(error))
-            return
-        self._benches[slot] = bench
-        self._watch(bench.process.pidfd, lambda: self._exited(slot))
-        self._watch(bench.process.output_fd, lambda: self._pump(slot))
+            raise StartFailed(f"it needs {entry.gpus} GPUs, and {free} are free")
+        bench = Bench(
+            slot,
+            entry,
+            self._config,
+            self._sockets,
+            self._logs,
+            self._identity,
+            self._marker,
+            self._cgroups,
+        )
+        bench.start(gpus if self.gpus.uuids else None)
+        return bench
 
     def _not_started(self, slot: str, reason: str) -> None:
+        self.gpus.release(slot)
         self._ended(slot, Death(DeathEvidence(reason), is_recycled=False))
 
     def _pump(self, slot: str) -> None:
@@ -324,8 +367,6 @@ class Floor:
             if isinstance(effect, ReportStartFailure):
                 self._listener.start_failed(effect, death.evidence)
                 self._disappoint(slot, death.evidence.reason, death.evidence.output)
-        if all(known.name != slot for known in self._supervision.slots()):
-            self._disappoint(slot, "it was stopped before it was ready")
         self._do(effects)
         self._tell_if_empty()
 

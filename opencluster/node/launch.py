@@ -121,6 +121,9 @@ def launch(
     except (OSError, ValueError) as error:
         os.close(output_fd)
         raise _start_failed(spec, error) from error
+    except BaseException:
+        os.close(output_fd)
+        raise
     finally:
         os.close(write_end)
     return process, output_fd

@@ -90,15 +90,19 @@ def _read_setting(key: str, setting: Setting, given: Any) -> Any:
     for word in value if isinstance(value, tuple) else ():
         if isinstance(word, str):
             _text(key, word)
-    try:
-        read = setting.read(kind.render(value))
-    except (ValueError, TypeError, AttributeError, OverflowError):
-        read = None
-    # a kind may read more than it writes, such as "7" where a number is meant
-    if type(read) is not type(value) or read != value:
+    if not _has_text(setting, value):
         expected = ", ".join(filter(None, [kind.expected, setting.range_text()]))
         raise _refusal(key, given, expected)
     return value
+
+
+def _has_text(setting: Setting, value: Any) -> bool:
+    try:
+        read = setting.read(setting.kind.render(value))
+    except (ValueError, TypeError, AttributeError, OverflowError):
+        return False
+    # a kind may write more than it reads, such as "7" where a number is meant
+    return type(read) is type(value) and bool(read == value)
 
 
 def _check_environment(given: Any) -> None:

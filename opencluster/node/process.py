@@ -213,7 +213,7 @@ def _open_pidfd(pid: int) -> int:
         return -1
     try:
         return os.pidfd_open(pid)
-    except OSError:  # an old kernel, or no such process
+    except (OSError, AttributeError):  # an old kernel or Python, or no such process
         return -1
 
 

@@ -204,6 +204,9 @@ class Scoreboard:
             # would then kill the worker with SIGBUS.
             os.write(fd, _HEADER.ljust(PAGE_BYTES, b"\0"))
             return cls(mmap.mmap(fd, PAGE_BYTES))
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
         finally:
             os.close(fd)
 

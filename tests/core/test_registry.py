@@ -76,7 +76,8 @@ def test_entry_with_a_bad_text_is_refused(name: str, value: object) -> None:
 
 def test_longest_text_is_taken() -> None:
     name = "x" * MAX_TEXT
-    entry = replace(SHOP, name=name, endpoints=(name,))
+    endpoint = "tcp://".ljust(MAX_TEXT, "x")
+    entry = replace(SHOP, name=name, endpoints=(endpoint,))
     assert Entry.from_fields(entry.to_fields()) == entry
 
 
@@ -91,7 +92,12 @@ def test_longest_text_is_taken() -> None:
         ({"endpoints": "tcp://node7:9280"}, "'endpoints'"),
         ({"endpoints": None}, "'endpoints'"),
         ({"endpoints": [7]}, "'endpoints'"),
-        ({"endpoints": ["x" * (MAX_TEXT + 1)]}, "'endpoints'"),
+        ({"endpoints": ["tcp://".ljust(MAX_TEXT + 1, "x")]}, "'endpoints'"),
+        ({"endpoints": ["tcp://node7:9280", "node7:9280"]}, "'endpoints'"),
+        ({"endpoints": ["inproc://w1"]}, "'endpoints'"),
+        ({"endpoints": ["ipc:///run/\ud800"]}, "'endpoints'"),
+        ({"id": "w\ud800"}, "'id'"),
+        ({"name": "WordCount-\udcff"}, "'name'"),
         ({"attributes": None}, "'attributes'"),
         ({"attributes": ["is_draining"]}, "'attributes'"),
     ],

@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from opencluster.core.supervision import (
     HEALTHY_AFTER_S,
+    RETRY_S,
     Effect,
     KillProcess,
     ReportRecovery,
@@ -129,6 +130,17 @@ def test_crashed_process_is_replaced_after_a_delay() -> None:
     assert s.tick(2.0) == [StartProcess("T-1")]
     assert s.tick(3.0) == []
     assert s.next_time() is None
+
+
+def test_failed_start_is_not_repeated_at_once_whatever_the_delay() -> None:
+    s = shop(restart_delay_s=0.0)
+    s.want(1.0, "T", 1)
+    s.started("T-1")
+    assert crash(s, 1.0) == [ReportStartFailure("T-1", "T", 1, False)]
+    assert s.next_time() == 1.0 + RETRY_S
+    # one that had registered may be
+    run(s, 2.0)
+    assert crash(s, 3.0) == [StartProcess("T-1")]
 
 
 def test_delay_doubles_with_each_failure_up_to_a_limit() -> None:

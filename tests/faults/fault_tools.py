@@ -5,14 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import zmq
+
 from opencluster import Manager, WorkPiece
+from opencluster.core.registry import Entry
+from opencluster.node.host import host_id
 from opencluster.testing import LocalCluster
+from opencluster.wire import frames, kinds
 
 HERE = Path(__file__).parent
 DEADLINE_S = 30.0
@@ -137,3 +143,55 @@ def stopped(pid: int) -> Iterator[None]:
         yield
     finally:
         os.kill(pid, signal.SIGCONT)
+
+
+class Liar:
+    """A worker that says what the test wants to the manager who sent it a piece."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._context = zmq.Context()
+        self._sock: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
+        self._sock.set(zmq.LINGER, 0)
+        self._sock.set(zmq.RCVTIMEO, int(DEADLINE_S * 1000))
+        self._sock.bind(endpoint)
+        self.endpoint = self._sock.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
+        self._manager = b""
+
+    def take(self) -> int:
+        """Return the number of the next piece."""
+        self._manager, header = self._sock.recv_multipart()
+        kind, rows = frames.unpack(header)
+        assert kind == kinds.PIECES
+        number: int = rows[0][0]
+        return number
+
+    def say(self, *parts: bytes) -> None:
+        """Send a message."""
+        self._sock.send_multipart([self._manager, *parts])
+
+    def answer(self, *row: Any) -> None:
+        """Send one result."""
+        self.say(frames.pack(kinds.RESULTS, [list(row)]))
+
+    def __enter__(self) -> Liar:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._sock.close()
+        self._context.term()
+
+
+@contextmanager
+def registered(here: LocalCluster, endpoint: str) -> Iterator[str]:
+    """Let a worker of type Liar be known to listen at an endpoint; give its id."""
+    entry = Entry(
+        id=uuid.uuid4().hex,
+        kind="worker",
+        type="Liar",
+        name="Liar-1",
+        host_id=host_id(),
+        endpoints=(endpoint,),
+    )
+    here.ask_factory("register", {"entries": [entry.to_fields()]})
+    yield entry.id
+    here.ask_factory("deregister", {"id": entry.id})

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,15 @@ class FaultWorker(Worker):
         ctypes.string_at(0)
         return self.do_ok(work)
 
+    # --- services ------------------------------------------------------------
+
+    def do_call_service(self, work: WorkPiece) -> WorkPiece:
+        service = self.service("fault")
+        if work["value"] is None:
+            service.divide(1.0, 0.0)
+        value = service.echo(work["value"])
+        return WorkPiece(value=value, service=service.pid(), pid=os.getpid())
+
     # --- memory --------------------------------------------------------------
 
     def do_hoard(self, work: WorkPiece) -> WorkPiece:
@@ -208,6 +218,13 @@ class OnceUnbornWorker(FaultWorker):
             raise FileNotFoundError(needs)
 
 
+class BornInVainService(Service):
+    """Cannot prepare its process."""
+
+    def startup(self) -> None:
+        raise RuntimeError("the table of planets is empty")
+
+
 class FaultService(Service):
     """A service whose methods misbehave as they are named."""
 
@@ -231,6 +248,13 @@ class FaultService(Service):
                 raise TimeoutError(f"only {here} of {of} came")
             time.sleep(0.005)
         return here
+
+    @remote
+    def overlap(self, directory: str) -> int:
+        """Return how many calls of this are under way."""
+        with tempfile.NamedTemporaryFile(dir=directory):
+            time.sleep(0.05)
+            return len(list(Path(directory).iterdir()))
 
     @remote
     def divide(self, a: float, b: float) -> float:

@@ -23,6 +23,7 @@ import pytest
 import zmq
 from fault_tools import (
     DEADLINE_S,
+    Liar,
     cluster,
     entries,
     fault,
@@ -30,17 +31,16 @@ from fault_tools import (
     log_of,
     peak_bytes,
     perform,
+    registered,
     wait_until,
 )
 
 from opencluster import Manager, WorkPiece
 from opencluster.config import load
-from opencluster.core.registry import Entry
 from opencluster.engines.base import Options, Outcome
 from opencluster.engines.cluster import ClusterEngine, connect
 from opencluster.errors import PieceCancelled, RemoteProtocolError, WorkError
 from opencluster.net.control import Control
-from opencluster.node.host import host_id
 from opencluster.place import factories
 from opencluster.testing import LocalCluster
 from opencluster.wire import codec, frames, kinds
@@ -318,55 +318,11 @@ def engine(here: LocalCluster) -> Iterator[ClusterEngine]:
     engine.close()
 
 
-@contextmanager
-def registered(here: LocalCluster, endpoint: str) -> Iterator[None]:
-    """Let a worker of type Liar be known to listen at an endpoint."""
-    entry = Entry(
-        id=uuid.uuid4().hex,
-        kind="worker",
-        type="Liar",
-        name="Liar-1",
-        host_id=host_id(),
-        endpoints=(endpoint,),
-    )
-    here.ask_factory("register", {"entries": [entry.to_fields()]})
-    yield
-    here.ask_factory("deregister", {"id": entry.id})
-
-
-class Liar:
-    """A worker that says what the test wants to the manager who sent it a piece."""
-
-    def __init__(self, sock: zmq.Socket[bytes]) -> None:
-        self._sock = sock
-        self._manager = b""
-
-    def take(self) -> int:
-        """Return the number of the next piece."""
-        self._manager, header = self._sock.recv_multipart()
-        kind, rows = frames.unpack(header)
-        assert kind == kinds.PIECES
-        number: int = rows[0][0]
-        return number
-
-    def say(self, *parts: bytes) -> None:
-        """Send a message."""
-        self._sock.send_multipart([self._manager, *parts])
-
-    def answer(self, *row: Any) -> None:
-        """Send one result."""
-        self.say(frames.pack(kinds.RESULTS, [list(row)]))
-
-
 @pytest.fixture
 def liar(here: LocalCluster) -> Iterator[Liar]:
     endpoint = f"ipc://{here.place.sockets}/{uuid.uuid4().hex}.sock"
-    with zmq.Context() as context, context.socket(zmq.ROUTER) as sock:
-        sock.set(zmq.LINGER, 0)
-        sock.set(zmq.RCVTIMEO, int(DEADLINE_S * 1000))
-        sock.bind(endpoint)
-        with registered(here, endpoint):
-            yield Liar(sock)
+    with Liar(endpoint) as liar, registered(here, endpoint):
+        yield liar
 
 
 def submit(

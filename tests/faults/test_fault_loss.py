@@ -12,6 +12,7 @@ from queue import Queue
 import pytest
 from fault_tools import (
     DEADLINE_S,
+    Liar,
     all_idle,
     cluster,
     counts,
@@ -21,16 +22,18 @@ from fault_tools import (
     is_running,
     log_of,
     pids,
+    registered,
     runs,
     stopped,
     wait_until,
 )
 
-from opencluster import Manager
+from opencluster import Manager, WorkPiece
 from opencluster.config import load
 from opencluster.engines.base import Job, Options, Outcome
 from opencluster.engines.cluster import connect
 from opencluster.testing import LocalCluster
+from opencluster.wire import codec
 
 pytestmark = pytest.mark.processes
 
@@ -94,6 +97,32 @@ def test_the_pieces_of_a_stopped_worker_go_elsewhere(
 
     wait_until(takes_part, "the worker is used again")
     assert pids(here) == both
+
+
+def test_a_worker_that_comes_back_at_the_address_of_one_that_is_gone(
+    here: LocalCluster,
+) -> None:
+    """As one does that has a port of its own, and is started again at once."""
+    manager = Manager("cluster")
+    result, _ = codec.encode(WorkPiece(n=1))
+    with Liar("tcp://127.0.0.1:*") as first, registered(here, first.endpoint):
+        future = manager.submit("Liar", fault("ok"))
+        first.answer(first.take(), "done", result, 0, 0.1)
+        assert future.result(DEADLINE_S) == {"n": 1}
+        first.__exit__()
+        # the first one is still in the registry
+        with Liar(first.endpoint) as second, registered(here, second.endpoint) as new:
+            future = manager.submit("Liar", fault("ok"))
+            second.answer(second.take(), "done", result, 0, 0.1)
+            assert future.result(DEADLINE_S) == {"n": 1}
+            # and goes for good, while the second one works on
+            for entry in entries(here, type="Liar"):
+                if entry["id"] != new:
+                    here.ask_factory("deregister", {"id": entry["id"]})
+            for _ in range(3):
+                future = manager.submit("Liar", fault("ok"))
+                second.answer(second.take(), "done", result, 0, 0.1)
+                assert future.result(DEADLINE_S) == {"n": 1}
 
 
 # --- asked to end ---------------------------------------------------------------

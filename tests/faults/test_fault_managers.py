@@ -160,7 +160,7 @@ def test_while_there_is_no_worker_somebody_is_told(
 ) -> None:
     future = Manager("cluster").submit("Imaging", fault("ok"))
     wait_until(lambda: "wait for a worker of type 'Imaging'" in caplog.text)
-    assert "types here: Fault" in caplog.text
+    assert "here are: Fault (2)" in caplog.text
     assert not future.done()
     future.cancel()
     with pytest.raises(PieceCancelled):

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from queue import SimpleQueue
 
 import pytest
 
+from opencluster.net import reactor as module
 from opencluster.net.reactor import Reactor
+from opencluster.net.transport import TransportEvent
 from opencluster.net.zmq_transport import ZmqTransport
 
 DEADLINE_S = 20.0
@@ -122,6 +127,82 @@ def test_an_error_in_a_callback_is_logged_and_the_reactor_goes_on(
         reactor.post(done.set)
         assert done.wait(DEADLINE_S)
     assert "ZeroDivisionError" in caplog.text
+
+
+class Failing(ZmqTransport):
+    """Fails at the first event, that of a connection to itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.connect(self.listen("tcp://127.0.0.1:0"))
+
+    def receive(self) -> list[TransportEvent]:
+        raise MemoryError("no room for a header")
+
+
+VITAL = f"""
+import sys, threading
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from {Path(__file__).stem} import Failing, Reactor
+Reactor(Failing(), print).start()
+threading.Event().wait()
+"""
+
+
+def test_an_error_of_a_vital_transport_ends_the_process_loudly() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", VITAL], capture_output=True, text=True, timeout=60
+    )
+    assert ended.returncode == module.FATAL_STATUS
+    assert "Traceback" in ended.stderr
+    assert "MemoryError: no room for a header" in ended.stderr
+
+
+def test_an_error_of_another_transport_is_told_and_ends_the_thread(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    told: SimpleQueue[BaseException] = SimpleQueue()
+    reactor = Reactor(Failing(), lambda event: None, told.put, is_vital=False)
+    reactor.start()
+    assert isinstance(told.get(timeout=DEADLINE_S), MemoryError)
+    reactor.join(DEADLINE_S)
+    assert reactor.transport._context.closed
+    assert "no room for a header" in caplog.text
+
+
+def test_in_the_thread_of_the_caller_the_error_is_raised_too() -> None:
+    told: list[BaseException] = []
+    reactor = Reactor(Failing(), lambda event: None, told.append, is_vital=False)
+    with pytest.raises(MemoryError):
+        reactor.run()
+    assert len(told) == 1
+
+
+def test_an_exit_in_a_callback_is_no_silent_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    told: SimpleQueue[BaseException] = SimpleQueue()
+    reactor = Reactor(ZmqTransport(), lambda event: None, told.put, is_vital=False)
+    reactor.start()
+    reactor.post(sys.exit)
+    assert isinstance(told.get(timeout=DEADLINE_S), SystemExit)
+    reactor.join(DEADLINE_S)
+
+
+def test_cancelled_timers_do_not_pile_up(reactor: Reactor) -> None:
+    counts: SimpleQueue[int] = SimpleQueue()
+    seen: SimpleQueue[str] = SimpleQueue()
+
+    def plan() -> None:
+        for _ in range(100):
+            reactor.after(0.05, lambda: seen.put("kept"))
+        for _ in range(10_000):
+            reactor.after(3600.0, lambda: None).cancel()
+        counts.put(len(reactor._timers))
+
+    reactor.post(plan)
+    assert counts.get(timeout=DEADLINE_S) < 500
+    assert [seen.get(timeout=DEADLINE_S) for _ in range(100)] == ["kept"] * 100
 
 
 def test_posting_after_the_end_is_harmless() -> None:

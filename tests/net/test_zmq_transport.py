@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import time
@@ -11,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from opencluster.errors import OpenClusterError
+from opencluster.net import zmq_transport
 from opencluster.net.transport import PeerConnected, PeerLost, Received, TransportEvent
 from opencluster.net.zmq_transport import EndpointInUse, ZmqTransport, ipc_endpoint
+from opencluster.wire import frames
 
 DEADLINE_S = 20.0
 MAX_BYTES = 1 << 20
@@ -121,6 +124,121 @@ def test_an_unknown_host_is_a_clear_error(
 ) -> None:
     with pytest.raises(OpenClusterError, match=r"no-such-host\.invalid"):
         pair[1].connect("tcp://no-such-host.invalid:9100")
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "foo",
+        "",
+        "inproc://x",
+        "TCP://127.0.0.1:9100",
+        "tcp://127.0.0.1",
+        "tcp://127.0.0.1:notaport",
+        "tcp://127.0.0.1:80abc",
+        "tcp://127.0.0.1:0",
+        "tcp://127.0.0.1:65536",
+        "tcp://127.0.0.1:\N{SUPERSCRIPT TWO}",
+        "tcp://:9100",
+        f"tcp://{'x' * 70}.y:9100",
+        "ipc://",
+        f"ipc:///{'x' * 200}",
+        "ipc:///\ud800",
+    ],
+)
+def test_what_is_no_endpoint_is_a_clear_error(
+    pair: tuple[ZmqTransport, ZmqTransport], endpoint: str
+) -> None:
+    with pytest.raises(OpenClusterError) as caught:
+        pair[1].connect(endpoint)
+    assert endpoint in str(caught.value) or repr(endpoint) in str(caught.value)
+
+
+def test_a_known_name_is_not_looked_up_again(
+    pair: tuple[ZmqTransport, ZmqTransport], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, client = pair
+    endpoint = server.listen("tcp://127.0.0.1:0").replace("127.0.0.1", "localhost")
+    peer = client.connect(endpoint)
+
+    def dead(*arguments: object) -> None:
+        raise OSError("the name server does not answer")
+
+    monkeypatch.setattr(socket, "getaddrinfo", dead)
+    assert client.connect(endpoint) == peer
+    client.disconnect(peer)
+    with pytest.raises(OpenClusterError, match="name server"):
+        client.connect(endpoint)
+
+
+def test_a_large_header_is_not_copied(
+    pair: tuple[ZmqTransport, ZmqTransport],
+) -> None:
+    server, client = pair
+    peer = client.connect(server.listen("tcp://127.0.0.1:0"))
+    text = "x" * (MAX_BYTES // 2)
+    client.send(peer, frames.pack("request", text), [b"buffer"])
+    came = wait_for(server, Received)
+    assert isinstance(came, Received)
+    assert isinstance(came.header, memoryview)
+    assert frames.unpack(came.header) == ["request", text]
+    assert [bytes(b) for b in came.buffers] == [b"buffer"]
+
+
+def test_an_oversized_header_is_counted_and_not_taken(
+    pair: tuple[ZmqTransport, ZmqTransport], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, client = pair
+    monkeypatch.setattr(zmq_transport, "MAX_FRAME_BYTES", 100)
+    peer = client.connect(server.listen("tcp://127.0.0.1:0"))
+    client.send(peer, b"x" * 101, [b"buffer"])
+    client.send(peer, b"y" * 100)
+    came = wait_for(server, Received)
+    assert isinstance(came, Received)
+    assert came.header == b"y" * 100
+    assert server.counts.rejected_messages == 1
+
+
+def test_a_connection_that_broke_the_protocol_can_be_opened_anew(
+    pair: tuple[ZmqTransport, ZmqTransport],
+) -> None:
+    server, client = pair
+    endpoint = server.listen("tcp://127.0.0.1:0")
+    peer = client.connect(endpoint)
+    client.send(peer, b"hello")
+    came = wait_for(server, Received)
+    assert isinstance(came, Received)
+    server.send(came.peer, b"x" * (MAX_BYTES + 1))
+    assert wait_for(client, PeerLost) == PeerLost(peer)
+    client.disconnect(peer)
+    client.send(client.connect(endpoint), b"again")
+    again = wait_for(server, Received)
+    assert isinstance(again, Received)
+    assert again.header == b"again"
+
+
+def test_connections_are_served_though_nobody_reads_of_those_that_broke(
+    pair: tuple[ZmqTransport, ZmqTransport], tmp_path: Path
+) -> None:
+    server, client = pair
+    endpoint = server.listen(f"ipc://{tmp_path}/s")
+    # more events than two sockets of the default limit of 1000 hold
+    for _ in range(1200):
+        with socket.socket(socket.AF_UNIX) as stranger:
+            stranger.connect(f"{tmp_path}/s")
+            stranger.settimeout(DEADLINE_S)
+            stranger.sendall(b"\xff" * 64)
+            with contextlib.suppress(ConnectionError):
+                while stranger.recv(1000):
+                    pass
+    client.send(client.connect(endpoint), b"still there")
+    assert server._server.poll(int(DEADLINE_S * 1000))
+    wait_until(
+        server,
+        lambda: (
+            server.counts.rejected_handshakes + server.counts.dropped_connections > 2000
+        ),
+    )
 
 
 def test_garbage_on_the_port_is_survived_and_counted(

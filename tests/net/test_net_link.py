@@ -1,0 +1,194 @@
+"""The link to the factories, against factories that misbehave."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import pytest
+
+from opencluster.core.registry import Delta, Entry
+from opencluster.errors import FactoryUnreachable
+from opencluster.net import link as module
+from opencluster.net.link import FactoryLink, Finder
+from opencluster.net.reactor import Reactor
+from opencluster.net.requests import Handler, answer
+from opencluster.net.transport import Peer, PeerLost, Received, TransportEvent
+from opencluster.net.zmq_transport import ZmqTransport
+from opencluster.wire import frames, kinds
+
+DEADLINE_S = 20.0
+MAX_BYTES = 1 << 16
+EPOCH = [1, "factory"]
+
+
+def hello(peer: Peer, arguments: Mapping[str, Any]) -> Any:
+    return {"role": "leader"}
+
+
+class Client:
+    """A process with a link."""
+
+    def __init__(self, find: Finder, timeout_s: float = DEADLINE_S) -> None:
+        self.reactor = Reactor(ZmqTransport(MAX_BYTES), self._event)
+        self.link = FactoryLink(self.reactor, find, timeout_s)
+        self.reactor.start()
+
+    def close(self) -> None:
+        self.reactor.stop()
+        self.reactor.join(DEADLINE_S)
+
+    def _event(self, event: TransportEvent) -> None:
+        if isinstance(event, PeerLost):
+            self.link.peer_lost(event.peer)
+        elif isinstance(event, Received):
+            self.link.received(event.peer, frames.unpack(event.header))
+
+
+class Actor:
+    """Plays a factory."""
+
+    def __init__(self, **handlers: Handler) -> None:
+        self.handlers = {"hello": hello} | handlers
+        self.reactor = Reactor(ZmqTransport(), self._event)
+        self.asked: SimpleQueue[list[Any]] = SimpleQueue()
+
+    def listen(self, endpoint: str = "tcp://127.0.0.1:0") -> str:
+        bound = self.reactor.transport.listen(endpoint)
+        self.reactor.start()
+        return bound
+
+    def beat(self, peer: Peer, revision: int) -> None:
+        header = frames.pack(kinds.BEAT, EPOCH, revision)
+        self.reactor.transport.send(peer, header)
+
+    def close(self) -> None:
+        self.reactor.stop()
+        self.reactor.join(DEADLINE_S)
+
+    def _event(self, event: TransportEvent) -> None:
+        if isinstance(event, Received):
+            fields = frames.unpack(event.header)
+            self.asked.put(fields)
+            answer(self.reactor, event.peer, fields, self.handlers)
+
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture
+def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+    monkeypatch.setattr(module, "PROBE_INTERVAL_S", 0.01)
+    made: list[Any] = []
+
+    def make_one(kind: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        made.append(kind(*args, **kwargs))
+        return made[-1]
+
+    yield make_one
+    for one in reversed(made):
+        one.close()
+
+
+def snapshot(*ids: str) -> dict[str, Any]:
+    entries = [Entry(i, "worker", "T", i).to_fields() for i in ids]
+    return {"revision": len(ids), "entries": entries, "epoch": EPOCH}
+
+
+def test_an_error_in_taking_in_one_change_loses_no_other(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    actor = make(Actor, subscribe=lambda peer, arguments: snapshot("a", "b", "c"))
+    endpoint = actor.listen()
+    client = make(Client, lambda: [[endpoint]])
+    seen: SimpleQueue[str] = SimpleQueue()
+
+    def on_delta(delta: Delta) -> None:
+        seen.put(delta.id)
+        if delta.id != "c":
+            raise OSError("no way to it")
+
+    client.link.subscribe(on_delta)
+    assert [seen.get(timeout=DEADLINE_S) for _ in range(3)] == ["a", "b", "c"]
+    errors = [r for r in caplog.records if r.levelno == logging.ERROR]
+    assert ["OSError" in str(r.exc_info) for r in errors] == [True, True]
+
+
+@pytest.mark.parametrize(
+    "senseless",
+    [
+        {k: v for k, v in snapshot("a").items() if k != "epoch"},
+        {"epoch": EPOCH},
+        "all is well",
+        None,
+    ],
+)
+def test_after_a_senseless_snapshot_the_link_asks_again_at_the_next_beat(
+    make: Make, senseless: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers = itertools.chain([senseless], itertools.repeat(snapshot("a")))
+
+    def subscribe(peer: Peer, arguments: Mapping[str, Any]) -> Any:
+        # after the answer, as a beat that comes before it is ignored
+        actor.reactor.post(lambda: actor.beat(peer, 1))
+        return next(answers)
+
+    actor = make(Actor, subscribe=subscribe)
+    endpoint = actor.listen()
+    client = make(Client, lambda: [[endpoint]])
+    seen: SimpleQueue[Delta] = SimpleQueue()
+    client.link.subscribe(seen.put)
+    assert seen.get(timeout=DEADLINE_S).id == "a"
+    assert "makes no sense" in caplog.text
+
+
+def test_requests_time_out_when_the_factories_cannot_be_found(make: Make) -> None:
+    def broken() -> list[list[str]]:
+        raise RuntimeError("the list of factories is torn")
+
+    client = make(Client, broken)
+    asked = [client.link.request("status", {}, 0.05) for _ in range(3)]
+    for future in asked:
+        with pytest.raises(FactoryUnreachable, match="is torn"):
+            future.result(DEADLINE_S)
+
+
+def test_greetings_do_not_pile_up_for_a_factory_that_is_dead(
+    make: Make, tmp_path: Path
+) -> None:
+    endpoint = f"ipc://{tmp_path}/factory.sock"
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(f"{tmp_path}/factory.sock")
+    client = make(Client, lambda: [[endpoint]], timeout_s=0.05)
+    greetings = itertools.count(1)
+    enough = threading.Event()
+    ask = client.link.requests.ask
+
+    def spying(peer: Peer, operation: str, *rest: Any) -> Any:
+        if next(greetings) == 8:
+            enough.set()
+        return ask(peer, operation, *rest)
+
+    client.link.requests.ask = spying
+    assert enough.wait(DEADLINE_S)
+    actor = make(Actor)
+    actor.listen(endpoint)
+    _, number, operation, _ = actor.asked.get(timeout=DEADLINE_S)
+    assert operation == "hello"
+    assert number > 5
+
+
+def test_a_link_survives_an_answer_that_is_too_large(make: Make) -> None:
+    sizes = itertools.chain([MAX_BYTES + 1], itertools.repeat(1))
+    big = lambda peer, arguments: "x" * next(sizes)  # noqa: E731
+    actor = make(Actor, big=big)
+    endpoint = actor.listen()
+    client = make(Client, lambda: [[endpoint]])
+    # the connection breaks, and on a new one it is asked again
+    assert client.link.request("big").result(DEADLINE_S) == "x"
