@@ -27,15 +27,9 @@ FACTORIES_VARIABLE = "OPENCLUSTER_CLUSTER_FACTORIES"
 MAX_SOCKET_DIRECTORY = 60
 """Longest path, in bytes, that leaves room for a socket's name in it."""
 
-TRANSIENT = (
-    "factory.sock",
-    "shop-*.sock",
-    "w-*.sock",
-    "*.board",
-    "*.entry",
-    "workshop.*",
-)
-"""The files among the sockets that are of no use once the cluster has ended."""
+SOCKETS = ("factory.sock", "shop-*.sock", "w-*.sock")
+NOTES = ("*.board", "*.entry", "workshop.*")
+"""What stands in a cluster's folder of sockets, and is of no use once it has ended."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +129,8 @@ class Place:
         by hand outlives the cluster, and joins the next one.
         """
         self.cluster_file.unlink(missing_ok=True)
-        for pattern in TRANSIENT:
+        is_in_use = any(map(_is_listening, self.sockets.glob("shop-*.sock")))
+        for pattern in SOCKETS if is_in_use else SOCKETS + NOTES:
             for path in self.sockets.glob(pattern):
                 if not _is_listening(path):
                     path.unlink(missing_ok=True)

@@ -28,7 +28,11 @@ from opencluster.engines.choice import ENGINE_VARIABLE, find_engine
 from opencluster.errors import OpenClusterError
 from opencluster.net.reactor import Reactor
 from opencluster.net.zmq_transport import ipc_endpoint
-from opencluster.node.handover import NAME_VARIABLE, SCOREBOARD_VARIABLE
+from opencluster.node.handover import (
+    NAME_VARIABLE,
+    SCOREBOARD_VARIABLE,
+    socket_name,
+)
 from opencluster.node.host import host_id, host_name
 from opencluster.node.scoreboard import Scoreboard
 from opencluster.place import Place, factories, listening_endpoint
@@ -179,6 +183,7 @@ class Runner:
         self._is_performing = False
         self._to_raise: RaiseException | None = None
         self._last_flag: RaiseFlag | None = None
+        self._deadline = 0.0
         self._current: Work | None = None
         self._reported_at = 0.0
 
@@ -207,7 +212,12 @@ class Runner:
 
     def _listen(self, host: str, port: int) -> Entry:
         self.place.make()
-        local = ipc_endpoint(self.place.sockets, f"w-{self._id[-12:]}")
+        name = (
+            socket_name(self._board_path, self._pid)
+            if self._board_path is not None
+            else f"w-{self._id[-12:]}"
+        )
+        local = ipc_endpoint(self.place.sockets, name)
         endpoints = [self._station.transport.listen(local)]
         if port or self.config.cluster.factories:
             tcp = listening_endpoint(self.config, host, port)
@@ -250,8 +260,13 @@ class Runner:
     def _asked_to_end(self, number: int, frame: FrameType | None) -> None:
         """Finish the running piece, or give it up when it is overdue already."""
         self._station.drain()
-        if self.flag is not None and self._is_performing:
+        if not self._is_performing:
+            return
+        if self.flag is not None:
             raise PieceInterrupt(self.flag.reason)
+        if self._deadline and time.monotonic() >= self._deadline:
+            # code that held the interpreter kept the flag from being raised
+            raise PieceInterrupt(TIME_LIMIT)
 
     def _should_recycle(self) -> bool:
         limits = self.config.worker
@@ -283,6 +298,7 @@ class Runner:
         self.flag = None
         self._to_raise = None
         self._reported_at = 0.0
+        self._deadline = deadline
         self._current = work
         early = self._last_flag
         if early is not None and early.key == work.waiting.key:

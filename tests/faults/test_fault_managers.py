@@ -246,4 +246,4 @@ def test_the_pieces_of_a_worker_are_counted_in_its_status(
 
     before = done()
     list(Manager("cluster").map("Fault", [fault("ok")] * 30))
-    wait_until(lambda: done() == before + 30)
+    wait_until(lambda: done() >= before + 30)
