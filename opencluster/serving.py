@@ -100,7 +100,12 @@ class Station:
         self.transport = ZmqTransport(
             network.max_message_bytes, network.zmtp_heartbeat_s, network.zmtp_timeout_s
         )
-        self.reactor = Reactor(self.transport, self._event)
+        self.reactor = Reactor(
+            self.transport,
+            self._event,
+            # a large result of the last piece may take its time on a slow line
+            linger_s=worker.drain_timeout_s,
+        )
         self._rejections = Rejections(self.transport.counts, log)
         self.registration = make_registration(self.reactor)
         self._config = config

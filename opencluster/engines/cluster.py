@@ -110,7 +110,9 @@ class ClusterEngine:
         self._transport = ZmqTransport(
             network.max_message_bytes, network.zmtp_heartbeat_s, network.zmtp_timeout_s
         )
-        self._reactor = Reactor(self._transport, self._event)
+        self._reactor = Reactor(
+            self._transport, self._event, on_fatal=self._end_all, is_vital=False
+        )
         self._rejections = Rejections(self._transport.counts, log)
         self._dispatch = Dispatch(
             manager.max_kills,

@@ -61,6 +61,8 @@ class Reactor:
     is_vital : bool
         The process is of no use without this reactor: an error that ends the reactor
         ends the process, with `FATAL_STATUS`.
+    linger_s : float
+        How long the end may wait for what was sent to leave.
     """
 
     def __init__(
@@ -69,11 +71,13 @@ class Reactor:
         on_event: Callable[[TransportEvent], None],
         on_fatal: Callable[[BaseException], None] | None = None,
         is_vital: bool = True,
+        linger_s: float = 1.0,
     ) -> None:
         self.transport = transport
         self._on_event = on_event
         self._on_fatal = on_fatal
         self._is_vital = is_vital
+        self._linger_s = linger_s
         self._on_idle: list[Callable[[], None]] = []
         self._posted: deque[Callable[[], None]] = deque()
         self._timers: list[tuple[float, int, Timer]] = []
@@ -163,7 +167,7 @@ class Reactor:
                 raise
         finally:
             self._is_closed = True
-            self.transport.close(linger_s=1.0)
+            self.transport.close(self._linger_s)
             os.close(self._wake_fd)
             os.close(self._waker_fd)
 
