@@ -37,7 +37,7 @@ from opencluster.wire import frames, kinds
 log = logging.getLogger(__name__)
 
 READY_FILE = "workshop.ready"
-"""Appears among the sockets when the workshop has found a factory."""
+"""Appears among the sockets when the workshop stands in the registry."""
 
 
 class Workshop:
@@ -254,8 +254,16 @@ class Workshop:
         return {entry.id: entry for entry in entries}
 
     def _register_all(self) -> None:
-        self._register(list(self._entries().values()))
-        (self.place.sockets / READY_FILE).touch()
+        fields = [entry.to_fields() for entry in self._entries().values()]
+        asked = self._link.request("register", {"entries": fields})
+        asked.add_done_callback(self._all_registered)
+
+    def _all_registered(self, asked: Future[Any]) -> None:
+        error = asked.exception()
+        if error is None:
+            (self.place.sockets / READY_FILE).touch()
+        else:
+            log.error("could not register: %s", error)
 
     def _register(self, entries: list[Entry]) -> None:
         if entries and self._link.is_up:

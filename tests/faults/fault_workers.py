@@ -6,6 +6,7 @@ import ctypes
 import faulthandler
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -291,8 +292,11 @@ def note_run(work: WorkPiece) -> int:
 
 def hold_gil(seconds: float) -> None:
     """Sleep in C without giving the interpreter to any other thread."""
+    # a signal would end the sleep, as it would not end a computation
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     # functions of a PyDLL are called with the lock held
     ctypes.PyDLL(None).usleep(int(seconds * 1e6))
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def data(n: int) -> np.ndarray:

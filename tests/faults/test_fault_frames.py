@@ -120,7 +120,7 @@ def daemon(
         answer: dict[str, Any] = control.factory("status")["figures"][entry["id"]]
         return answer
 
-    wait_until(lambda: entry["id"] in control.factory("status")["figures"])
+    wait_until(newest)  # until the first heartbeat there are none
     return Daemon(entry["endpoints"][0], entry["pid"], newest)
 
 
