@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import signal
 import sys
 import zlib
 from collections.abc import Iterator
@@ -89,4 +90,6 @@ def peak_bytes_of_this() -> int:
 
 
 if __name__ == "__main__":
+    # a shell that starts something in the background has it ignore Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     globals()[f"run_{sys.argv[1]}"](*sys.argv[2:])

@@ -86,9 +86,16 @@ class FaultWorker(Worker):
 
     def do_pool(self, work: WorkPiece) -> WorkPiece:
         """Use a pool of forked processes, which ends them with SIGTERM."""
-        with multiprocessing.get_context("fork").Pool(2) as pool:
+        fork = multiprocessing.get_context("fork")
+        with fork.Pool(2) as pool:
             squares = pool.map(_square, range(10))
-        return WorkPiece(squares=squares)
+        sleeping = fork.Process(target=time.sleep, args=(600,))
+        sleeping.start()
+        sleeping.terminate()
+        sleeping.join(work["wait_s"])
+        result = WorkPiece(squares=squares, exit_code=sleeping.exitcode)
+        sleeping.kill()
+        return result
 
     def do_daemon(self, work: WorkPiece) -> WorkPiece:
         """Leave a process behind that is in a session of its own."""
