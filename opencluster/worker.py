@@ -16,6 +16,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -255,7 +256,7 @@ class Runner:
         signal.signal(INTERRUPT_SIGNAL, self._raise_here)
         signal.signal(signal.SIGTERM, self._asked_to_end)
         signal.signal(signal.SIGINT, self._asked_to_end)
-        os.register_at_fork(after_in_child=_restore_signals)
+        _let_forks_end()
 
     def _asked_to_end(self, number: int, frame: FrameType | None) -> None:
         """Finish the running piece, or give it up when it is overdue already."""
@@ -370,11 +371,22 @@ class Runner:
             raise PieceInterrupt(wanted.reason)
 
 
-def _restore_signals() -> None:
-    """Let what perform() forked, such as the processes of a pool, end when asked."""
-    for number in (INTERRUPT_SIGNAL, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+def _let_forks_end() -> None:
+    """Let what perform() forks, such as the processes of a pool, end when asked."""
+    ours = (INTERRUPT_SIGNAL, signal.SIGTERM, signal.SIGINT)
+
+    def restore() -> None:
+        for number in ours[:2]:
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ours)
+
+    os.register_at_fork(
+        # or a signal that the child gets before its handlers are its own is lost
+        before=partial(signal.pthread_sigmask, signal.SIG_BLOCK, ours),
+        after_in_parent=partial(signal.pthread_sigmask, signal.SIG_UNBLOCK, ours),
+        after_in_child=restore,
+    )
 
 
 def _handed_over(variable: str) -> Path | None:

@@ -67,7 +67,9 @@ class Daemon:
 
 @pytest.fixture(scope="module")
 def here() -> Iterator[LocalCluster]:
-    with cluster(FaultWorker=1, FaultService=1) as here:
+    # patient, as strangers answer no heartbeats
+    settings = {"network.zmtp_timeout_s": 2 * DEADLINE_S}
+    with cluster(settings, FaultWorker=1, FaultService=1) as here:
         yield here
 
 
