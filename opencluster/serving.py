@@ -185,11 +185,6 @@ class Station:
         self.reactor.stop()
         self.reactor.join()
 
-    @property
-    def queued(self) -> int:
-        """How many pieces wait here."""
-        return self._inbox.queued
-
     # --- in the I/O thread ---------------------------------------------------
 
     def _start(self, interval_s: float) -> None:

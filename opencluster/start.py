@@ -1,6 +1,6 @@
 """The program of a worker or service process: load a class and call ``ready()``.
 
-``python -m opencluster.start worker wordcount.py:WordCountWorker '{"type": ...}'`` is
+``python -m opencluster.start wordcount.py:WordCountWorker '{"type": ...}'`` is
 what a workshop runs. It imports no more than a worker needs, so that idle workers
 stay small.
 """
