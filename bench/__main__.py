@@ -11,7 +11,7 @@ import click
 from bench.machine import describe
 from bench.report import Report
 
-MEASURES = ("latency", "throughput", "startup", "memory")
+MEASURES = ("latency", "throughput", "startup", "memory", "factory")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 class OpenClusterError(Exception):
@@ -54,6 +55,21 @@ class FactoryUnreachable(RegistryError):
 
 class RequestRefused(RegistryError):
     """A daemon understood a request and declined it; the message says why."""
+
+
+class NotLeader(RequestRefused):
+    """A factory that does not lead was asked for what only a leader may do.
+
+    Attributes
+    ----------
+    leader : str
+        The endpoint of the factory that leads, as far as the other one knows, or
+        empty.
+    """
+
+    def __init__(self, message: str, leader: str = "") -> None:
+        super().__init__(message)
+        self.leader = leader
 
 
 class StartFailed(RegistryError):
@@ -108,9 +124,13 @@ class DeathEvidence:
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, object]) -> DeathEvidence:
-        """Build it from a message, ignoring fields of newer versions."""
-        known = {k: v for k, v in fields.items() if k in cls.__dataclass_fields__}
-        return cls(**known)  # type: ignore[arg-type]
+        """Build it from a message, ignoring fields of newer versions or wrong types."""
+        known = {"reason": "for an unknown reason"} | {
+            name: value
+            for name, value in fields.items()
+            if isinstance(value, _EVIDENCE_TYPES.get(name, ()))
+        }
+        return cls(**known)
 
     def describe(self) -> str:
         """Return the evidence as text, the output last."""
@@ -120,6 +140,14 @@ class DeathEvidence:
         if self.output:
             return f"{head}\nlast output:\n{indent(self.output)}"
         return head
+
+
+_EVIDENCE_TYPES: Mapping[str, Any] = {
+    **dict.fromkeys(("reason", "signal", "piece", "exceeded", "output"), str),
+    "exit_code": int | None,
+    "out_of_memory": bool,
+    "peak_memory_bytes": int,
+}
 
 
 def indent(text: str, by: str = "    ") -> str:

@@ -1,35 +1,63 @@
 """The factory: the directory of who is here, what they can do, and whether they live.
 
-This shell joins `core.registry` to the net. It owns one listening transport and a
-timer; it never carries a task or its data, so its load grows with the number of
-computers and not with the number of tasks.
+This shell joins `core.replication` to the net and to the disk. Several factories copy
+one registry, of which one leads. None of them carries a task or its data, so their
+load grows with the number of computers and not with the number of tasks.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import random
 import time
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from opencluster.config import Config
+from opencluster.core.bounds import Bounds
+from opencluster.core.election import (
+    Election,
+    Follow,
+    Lead,
+    Quorum,
+    Role,
+    SaveEpochs,
+    SendMessage,
+    StepDown,
+)
+from opencluster.core.epochs import Epoch
+from opencluster.core.factory_messages import from_fields, to_fields
 from opencluster.core.registry import Delta, Entry, Registry
-from opencluster.errors import OpenClusterError, RegistryError, RemoteProtocolError
+from opencluster.core.replication import Effect, Publish, ReplicatedRegistry
+from opencluster.core.roles import FACTORY, check, claim
+from opencluster.errors import NotLeader, RegistryError, RemoteProtocolError
+from opencluster.net.fellows import Fellows
 from opencluster.net.heart import HEART_PREFIX
+from opencluster.net.keys import Keyring
 from opencluster.net.reactor import Reactor
 from opencluster.net.rejections import MALFORMED, Rejections
-from opencluster.net.requests import answer
-from opencluster.net.transport import Peer, Received, TransportEvent
+from opencluster.net.requests import Caller, Requests, answer
+from opencluster.net.rolls import Rolls
+from opencluster.net.transport import (
+    Peer,
+    PeerConnected,
+    PeerLost,
+    Received,
+    TransportEvent,
+)
 from opencluster.net.zmq_transport import INBOUND, ZmqTransport
-from opencluster.wire import frames, kinds
+from opencluster.store.epochs import EpochFile
+from opencluster.wire import figures, frames, kinds
 
 log = logging.getLogger(__name__)
 
-DEATHS_KEPT = 50
-"""Members of which it is remembered how they were lost."""
+GATHER_S = 0.002
+"""Least time between two turns: heartbeats of a thousand workshops are cheaper in
+batches, and an answer may take that long."""
+RECONNECT_S = 5.0
+"""How often the address of a factory is looked for that has none yet."""
 
 
 class Factory:
@@ -38,34 +66,63 @@ class Factory:
     Parameters
     ----------
     config : Config
-        The settings; ``[cluster]``, ``[network]`` and ``[factory]`` matter here.
+        The settings; ``[cluster]``, ``[network]``, ``[factory]`` and ``[limits]``
+        matter here.
     endpoints : sequence of str
         Where to listen.
     state_dir : Path
         Where the epoch is kept between runs.
+    names : sequence of str, optional
+        All factories, in order, each by the endpoint at which the others reach it;
+        by default this one is alone.
+    me : str, optional
+        Which of them this one is; by default the first endpoint.
+    keys : Keyring, optional
+        The factories' certificate, and who is admitted.
     """
 
     def __init__(
-        self, config: Config, endpoints: Sequence[str], state_dir: Path
+        self,
+        config: Config,
+        endpoints: Sequence[str],
+        state_dir: Path,
+        names: Sequence[str] = (),
+        me: str = "",
+        keys: Keyring | None = None,
     ) -> None:
         self.config = config
         network = config.network
+        self._file = EpochFile(state_dir / "epoch")
         self._transport = ZmqTransport(
-            network.max_message_bytes, network.zmtp_heartbeat_s, network.zmtp_timeout_s
+            network.max_message_bytes,
+            network.zmtp_heartbeat_s,
+            network.zmtp_timeout_s,
+            keys,
+            config.limits.max_queued_messages,
         )
         self.endpoints = [self._transport.listen(endpoint) for endpoint in endpoints]
+        self.name = me or self.endpoints[0]
         self.registry = Registry(
             config.cluster.lease_s,
             config.factory.max_entries,
             config.factory.jobs_kept,
+            config.limits.max_entries_per_client,
+            Bounds(config.limits.max_text, config.limits.max_entry_bytes),
         )
-        self.epoch = [next_epoch(state_dir / "epoch"), 0]
-        self._reactor = Reactor(self._transport, self._received)
+        self._started_at = time.time()
+        self._core = ReplicatedRegistry(
+            self._election(names or [self.name]),
+            self.registry,
+            {"pid": os.getpid(), "started_at": self._started_at},
+        )
+        self._reactor = Reactor(self._transport, self._received, gather_s=GATHER_S)
+        public_key = self._transport.public_key
+        self._fellows = Fellows(self._transport, self.name, names, public_key)
+        self._requests = Requests(self._reactor)
+        self._rolls = Rolls(self._requests, keys)
         self._rejections = Rejections(self._transport.counts, log)
         self._subscribers: set[Peer] = set()
-        self._members: dict[str, Entry] = {}
-        self._deaths: deque[dict[str, Any]] = deque(maxlen=DEATHS_KEPT)
-        self._started_at = time.time()
+        self._hearts: set[str] = set()
         self._handlers = {
             "hello": self._hello,
             "register": self._register,
@@ -75,162 +132,321 @@ class Factory:
             "find": self._find,
             "job": self._job,
             "status": self._status,
+            "roll": self._roll,
+            "enroll": self._enroll,
         }
 
     def run(self) -> None:
         """Serve until `stop`."""
-        interval_s = self.config.cluster.heartbeat_interval_s
-        self._reactor.every(interval_s, self._beat)
-        log.info("factory at %s, epoch %s", ", ".join(self.endpoints), self.epoch)
+        settings = self.config.factory
+        self._reactor.every(settings.beat_interval_s, self._tick)
+        self._reactor.every(self.config.cluster.heartbeat_interval_s, self._beat)
+        self._reactor.every(RECONNECT_S, self._fellows.connect)
+        self._reactor.post(self._begin)
         self._reactor.run()
 
     def stop(self) -> None:
         """Make `run` return; may be called from a signal handler."""
+        self._reactor.post(lambda: self._do(self._core.resign(_now())))
         self._reactor.stop()
 
     def end_with(self, pidfd: int) -> None:
         """Stop when the process that a file descriptor stands for has ended."""
-        self._reactor.watch(pidfd, self._reactor.stop)
+        self._reactor.watch(pidfd, self.stop)
+
+    @property
+    def epoch(self) -> Epoch:
+        """The newest epoch that anyone is known to have led."""
+        return self._core.election.led
 
     # --- what others ask -----------------------------------------------------
 
-    def _hello(self, peer: Peer, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    def _hello(self, caller: Caller, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        known = arguments.get("epoch")
+        if known is not None:
+            self._do(self._core.claimed(_now(), Epoch.from_fields(known)))
         return {
-            "role": "leader",
+            "role": _public(self._core.election.role),
             "epoch": self.epoch,
+            "leader": self._core.election.leader,
             "revision": self.registry.revision,
             "endpoints": self.endpoints,
+            "factories": self._core.election.names,
             "heartbeat_interval_s": self.config.cluster.heartbeat_interval_s,
             "lease_s": self.registry.lease_s,
+            "roll": self._rolls.version,
         }
 
-    def _register(self, peer: Peer, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        entries = [Entry.from_fields(fields) for fields in arguments["entries"]]
+    def _register(self, caller: Caller, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        bounds = self.registry.bounds
+        entries = [Entry.from_fields(f, bounds) for f in arguments["entries"]]
         for entry in entries:
-            self._publish(self.registry.register(time.monotonic(), entry))
-        return {"lease_s": self.registry.lease_s}
+            # one by one: if one is refused, what was done for those before it stands
+            owned = claim(entry, caller.who, self._rolls.key_of(caller.who))
+            self._do(self._core.register(_now(), [owned], caller.peer.hex()))
+        return {"lease_s": self.registry.lease_s, "roll": self._rolls.version}
 
-    def _renew(self, peer: Peer, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        unknown = self.registry.renew(
-            time.monotonic(), arguments["ids"], arguments.get("figures")
-        )
-        return {"unknown": unknown}
+    def _renew(self, caller: Caller, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        unknown = self._renewed(caller, arguments["ids"], arguments.get("figures", b""))
+        return {"unknown": unknown, "roll": self._rolls.version}
 
-    def _deregister(self, peer: Peer, arguments: Mapping[str, Any]) -> None:
+    def _renewed(self, caller: Caller, ids: Any, figures: Any) -> list[str]:
+        return self._core.renew(_now(), ids, figures, caller.who.name)
+
+    def _deregister(self, caller: Caller, arguments: Mapping[str, Any]) -> None:
         cause = arguments.get("cause")
         if not isinstance(cause, Mapping | None):
             raise RegistryError("the cause of a loss is no mapping")
-        self._publish(self.registry.remove(arguments["id"], cause))
+        identity = arguments["id"]
+        owner = caller.who.name
+        self._do(self._core.remove(_now(), identity, cause, time.time(), owner))
 
-    def _subscribe(self, peer: Peer, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        self._subscribers.add(peer)
-        return self.registry.snapshot() | {"epoch": self.epoch, "jobs": []}
+    def _subscribe(
+        self, caller: Caller, arguments: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        self._core.check_leading(_now())
+        if len(self._subscribers) >= self.config.limits.max_subscribers:
+            raise RegistryError(
+                "too many follow this factory; raise [limits] max_subscribers"
+            )
+        self._subscribers.add(caller.peer)
+        return {
+            "epoch": self.epoch,
+            "revision": self.registry.revision,
+            "entries": [entry.to_fields() for entry in self.registry.find()],
+        }
 
-    def _find(self, peer: Peer, arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def _find(
+        self, caller: Caller, arguments: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
+        self._core.check_readable(_now())
         wanted = {k: str(arguments.get(k, "")) for k in ("kind", "type", "name")}
         return [entry.to_fields() for entry in self.registry.find(**wanted)]
 
-    def _job(self, peer: Peer, arguments: Mapping[str, Any]) -> None:
-        self.registry.report_job(time.monotonic(), arguments["job"])
+    def _job(self, caller: Caller, arguments: Mapping[str, Any]) -> None:
+        self._do(self._core.report_job(_now(), arguments["job"]))
 
-    def _status(self, peer: Peer, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        me = {
-            "endpoint": self.endpoints[0],
+    def _status(self, caller: Caller, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        now = _now()
+        self._core.check_readable(now)
+        snapshot = self.registry.snapshot()
+        return snapshot | {
+            "figures": figures.merged(snapshot["figures"].values()),
+            "factories": self._rows(now),
+            "age_s": self._core.age_s(now),
+        }
+
+    def _roll(self, caller: Caller, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        return self._rolls.to_fields()
+
+    def _enroll(self, caller: Caller, arguments: Mapping[str, Any]) -> int:
+        return self._rolls.accept(arguments["roll"])
+
+    def _rows(self, now: float) -> list[dict[str, Any]]:
+        """Return what is known here of each factory, in the order of the list."""
+        election = self._core.election
+        mine = {
+            "endpoint": self.name,
             "endpoints": self.endpoints,
             "pid": os.getpid(),
-            "role": "leader",
+            "role": _public(election.role),
             "epoch": self.epoch,
             "revision": self.registry.revision,
+            "lag": 0 if election.may_write(now) else None,
+            "silence_s": election.silence_s(now),
             "uptime_s": time.time() - self._started_at,
         } | self._transport.counts.to_fields()
-        deaths = list(self._deaths)
-        return self.registry.snapshot() | {"factories": [me], "deaths": deaths}
+        joined = [n for n in self._core.followers if n not in election.names]
+        names = [*election.names, *joined]
+        return [mine if n == self.name else self._row(now, n) for n in names]
+
+    def _row(self, now: float, name: str) -> dict[str, Any]:
+        election = self._core.election
+        state = self._core.followers.get(name)
+        if state is None:
+            is_leader = name == election.leader
+            role = "leader" if is_leader else "unknown"
+            if election.role is Role.LEADING:
+                role = "absent"
+            return {"endpoint": name, "role": role}
+        silence_s = now - state.heard_at
+        is_here = silence_s <= election.timeout_s
+        return {
+            "endpoint": name,
+            "pid": state.about.get("pid", 0),
+            "role": "follower" if is_here else "absent",
+            "epoch": self.epoch,
+            "revision": state.revision,
+            "lag": self.registry.revision - state.revision,
+            "silence_s": silence_s,
+            "uptime_s": time.time() - float(state.about.get("started_at", 0.0)),
+        }
 
     # --- events --------------------------------------------------------------
 
+    def _begin(self) -> None:
+        log.info("factory at %s", ", ".join(self.endpoints))
+        self._fellows.connect()
+        self._do(self._core.start(_now()))
+
     def _received(self, event: TransportEvent) -> None:
-        if not isinstance(event, Received):
+        match event:
+            case Received():
+                try:
+                    self._message(event)
+                except MALFORMED as error:
+                    self._rejections.note(error)
+            case PeerConnected(peer):
+                name = self._fellows.connected(peer)
+                if name:
+                    self._do(self._core.peer_connected(_now(), name))
+            case PeerLost(peer):
+                self._requests.peer_lost(peer)
+                name = self._fellows.lost(peer)
+                if name:
+                    self._do(self._core.peer_lost(_now(), name))
+
+    def _message(self, event: Received) -> None:
+        fields = frames.unpack(event.header, self.config.limits.max_nesting)
+        # a leader that stood still must find that out before it does anything
+        self._do(self._core.observe(_now()))
+        kind, count = fields[0], len(fields)
+        caller = Caller(event.peer, event.who)
+        if kind == kinds.REQUEST and count == 4:
+            answer(self._reactor, FACTORY, caller, fields, self._handlers, self._stamp)
             return
-        try:
-            fields = frames.unpack(event.header)
-            if fields[0] == kinds.PULSE:
-                self._pulse(event.peer)
-            elif fields[0] == kinds.REQUEST and len(fields) == 4:
-                answer(self._reactor, event.peer, fields, self._handlers, self._stamp)
-            else:
-                raise RemoteProtocolError(f"a factory takes no {fields[0]!r} message")
-        except MALFORMED as error:
-            self._rejections.note(error)
+        # a factory asks other factories alone
+        check(FACTORY, kinds.FACTORY if kind == kinds.REPLY else kind, event.who)
+        if kind == kinds.PULSE:
+            self._pulse(caller)
+        elif kind == kinds.RENEW and count == 3:
+            self._renew_silently(caller, fields[1], fields[2])
+        elif kind == kinds.FACTORY and count == 4:
+            message = from_fields(fields[2])
+            sender = self._fellows.heard(event.peer, fields[1])
+            self._rolls.told(event.peer, fields[3])
+            self._do(self._core.receive(_now(), sender, message))
+        elif kind == kinds.REPLY and count >= 4:
+            self._requests.replied(event.peer, *fields[1:4])
+        else:
+            raise RemoteProtocolError(f"a factory takes no {kind!r} message")
 
-    def _stamp(self) -> tuple[list[int], int]:
-        return self.epoch, self.registry.revision
+    def _stamp(self) -> tuple[Epoch, int, float | None]:
+        return self.epoch, self.registry.revision, self._core.age_s(_now())
 
-    def _pulse(self, peer: Peer) -> None:
+    def _pulse(self, caller: Caller) -> None:
         """Take an echo from the heart of a worker whose Python may be busy."""
-        identity = peer.removeprefix(INBOUND + HEART_PREFIX).decode(errors="replace")
-        self.registry.renew(time.monotonic(), [identity])
+        if self._core.election.may_write(_now()):
+            identity = caller.peer.removeprefix(INBOUND + HEART_PREFIX)
+            name = identity.decode(errors="replace")
+            self._core.renew(_now(), [name], owner=caller.who.name)
+
+    def _renew_silently(self, caller: Caller, ids: Any, figures: Any) -> None:
+        """Take a heartbeat that is answered only when something is amiss."""
+        try:
+            unknown = self._renewed(caller, ids, figures)
+        except NotLeader:
+            self._transport.send(caller.peer, frames.pack(kinds.MOVED))
+            return
+        if unknown:
+            header = frames.pack(kinds.FORGOTTEN, unknown)
+            self._transport.send(caller.peer, header)
+
+    def _tick(self) -> None:
+        self._do(self._core.tick(_now()))
 
     def _beat(self) -> None:
-        self._publish(self.registry.expire(time.monotonic()))
-        header = frames.pack(kinds.BEAT, self.epoch, self.registry.revision)
-        self._push(header)
+        """Tell those who follow the registry that they have all of it."""
+        now = _now()
+        self._do(self._core.expire(now, time.time()))
+        if not self._core.election.may_write(now):
+            return
+        version = self._rolls.version
+        self._push(frames.pack(kinds.BEAT, self.epoch, self.registry.revision, version))
         pulse = frames.pack(kinds.PULSE)
-        for entry in self.registry.find():
-            if entry.attributes.get("has_heart"):
-                peer = INBOUND + HEART_PREFIX + entry.id.encode()
-                self._transport.send(peer, pulse)
+        for identity in self._hearts:
+            self._transport.send(INBOUND + HEART_PREFIX + identity.encode(), pulse)
 
-    def _publish(self, deltas: Sequence[Delta]) -> None:
-        for delta in deltas:
-            if delta.entry is not None:
-                entry = self._members[delta.id] = delta.entry
-                log.info("%s %s is here (%s)", entry.kind, entry.name, entry.host)
-            else:
-                reason = (delta.cause or {}).get("reason", "deregistered")
-                log.info("%s is gone: %s", delta.id, reason)
-                self._note_death(self._members.pop(delta.id), delta.cause)
-            self._push(frames.pack(kinds.DELTA, self.epoch, delta.to_fields()))
+    # --- effects -------------------------------------------------------------
 
-    def _note_death(self, entry: Entry, cause: Mapping[str, Any] | None) -> None:
-        """Remember how a member was lost, unless it left as it should."""
-        if cause and not is_clean(cause):
-            names = ("id", "kind", "type", "name", "host", "pid")
-            who = {name: getattr(entry, name) for name in names}
-            self._deaths.append(who | {"at": time.time(), "cause": dict(cause)})
+    def _do(self, effects: Iterable[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case SendMessage(to, message):
+                    fields = to_fields(message)
+                    version = self._rolls.version
+                    header = frames.pack(kinds.FACTORY, self.name, fields, version)
+                    self._fellows.send(to, header)
+                case SaveEpochs():
+                    self._save(effect)
+                case Publish(epoch, delta):
+                    self._publish(epoch, delta)
+                case Lead(epoch):
+                    log.info("leading with epoch %s", list(epoch))
+                    self._hearts = set(filter(self._has_heart, self.registry.ids))
+                case Follow(leader, epoch):
+                    log.info("following %s with epoch %s", leader, list(epoch))
+                case StepDown(reason):
+                    log.warning("no leader is known: %s", reason)
+                    self._send_away()
+
+    def _save(self, epochs: SaveEpochs) -> None:
+        try:
+            self._file.write(epochs.seen, epochs.led)
+        except OSError as error:
+            log.error("cannot save the epoch, so others have to lead: %s", error)
+            if epochs.wanted is not None:
+                self._do(self._core.not_saved(_now()))
+            return
+        if epochs.wanted is not None:
+            self._do(self._core.saved(_now(), epochs.wanted))
+
+    def _has_heart(self, identity: str) -> bool:
+        entry = self.registry.get(identity)
+        return entry is not None and bool(entry.attributes.get("has_heart"))
+
+    def _publish(self, epoch: Epoch, delta: Delta) -> None:
+        if self._has_heart(delta.id):
+            self._hearts.add(delta.id)
+        else:
+            self._hearts.discard(delta.id)
+        if delta.entry is not None:
+            entry = delta.entry
+            log.info("%s %s is here (%s)", entry.kind, entry.name, entry.host)
+        else:
+            reason = (delta.cause or {}).get("reason", "deregistered")
+            log.info("%s is gone: %s", delta.id, reason)
+        self._push(frames.pack(kinds.DELTA, epoch, delta.to_fields()))
+
+    def _send_away(self) -> None:
+        """Have those who follow this factory look for another."""
+        self._push(frames.pack(kinds.MOVED))
+        self._subscribers.clear()
 
     def _push(self, header: bytes) -> None:
         gone = [p for p in self._subscribers if not self._transport.send(p, header)]
         self._subscribers.difference_update(gone)
 
+    def _election(self, names: Sequence[str]) -> Election:
+        settings = self.config.factory
+        seen, led = self._file.read()
+        return Election(
+            names,
+            self.name,
+            random.SystemRandom(),
+            settings.leader_timeout_s,
+            settings.beat_interval_s,
+            Quorum(settings.quorum),
+            seen,
+            led,
+        )
 
-def is_clean(cause: Mapping[str, Any]) -> bool:
-    """Return whether a process ended by itself, in order and with nothing in hand."""
-    is_amiss = cause.get("piece") or cause.get("exceeded")
-    return cause.get("exit_code") == 0 and not is_amiss
+
+def _public(role: Role) -> str:
+    """Return a role in the words that everyone else knows."""
+    names = {Role.LEADING: "leader", Role.FOLLOWING: "follower"}
+    return names.get(role, "looking")
 
 
-def next_epoch(path: Path) -> int:
-    """Return the number after the one in a file, and keep it there.
-
-    A file that is missing or torn counts as none.
-
-    Raises
-    ------
-    OpenClusterError
-        When the file cannot be written: an epoch must not be used twice.
-    """
-    try:
-        last = int(path.read_text())
-    except (OSError, ValueError):
-        last = 0
-    draft = path.with_suffix(".new")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(f"{last + 1}\n")
-        draft.replace(path)
-    except OSError as error:
-        raise OpenClusterError(
-            f"cannot keep the epoch in {path}: {error.strerror}; "
-            "give the factory a directory that it may write to"
-        ) from None
-    return last + 1
+def _now() -> float:
+    return time.monotonic()

@@ -24,10 +24,12 @@ from opencluster.errors import ConfigError, SecurityError
 DIRECTORY_VARIABLE = "OPENCLUSTER_DIR"
 FACTORIES_VARIABLE = "OPENCLUSTER_CLUSTER_FACTORIES"
 """Names the factories of a cluster; empty means the one of the cluster directory."""
+KEYS_VARIABLE = "OPENCLUSTER_CLUSTER_KEYS"
+"""Names the directory of keys; empty means the one in the cluster directory, if any."""
 MAX_SOCKET_DIRECTORY = 60
 """Longest path, in bytes, that leaves room for a socket's name in it."""
 
-SOCKETS = ("factory.sock", "shop-*.sock", "w-*.sock")
+SOCKETS = ("factory*.sock", "shop-*.sock", "w-*.sock")
 NOTES = ("*.board", "*.entry", "workshop.*")
 """What stands in a cluster's folder of sockets, and is of no use once it has ended."""
 
@@ -63,10 +65,9 @@ class Place:
         """Where log files go."""
         return self.path / "logs"
 
-    @property
-    def factory_state(self) -> Path:
-        """What the factory keeps between runs."""
-        return self.path / "factory"
+    def factory_state(self, number: int = 1) -> Path:
+        """Return what the factory of a number, counted from 1, keeps between runs."""
+        return self.path / ("factory" if number == 1 else f"factory-{number}")
 
     @property
     def sockets(self) -> Path:
@@ -96,17 +97,28 @@ class Place:
         ------
         ConfigError
             When they cannot be made, or belong to somebody else.
+        SecurityError
+            When they were there already, and others can look into them.
         """
         for directory in (self.path, self.logs, self.sockets):
             try:
                 directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-                if directory.stat().st_uid != os.getuid():
+                found = directory.stat()
+                if found.st_uid != os.getuid():
                     raise PermissionError(0, "it belongs to another user")
             except OSError as error:
                 raise ConfigError(
                     f"cannot use the cluster directory {directory}: {error.strerror}; "
                     f"choose another with --dir or {DIRECTORY_VARIABLE}"
                 ) from None
+            # a project's folder may be read by others, but what is in it not replaced
+            forbidden = 0o022 if directory == self.path else 0o077
+            if found.st_mode & forbidden:
+                raise SecurityError(
+                    f"{directory} is open to others (mode {found.st_mode & 0o777:03o}):"
+                    f" run `chmod 700 {directory}`, or choose another with --dir or "
+                    f"{DIRECTORY_VARIABLE}"
+                )
 
     def read(self) -> dict[str, Any]:
         """Return the cluster file's content, empty when there is no cluster."""
@@ -153,11 +165,73 @@ def factories(config: Config, place: Place) -> Sequence[Sequence[str]]:
     return [f.get("endpoints", []) for f in place.read().get("factories", [])]
 
 
-LOOPBACK = ("127.", "localhost", "[::1]")
-"""How the addresses begin that only this computer can reach."""
+def factory_names(config: Config, place: Place) -> list[str]:
+    """Return what the factories call each other, in order."""
+    return [endpoints[0] for endpoints in factories(config, place) if endpoints]
 
 
-def listening_endpoint(config: Config, host: str, port: int) -> str:
+def own_name(names: Sequence[str], port: int = 0) -> str:
+    """Return which of some factories would be the one of this computer.
+
+    Parameters
+    ----------
+    names : sequence of str
+        The endpoints of all factories.
+    port : int
+        At which it listens, 0 if that is not told.
+
+    Raises
+    ------
+    ConfigError
+        When none of them, or more than one, is at an address of this computer.
+    """
+    found = [name for name in names if _is_here(name, port)]
+    if len(found) == 1:
+        return found[0]
+    what = "none" if not found else "more than one"
+    at = f" and port {port}" if port else ""
+    raise ConfigError(
+        f"{what} of the factories {', '.join(names)} ([cluster] factories) has an "
+        f"address of this computer{at}: correct the list, or say with --number which "
+        "one this is"
+    )
+
+
+def _is_here(name: str, port: int) -> bool:
+    host, _, named_port = name.removeprefix("tcp://").rpartition(":")
+    if not name.startswith("tcp://") or (port and str(port) != named_port):
+        return False
+    try:
+        address = socket.getaddrinfo(host, None, socket.AF_INET)[0][4][0]
+        with socket.socket() as probe:
+            probe.bind((address, 0))
+    except OSError:
+        return False
+    return True
+
+
+def keys_directory(config: Config, place: Place) -> Path | None:
+    """Return where the keys of this computer's processes lie; ``None`` for no keys.
+
+    That is ``[cluster] keys``, else ``keys`` in the cluster's directory if there is
+    such a folder.
+    """
+    if config.cluster.keys:
+        return Path(config.cluster.keys).expanduser().absolute()
+    inside = place.path / "keys"
+    return inside if inside.exists() else None
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether an address is one that only this computer can reach."""
+    parts = host.split(".")
+    is_numeric = len(parts) == 4 and all(part.isdecimal() for part in parts)
+    return host in ("localhost", "[::1]") or (is_numeric and parts[0] == "127")
+
+
+def listening_endpoint(
+    config: Config, host: str, port: int, has_keys: bool = False
+) -> str:
     """Return the TCP endpoint at which to listen.
 
     Parameters
@@ -168,17 +242,22 @@ def listening_endpoint(config: Config, host: str, port: int) -> str:
         An address; ``*`` and an empty text mean the setting ``[network] bind``.
     port : int
         The port, 0 for a free one.
+    has_keys : bool
+        Only who holds a key of the cluster is let in.
 
     Raises
     ------
     SecurityError
-        When strangers could reach it and ``[cluster] insecure`` is not set.
+        When strangers could reach it, there are no keys, and ``[cluster] insecure`` is
+        not set.
     """
     address = config.network.bind if host in ("", "*") else host
-    if not address.startswith(LOOPBACK) and not config.cluster.insecure:
+    if not (has_keys or config.cluster.insecure or is_loopback(address)):
         raise SecurityError(
-            f"refusing to listen at {address}:{port}: everyone who reaches this "
-            "address could run code here. Listen at 127.0.0.1, or write "
-            "`insecure = true` in [cluster] if the network is closed to strangers"
+            f"refusing to listen at {address}:{port} without keys: everyone who "
+            "reaches this address could run code here. Make keys with `opencluster "
+            "keys new` and set [cluster] keys on each computer (docs/security.md), "
+            "listen at 127.0.0.1, or write `insecure = true` in [cluster] if the "
+            "network is closed to strangers"
         )
     return f"tcp://{address}:{port}"

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Mapping
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgpack
 
@@ -24,6 +24,10 @@ from opencluster.net.reactor import Reactor
 from opencluster.net.transport import Peer, TransportCounts
 from opencluster.node.handover import entry_path
 from opencluster.node.scoreboard import Scoreboard, State
+from opencluster.wire import figures
+
+if TYPE_CHECKING:
+    from opencluster.net.keys import Keyring
 
 log = logging.getLogger(__name__)
 
@@ -92,15 +96,23 @@ class OwnRegistration:
         find: Finder,
         config: Config,
         scoreboard: Scoreboard,
+        keys: Keyring | None = None,
     ) -> None:
         self._scoreboard = scoreboard
         self._reactor = reactor
         self._find = find
         self._config = config
+        self._keys = keys
         self._entry: Entry | None = None
         self._heart: Heart | None = None
+        self._refusal = ""
         self._link = FactoryLink(
-            reactor, find, config.factory.request_timeout_s, on_up=self._factory_found
+            reactor,
+            find,
+            config.factory.request_timeout_s,
+            on_up=self._factory_found,
+            patience_s=config.factory.leader_timeout_s,
+            keys=keys,
         )
         interval_s = config.cluster.heartbeat_interval_s
         reactor.post(lambda: self._start(interval_s))
@@ -156,9 +168,14 @@ class OwnRegistration:
     def _registered(self, asked: Future[Any]) -> None:
         error = asked.exception()
         if error is not None:
-            log.error("could not register: %s", error)
-        elif self._heart is None and self._entry is not None:
-            self._heart = Heart(HEART_PREFIX + self._entry.id.encode())
+            # once, as every heartbeat tries it again
+            if str(error) != self._refusal:
+                log.error("could not register: %s", error)
+            self._refusal = str(error)
+            return
+        self._refusal = ""
+        if self._heart is None and self._entry is not None:
+            self._heart = Heart(HEART_PREFIX + self._entry.id.encode(), self._keys)
             for endpoints in self._find():
                 endpoint = usable_endpoint(endpoints)
                 if endpoint is not None:
@@ -168,15 +185,28 @@ class OwnRegistration:
     def _renew(self) -> None:
         if self._entry is None or not self._link.is_up:
             return
-        figures = {self._entry.id: self._scoreboard.read().figures()}
-        arguments = {"ids": [self._entry.id], "figures": figures}
+        own = self._scoreboard.read().figures()
+        packed = figures.pack({self._entry.id: own})
+        arguments = {"ids": [self._entry.id], "figures": packed}
         asked = self._link.request("renew", arguments)
         asked.add_done_callback(self._renewed)
 
     def _renewed(self, asked: Future[Any]) -> None:
-        if asked.exception() is None and asked.result()["unknown"]:
+        if unknown_in(asked):
             log.info("the factory does not know this process (any more): registering")
             self._register()
 
     def _factory_found(self, hello: Mapping[str, Any]) -> None:
         self._register()
+
+
+def unknown_in(asked: Future[Any]) -> list[str]:
+    """Return who has to register again, by what a factory answered to a renewal."""
+    if asked.exception() is not None:
+        return []
+    body = asked.result()
+    unknown = body.get("unknown") if isinstance(body, Mapping) else None
+    if not isinstance(unknown, list):
+        log.error("the factory answered a renewal with what makes no sense")
+        return []
+    return [identity for identity in unknown if isinstance(identity, str)]

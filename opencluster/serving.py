@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opencluster.config import Config
 from opencluster.core.inbox import (
@@ -26,6 +26,7 @@ from opencluster.core.inbox import (
     Waiting,
 )
 from opencluster.core.registry import Entry
+from opencluster.core.roles import ASKER, check
 from opencluster.errors import RemoteProtocolError
 from opencluster.net.reactor import Reactor
 from opencluster.net.rejections import MALFORMED, Rejections
@@ -35,7 +36,12 @@ from opencluster.registration import Registration
 from opencluster.wire import frames, kinds
 from opencluster.wire.batches import batches, numbers_in, pieces_in
 
+if TYPE_CHECKING:
+    from opencluster.net.keys import Keyring
+
 log = logging.getLogger(__name__)
+
+_ORDERS = (kinds.PIECES, kinds.WITHDRAW, kinds.CANCEL, kinds.INTERRUPT)
 
 SHORTEST_TICK_S = 0.001
 """A tick that came a hair too early is repeated after this long."""
@@ -78,6 +84,10 @@ class Station:
     ----------
     config : Config
         The settings.
+    kind : str
+        ``worker`` or ``service``: by this it is decided who may hand in pieces.
+    keys : Keyring or None
+        Who this process is.
     make_registration : callable
         Given the reactor, returns the way into the registry.
     on_flag : callable
@@ -91,14 +101,20 @@ class Station:
     def __init__(
         self,
         config: Config,
+        kind: str,
+        keys: Keyring | None,
         make_registration: Callable[[Reactor], Registration],
         on_flag: Callable[[RaiseFlag], None],
         on_exception: Callable[[RaiseException], None],
     ) -> None:
         network = config.network
         worker = config.worker
+        self._kind = kind
         self.transport = ZmqTransport(
-            network.max_message_bytes, network.zmtp_heartbeat_s, network.zmtp_timeout_s
+            network.max_message_bytes,
+            network.zmtp_heartbeat_s,
+            network.zmtp_timeout_s,
+            keys,
         )
         self.reactor = Reactor(
             self.transport,
@@ -113,7 +129,10 @@ class Station:
         self._on_exception = on_exception
         self._lock = threading.Condition()
         self._inbox = Inbox(
-            worker.max_queued, worker.interrupt_grace_s, worker.kill_grace_s
+            worker.max_queued,
+            worker.interrupt_grace_s,
+            worker.kill_grace_s,
+            worker.max_queued_bytes,
         )
         self._payloads: dict[Key, tuple[bytes, Sequence[Any]]] = {}
         self._outbox: dict[Peer, list[tuple[int, Answer]]] = {}
@@ -156,8 +175,6 @@ class Station:
         """Send the outcome of the piece that was taken."""
         with self._lock:
             is_wanted = self._inbox.finish(work.waiting.key)
-            # what came again while it ran was not taken in
-            self._payloads.pop(work.waiting.key, None)
         if is_wanted:
             peer, piece = work.waiting.key
             self.reactor.post(
@@ -201,9 +218,10 @@ class Station:
             self._rejections.note(error)
 
     def _message(self, event: Received) -> None:
-        fields = frames.unpack(event.header)
+        fields = frames.unpack(event.header, self._config.limits.max_nesting)
         kind, peer = fields[0], event.peer
         now = time.monotonic()
+        check(self._kind if kind in _ORDERS else ASKER, kind, event.who)
         if kind == kinds.PIECES:
             self._take_in(peer, fields[1], event.buffers)
         elif kind == kinds.WITHDRAW:
@@ -220,16 +238,19 @@ class Station:
 
     def _take_in(self, peer: Peer, rows: Any, buffers: Sequence[Any]) -> None:
         pieces = []
-        payloads = {}
         for row, own in pieces_in(rows, buffers):
-            waiting = Waiting(peer, row.number, row.priority, row.timeout_s)
-            pieces.append(waiting)
-            payloads[waiting.key] = (row.payload, own)
+            nbytes = len(row.payload) + sum(memoryview(b).nbytes for b in own)
+            waiting = Waiting(peer, row.number, row.priority, row.timeout_s, nbytes)
+            pieces.append((waiting, (row.payload, own)))
         if self._inbox.is_draining:
             self._send(peer, frames.pack(kinds.DRAINING))
         with self._lock:
-            self._payloads.update(payloads)
-            effects = self._inbox.receive(pieces)
+            effects: list[Effect] = []
+            for waiting, data in pieces:
+                effects += self._inbox.receive([waiting])
+                # of a piece that comes again, the first data count, as did their size
+                if self._inbox.is_waiting(waiting.key):
+                    self._payloads.setdefault(waiting.key, data)
             self._lock.notify(len(pieces))
         self._do(effects)
 
@@ -241,8 +262,10 @@ class Station:
     def _do(self, effects: Sequence[Effect]) -> None:
         for effect in effects:
             match effect:
-                case ReturnPiece((peer, piece)):
-                    self._payloads.pop((peer, piece), None)
+                case ReturnPiece((peer, piece) as key):
+                    # one that found no room may have come twice, and found some then
+                    if not self._inbox.is_waiting(key):
+                        self._payloads.pop(key, None)
                     self._returns.setdefault(peer, []).append(piece)
                 case RaiseFlag():
                     self._on_flag(effect)

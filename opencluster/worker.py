@@ -24,9 +24,11 @@ from typing import Any
 from opencluster.config import Config, load
 from opencluster.core.inbox import INTERRUPT, TIME_LIMIT, RaiseException, RaiseFlag
 from opencluster.core.registry import Entry
+from opencluster.core.roles import WORKER
 from opencluster.engines.base import Engine
 from opencluster.engines.choice import ENGINE_VARIABLE, find_engine
 from opencluster.errors import OpenClusterError
+from opencluster.net.keys import Keyring
 from opencluster.net.reactor import Reactor
 from opencluster.net.zmq_transport import ipc_endpoint
 from opencluster.node.handover import (
@@ -36,7 +38,7 @@ from opencluster.node.handover import (
 )
 from opencluster.node.host import host_id, host_name
 from opencluster.node.scoreboard import Scoreboard
-from opencluster.place import Place, factories, listening_endpoint
+from opencluster.place import Place, factories, keys_directory, listening_endpoint
 from opencluster.proxy import ServiceProxy
 from opencluster.registration import (
     OwnRegistration,
@@ -178,8 +180,14 @@ class Runner:
             if self._board_path is not None
             else Scoreboard.anonymous()
         )
+        self._keys = Keyring.load(keys_directory(self.config, self.place), WORKER)
         self._station = Station(
-            self.config, self._registration, self._flagged, self._insisted
+            self.config,
+            self.kind,
+            self._keys,
+            self._registration,
+            self._flagged,
+            self._insisted,
         )
         self._is_performing = False
         self._to_raise: RaiseException | None = None
@@ -219,10 +227,11 @@ class Runner:
             else f"w-{self._id[-12:]}"
         )
         local = ipc_endpoint(self.place.sockets, name)
-        endpoints = [self._station.transport.listen(local)]
+        wanted = [local]
         if port or self.config.cluster.factories:
-            tcp = listening_endpoint(self.config, host, port)
-            endpoints.append(self._station.transport.listen(tcp))
+            has_keys = self._keys is not None
+            wanted.append(listening_endpoint(self.config, host, port, has_keys))
+        endpoints = [self._station.transport.listen(endpoint) for endpoint in wanted]
         return Entry(
             id=self._id,
             kind=self.kind,
@@ -233,6 +242,7 @@ class Runner:
             pid=self._pid,
             endpoints=tuple(endpoints),
             attributes=self._attributes(),
+            public_key=self._station.transport.public_key,
         )
 
     def _attributes(self) -> dict[str, Any]:
@@ -246,6 +256,7 @@ class Runner:
             lambda: factories(self.config, self.place),
             self.config,
             self._scoreboard,
+            self._keys,
         )
 
     def _handle_signals(self) -> None:

@@ -10,20 +10,23 @@ from __future__ import annotations
 import logging
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict
 from typing import Any
 
-from opencluster.config import Config
+from opencluster.config import CatalogueEntry, Config
+from opencluster.core.bounds import Bounds
 from opencluster.core.registry import Entry
+from opencluster.core.roles import ASKER, WORKSHOP, check
 from opencluster.core.supervision import ReportStartFailure
-from opencluster.errors import DeathEvidence, RemoteProtocolError
+from opencluster.errors import DeathEvidence, RemoteProtocolError, RequestRefused
+from opencluster.net.keys import Keyring
 from opencluster.net.link import FactoryLink
 from opencluster.net.reactor import Reactor
 from opencluster.net.rejections import MALFORMED, Rejections
-from opencluster.net.requests import answer
-from opencluster.net.transport import Peer, PeerLost, Received, TransportEvent
+from opencluster.net.requests import Caller, answer
+from opencluster.net.transport import PeerLost, Received, TransportEvent
 from opencluster.net.zmq_transport import ZmqTransport, ipc_endpoint
 from opencluster.node.claim import Claim
 from opencluster.node.floor import EAGER_POLL_S, Floor
@@ -31,11 +34,15 @@ from opencluster.node.gpus import probe
 from opencluster.node.host import host_id, host_name
 from opencluster.node.measure import Measurer
 from opencluster.node.orders import read_count, read_entry
-from opencluster.place import Place, factories, listening_endpoint
-from opencluster.wire import frames, kinds
+from opencluster.place import Place, factories, keys_directory, listening_endpoint
+from opencluster.registration import unknown_in
+from opencluster.wire import figures, frames, kinds
 
 log = logging.getLogger(__name__)
 
+ANSWERED_HEARTBEATS = 3
+"""Each such heartbeat is answered, so that a factory that hangs is noticed; the others
+are answered only when something is amiss, which spares a factory of many workshops."""
 READY_FILE = "workshop.ready"
 """Appears among the sockets when the workshop stands in the registry."""
 
@@ -65,8 +72,12 @@ class Workshop:
         place.make()
         # before anything else: what marks our processes marks those of another too
         self._claim = Claim(place.path, self.id)
+        keys = Keyring.load(keys_directory(config, place), WORKSHOP)
         self._transport = ZmqTransport(
-            network.max_message_bytes, network.zmtp_heartbeat_s, network.zmtp_timeout_s
+            network.max_message_bytes,
+            network.zmtp_heartbeat_s,
+            network.zmtp_timeout_s,
+            keys,
         )
         self.endpoints = self._listen()
         self._reactor = Reactor(self._transport, self._event)
@@ -75,7 +86,10 @@ class Workshop:
             self._reactor,
             lambda: factories(config, place),
             config.factory.request_timeout_s,
-            on_up=lambda hello: self._register_all(),
+            on_up=lambda hello: self._leader_found(),
+            on_forgotten=self._register_forgotten,
+            patience_s=config.factory.leader_timeout_s,
+            keys=keys,
         )
         self._floor = Floor(
             config,
@@ -91,6 +105,8 @@ class Workshop:
         self._claim.clear(place.sockets)
         self._measurer = Measurer()
         self._failures: dict[str, Entry] = {}
+        self._heartbeats = 0
+        self._is_registered = False
         self._handlers = {
             "status": self._status,
             "start": self._start,
@@ -128,11 +144,11 @@ class Workshop:
 
     def _listen(self) -> list[str]:
         local = ipc_endpoint(self.place.sockets, f"shop-{self.id[:12]}")
-        endpoints = [self._transport.listen(local)]
+        wanted = [local]
         if self.config.cluster.factories:
-            tcp = listening_endpoint(self.config, "*", 0)
-            endpoints.append(self._transport.listen(tcp))
-        return endpoints
+            has_keys = self._transport.keys is not None
+            wanted.append(listening_endpoint(self.config, "*", 0, has_keys))
+        return [self._transport.listen(endpoint) for endpoint in wanted]
 
     def _poll(self) -> None:
         delay_s = EAGER_POLL_S
@@ -143,7 +159,7 @@ class Workshop:
 
     # --- what others ask -----------------------------------------------------
 
-    def _status(self, peer: Peer, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    def _status(self, caller: Caller, arguments: Mapping[str, Any]) -> dict[str, Any]:
         catalogue = [
             {
                 "name": entry.name,
@@ -155,23 +171,36 @@ class Workshop:
         ]
         return {"name": self.name, "pid": os.getpid(), "catalogue": catalogue}
 
-    def _start(self, peer: Peer, arguments: Mapping[str, Any]) -> Future[Any]:
+    def _start(self, caller: Caller, arguments: Mapping[str, Any]) -> Future[Any]:
         entry = read_entry(arguments["entry"])
+        self._check_room(entry)
         started = self._floor.add(entry, read_count(arguments["count"]))
         # the catalogue may have grown, and stands in the registry
         self._register([self._entry()])
         return started
 
-    def _scale(self, peer: Peer, arguments: Mapping[str, Any]) -> Future[Any]:
+    def _check_room(self, entry: CatalogueEntry) -> None:
+        """Refuse what would make the catalogue so large that no factory takes it."""
+        catalogue = self._floor.catalogue | {entry.name: entry}
+        limits = self.config.limits
+        if len(catalogue) > limits.max_types:
+            raise RequestRefused(
+                f"the catalogue of this workshop is full ({limits.max_types} types); "
+                "raise [limits] max_types, or use a name that is in it already"
+            )
+        bounds = Bounds(limits.max_text, limits.max_entry_bytes)
+        Entry.from_fields(self._entry(catalogue).to_fields(), bounds)
+
+    def _scale(self, caller: Caller, arguments: Mapping[str, Any]) -> Future[Any]:
         return self._floor.scale(arguments["type"], read_count(arguments["count"]))
 
-    def _stop(self, peer: Peer, arguments: Mapping[str, Any]) -> None:
+    def _stop(self, caller: Caller, arguments: Mapping[str, Any]) -> None:
         self._floor.stop(arguments["name"])
 
-    def _restart(self, peer: Peer, arguments: Mapping[str, Any]) -> None:
+    def _restart(self, caller: Caller, arguments: Mapping[str, Any]) -> None:
         self._floor.restart(arguments["name"])
 
-    def _enforce(self, peer: Peer, arguments: Mapping[str, Any]) -> bool:
+    def _enforce(self, caller: Caller, arguments: Mapping[str, Any]) -> bool:
         return self._floor.enforce(arguments["worker"], arguments["piece"])
 
     def _event(self, event: TransportEvent) -> None:
@@ -180,10 +209,13 @@ class Workshop:
         if not isinstance(event, Received):
             return
         try:
-            fields = frames.unpack(event.header)
+            fields = frames.unpack(event.header, self.config.limits.max_nesting)
             if fields[0] == kinds.REQUEST and len(fields) == 4:
-                answer(self._reactor, event.peer, fields, self._handlers)
-            elif not self._link.received(event.peer, fields):
+                caller = Caller(event.peer, event.who)
+                answer(self._reactor, WORKSHOP, caller, fields, self._handlers)
+                return
+            check(ASKER, fields[0], event.who)
+            if not self._link.received(event.peer, fields):
                 raise RemoteProtocolError(f"a workshop takes no {fields[0]!r} message")
         except MALFORMED as error:
             self._rejections.note(error)
@@ -236,8 +268,9 @@ class Workshop:
 
     # --- the registry --------------------------------------------------------
 
-    def _entry(self) -> Entry:
-        types = {entry.type: entry.kind for entry in self._floor.catalogue.values()}
+    def _entry(self, catalogue: Mapping[str, CatalogueEntry] | None = None) -> Entry:
+        known = self._floor.catalogue if catalogue is None else catalogue
+        types = {entry.type: entry.kind for entry in known.values()}
         return Entry(
             id=self.id,
             kind="workshop",
@@ -247,11 +280,20 @@ class Workshop:
             pid=os.getpid(),
             endpoints=tuple(self.endpoints),
             attributes={"catalogue": types},
+            public_key=self._transport.public_key,
         )
 
     def _entries(self) -> dict[str, Entry]:
         entries = [self._entry(), *self._floor.entries(), *self._failures.values()]
         return {entry.id: entry for entry in entries}
+
+    def _leader_found(self) -> None:
+        """Register with the first leader; those after it know us, or ask for it."""
+        if self._is_registered:
+            self._heartbeats = -1
+            self._heartbeat()
+        else:
+            self._register_all()
 
     def _register_all(self) -> None:
         fields = [entry.to_fields() for entry in self._entries().values()]
@@ -259,16 +301,21 @@ class Workshop:
         asked.add_done_callback(self._all_registered)
 
     def _all_registered(self, asked: Future[Any]) -> None:
-        error = asked.exception()
-        if error is None:
+        self._registered(asked)
+        if asked.exception() is None:
+            self._is_registered = True
             (self.place.sockets / READY_FILE).touch()
-        else:
-            log.error("could not register: %s", error)
 
     def _register(self, entries: list[Entry]) -> None:
         if entries and self._link.is_up:
             fields = [entry.to_fields() for entry in entries]
-            self._link.request("register", {"entries": fields})
+            asked = self._link.request("register", {"entries": fields})
+            asked.add_done_callback(self._registered)
+
+    def _registered(self, asked: Future[Any]) -> None:
+        error = asked.exception()
+        if error is not None:
+            log.error("could not register: %s", error)
 
     def _heartbeat(self) -> None:
         if not self._link.is_up:
@@ -276,13 +323,19 @@ class Workshop:
         gpus = [gpu.to_fields() for gpu in probe()] if self._floor.gpus.uuids else []
         counts = self._transport.counts.to_fields()
         own: Mapping[str, Any] = self._measurer.sample() | counts | {"gpus": gpus}
-        figures = {self.id: own} | self._floor.figures()
-        arguments = {"ids": list(self._entries()), "figures": figures}
-        self._link.request("renew", arguments).add_done_callback(self._renewed)
+        packed = figures.pack({self.id: own} | self._floor.figures())
+        ids = list(self._entries())
+        self._heartbeats += 1
+        if self._heartbeats % ANSWERED_HEARTBEATS:
+            self._link.tell(frames.pack(kinds.RENEW, ids, packed))
+        else:
+            arguments = {"ids": ids, "figures": packed}
+            self._link.request("renew", arguments).add_done_callback(self._renewed)
 
     def _renewed(self, asked: Future[Any]) -> None:
-        if asked.exception() is not None:
-            return
+        self._register_forgotten(unknown_in(asked))
+
+    def _register_forgotten(self, ids: Sequence[str]) -> None:
+        """Register what the factory does not know (any more)."""
         entries = self._entries()
-        unknown = [entries[i] for i in asked.result()["unknown"] if i in entries]
-        self._register(unknown)
+        self._register([entries[i] for i in ids if i in entries])

@@ -11,9 +11,15 @@ from pathlib import Path
 import pytest
 
 from opencluster.config import load
-from opencluster.errors import ConfigError
+from opencluster.errors import ConfigError, SecurityError
 from opencluster.launchers import local
-from opencluster.place import DIRECTORY_VARIABLE, Place, factories
+from opencluster.place import (
+    DIRECTORY_VARIABLE,
+    Place,
+    factories,
+    keys_directory,
+    listening_endpoint,
+)
 
 
 @pytest.fixture
@@ -39,6 +45,54 @@ def test_the_directories_are_closed_to_others(short: Path) -> None:
     place.make()
     for directory in (place.path, place.logs, place.sockets):
         assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("name", ["logs", "run"])
+@pytest.mark.parametrize("mode", [0o750, 0o705, 0o777])
+def test_a_folder_that_was_open_to_others_before_is_refused(
+    short: Path, name: str, mode: int
+) -> None:
+    (short / name).mkdir()
+    (short / name).chmod(mode)
+    with pytest.raises(SecurityError, match=f"chmod 700 {short / name}"):
+        Place(short).make()
+
+
+def test_a_directory_in_which_others_can_replace_things_is_refused(
+    short: Path,
+) -> None:
+    short.chmod(0o755)
+    Place(short).make()
+    short.chmod(0o775)
+    with pytest.raises(SecurityError, match="mode 775"):
+        Place(short).make()
+
+
+def test_the_keys_are_where_the_settings_or_the_directory_say(short: Path) -> None:
+    place = Place(short)
+    assert keys_directory(load(files=[], environ={}), place) is None
+    (short / "keys").mkdir()
+    assert keys_directory(load(files=[], environ={}), place) == short / "keys"
+    named = load(files=[], environ={}, overrides={("cluster", "keys"): "/etc/oc"})
+    assert keys_directory(named, place) == Path("/etc/oc")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "localhost", "[::1]"])
+def test_what_only_this_computer_reaches_needs_no_keys(host: str) -> None:
+    assert listening_endpoint(load(files=[], environ={}), host, 1) == f"tcp://{host}:1"
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["0.0.0.0", "192.0.2.1", "node7", "127.example.org", "localhost.example.org"],
+)
+def test_everything_else_needs_keys_or_a_word_that_it_is_meant(host: str) -> None:
+    config = load(files=[], environ={})
+    with pytest.raises(SecurityError, match="opencluster keys new"):
+        listening_endpoint(config, host, 1)
+    assert listening_endpoint(config, host, 1, has_keys=True) == f"tcp://{host}:1"
+    is_meant = load(files=[], environ={}, overrides={("cluster", "insecure"): "true"})
+    assert listening_endpoint(is_meant, host, 1) == f"tcp://{host}:1"
 
 
 def test_a_directory_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:

@@ -58,6 +58,21 @@ def workshop(here: LocalCluster, log: Path) -> Iterator[subprocess.Popen[bytes]]
             process.wait(DEADLINE_S)
 
 
+def test_catalogue_has_an_end() -> None:
+    with LocalCluster({WORKER: 1}, {"limits.max_types": 2}) as here:
+        order = {"kind": "worker", "target": WORKER}
+        for name in ("Second", "Second", "Tool"):
+            here.ask_workshop("start", {"entry": order | {"name": name}, "count": 0})
+        with pytest.raises(RequestRefused, match="catalogue .* full .*max_types"):
+            bad = {"entry": order | {"name": "Third"}, "count": 1}
+            here.ask_workshop("start", bad)
+        with pytest.raises(RequestRefused, match="larger than .*max_entry_bytes"):
+            huge = {"name": "Second", "type": "x" * (1 << 20)}
+            here.ask_workshop("start", {"entry": order | huge, "count": 1})
+        catalogue = here.ask_workshop("status", {})["catalogue"]
+        assert {row["type"] for row in catalogue} == {"Tool", "Second"}
+
+
 def test_a_start_that_makes_no_sense_is_refused_and_changes_nothing() -> None:
     with LocalCluster({WORKER: 1}) as here:
         before = pids(here)

@@ -28,6 +28,7 @@ _COMMANDS = {
     "config": "configuration",
     "demo": "demo",
     "factory": "daemons",
+    "keys": "keys",
     "logs": "logs",
     "run": "run",
     "service": "workers",

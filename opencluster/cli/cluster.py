@@ -11,7 +11,7 @@ import click
 from opencluster.cli.connection import connect
 from opencluster.cli.options import directory_option, parse_workers
 from opencluster.config import load
-from opencluster.errors import ConfigError, OpenClusterError, StartFailed
+from opencluster.errors import OpenClusterError, StartFailed
 from opencluster.launchers import local
 from opencluster.net.control import Control
 from opencluster.place import Place
@@ -26,7 +26,12 @@ Entry = Mapping[str, Any]
 
 @click.command("start")
 @click.option(
-    "--factories", type=int, default=1, show_default=True, help="How many factories."
+    "--factories",
+    type=click.IntRange(1, local.MAX_FACTORIES),
+    default=1,
+    show_default=True,
+    help="How many factories; with more than one, the cluster survives the loss of "
+    "any of them.",
 )
 @click.option(
     "--workers",
@@ -39,17 +44,14 @@ def start_command(factories: int, workers: tuple[str, ...]) -> None:
     """Start a cluster on this computer, in the background.
 
     \b
-    Example:
+    Examples:
         opencluster start --workers wordcount.py:WordCountWorker=4
+        opencluster start --factories 3
     """
-    if factories != 1:
-        raise ConfigError(
-            f"--factories {factories}: this version keeps exactly one factory"
-        )
     parse_workers(workers)
     place = Place.find()
     options = [option for text in workers for option in ("--workers", text)]
-    local.start(place, options)
+    local.start(place, options, number_of_factories=factories)
     click.echo(f"started a cluster in {place.path}; logs are in {place.logs}", err=True)
     try:
         local.await_processes(place, load())

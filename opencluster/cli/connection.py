@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from opencluster.config import Config
 from opencluster.errors import FactoryUnreachable
 from opencluster.launchers import local
 from opencluster.net.control import Control
-from opencluster.place import Place, factories
+from opencluster.place import Place
 
 
 def connect(config: Config, place: Place) -> Control:
@@ -29,7 +27,7 @@ def connect(config: Config, place: Place) -> Control:
     missing = why_unreachable(config, place)
     if missing:
         raise FactoryUnreachable(missing)
-    return Control(config, partial(factories, config, place))
+    return local.control_of(config, place)
 
 
 def why_unreachable(config: Config, place: Place) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -14,8 +15,16 @@ import click
 
 from opencluster.cli.options import directory_option, parse_workers
 from opencluster.config import Config, load
+from opencluster.core.roles import FACTORY
 from opencluster.errors import ConfigError
-from opencluster.place import Place, listening_endpoint
+from opencluster.net.keys import Keyring
+from opencluster.place import (
+    Place,
+    factory_names,
+    keys_directory,
+    listening_endpoint,
+    own_name,
+)
 from opencluster.start import set_up_logging
 
 while_option = click.option(
@@ -29,28 +38,90 @@ while_option = click.option(
 )
 @click.option("--port", type=int, default=None, help="Port; default [factory] port.")
 @click.option("--listen", default="", help="Listen at this endpoint instead.")
+@click.option(
+    "--number",
+    type=click.IntRange(min=1),
+    default=None,
+    help="Which one of [cluster] factories this is, from 1; default: that at an "
+    "address of this computer.",
+)
 @while_option
 @directory_option
-def factory_command(host: str, port: int | None, listen: str, while_pid: int) -> None:
+def factory_command(
+    host: str, port: int | None, listen: str, number: int | None, while_pid: int
+) -> None:
     """Run a factory, the registry of a cluster, in the foreground.
 
+    Several factories copy one registry, and one of them leads: write all of them into
+    [cluster] factories, the same list in the same order on every computer, and run
+    one on each.
+
     \b
-    Example:
+    Examples:
         opencluster factory --host 127.0.0.1 --port 9100
+        OPENCLUSTER_CLUSTER_FACTORIES=node1:9100,node2:9100 opencluster factory
     """
     from opencluster.factory import Factory
 
     config = load()
     set_up_logging(config.log.level)
+    allow_many_files()
     place = Place.find()
     place.make()
+    names, me = standing(config, place, listen, port or config.factory.port, number)
+    keys = Keyring.load(keys_directory(config, place), FACTORY)
     if not listen:
-        chosen = config.factory.port if port is None else port
-        listen = listening_endpoint(config, host or config.factory.host, chosen)
-    factory = Factory(config, [listen], place.factory_state)
+        listen = _factory_endpoint(config, host, port, me, keys is not None)
+    state = place.factory_state(number or 1)
+    factory = Factory(config, [listen], state, names, me, keys)
     end_on_signals(factory.stop)
     watch(factory, while_pid)
     factory.run()
+
+
+def standing(
+    config: Config, place: Place, listen: str, port: int, number: int | None
+) -> tuple[list[str], str]:
+    """Return the names of all factories and of the one to run; none if it is alone.
+
+    Raises
+    ------
+    ConfigError
+        When it cannot be told which one it is.
+    """
+    names = factory_names(config, place)
+    if number is not None and names:
+        if number > len(names):
+            raise ConfigError(
+                f"--number {number}: there are {len(names)} factories "
+                f"({', '.join(names)}) in [cluster] factories"
+            )
+        return names, names[number - 1]
+    if listen in names:
+        return names, listen
+    if config.cluster.factories:
+        return names, own_name(names, port)
+    return [], ""
+
+
+def _factory_endpoint(
+    config: Config, host: str, port: int | None, me: str, has_keys: bool
+) -> str:
+    """Return where to listen: as told, else at the address that the list names."""
+    if me.startswith("ipc://"):
+        return me
+    listed_host, _, listed_port = me.removeprefix("tcp://").rpartition(":")
+    told = host or config.factory.host
+    chosen_host = listed_host if me and told in ("", "*") else told
+    chosen_port = config.factory.port if port is None else port
+    chosen = chosen_port or int(listed_port or 0)
+    return listening_endpoint(config, chosen_host, chosen, has_keys)
+
+
+def allow_many_files() -> None:
+    """Take as many connections as the system lets this process have."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 @click.command("workshop")
@@ -75,6 +146,7 @@ def workshop_command(workers: tuple[str, ...], only: bool, while_pid: int) -> No
     wanted = parse_workers(workers)
     config = load(overrides=catalogue_of(load(), wanted, only))
     set_up_logging(config.log.level)
+    allow_many_files()
     place = Place.find()
     workshop = Workshop(config, place)
     end_on_signals(workshop.stop)

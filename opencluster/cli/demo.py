@@ -31,7 +31,12 @@ from opencluster.demo import words as demo
 from opencluster.engines.choice import close_engines
 from opencluster.launchers import local
 from opencluster.net.control import Control
-from opencluster.place import DIRECTORY_VARIABLE, FACTORIES_VARIABLE, Place
+from opencluster.place import (
+    DIRECTORY_VARIABLE,
+    FACTORIES_VARIABLE,
+    KEYS_VARIABLE,
+    Place,
+)
 from opencluster.workpiece import WorkPiece
 
 SUFFIXES = (".py", ".txt")
@@ -267,7 +272,8 @@ def embedded_cluster(keep: bool) -> Iterator[Place]:
     """
     kept_logs = logs_directory()
     place = Place(Path(tempfile.mkdtemp(prefix="opencluster-")))
-    os.environ.update({DIRECTORY_VARIABLE: str(place.path), FACTORIES_VARIABLE: ""})
+    ours = {FACTORIES_VARIABLE: "", KEYS_VARIABLE: ""}
+    os.environ.update({DIRECTORY_VARIABLE: str(place.path)} | ours)
     try:
         local.start(place, ["--only"], while_pid=os.getpid())
         yield place

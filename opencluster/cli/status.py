@@ -54,7 +54,7 @@ def status_command(is_json: bool, watch: bool) -> None:
 
 def ask(control: Control) -> Status:
     """Ask the factory for the status of the cluster."""
-    return status_of(control.factory("status"))
+    return status_of(control.factory("status", may_be_old=True))
 
 
 def print_once(status: Status, is_json: bool) -> None:

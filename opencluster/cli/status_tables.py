@@ -21,6 +21,8 @@ FILE_WIDTH = 160
 
 _COLOURS = {"busy": "green", "draining": "yellow", "lost": "red"}
 
+_ROLES = {"leader": "green", "absent": "red", "looking": "yellow"}
+
 Columns = Mapping[str, Callable[[Row], object]]
 """What stands in each column, by its title; ``>`` behind it aligns it to the right."""
 
@@ -36,6 +38,16 @@ _PROCESSES: Columns = {
     "CPU>": lambda row: _number(row["cpu_percent"], "%"),
     "pid>": lambda row: row["pid"],
     "host": lambda row: row["host"],
+}
+_FACTORIES: Columns = {
+    "factory": lambda row: row["endpoint"],
+    "role": lambda row: Text(row["role"], _ROLES.get(row["role"], "")),
+    "epoch>": lambda row: row["epoch"][0] if row["epoch"] else "",
+    "revision>": lambda row: row["revision"] if row["epoch"] else "",
+    "lag>": lambda row: _number(row["lag"], ""),
+    "silent for>": lambda row: _number(row["silence_s"], " s", 1),
+    "up for>": lambda row: _ago(row["uptime_s"]) if row["uptime_s"] else "",
+    "pid>": lambda row: row["pid"] or "",
 }
 _WORKSHOPS: Columns = {
     "computer": lambda row: row["name"],
@@ -77,6 +89,8 @@ def page(status: Mapping[str, list[Row]]) -> RenderableType:
     """Return everything that `opencluster status` shows: health first, then tables."""
     colour = "bold green" if is_healthy(status) else "bold red"
     parts: list[RenderableType] = [Text(health(status), colour)]
+    if len(status["factories"]) > 1:
+        parts += _tables("Factories", status["factories"], _FACTORIES)
     parts += _tables("Workers", status["workers"], _PROCESSES)
     parts += _tables("Services", status["services"], _PROCESSES)
     parts += _tables("Computers", status["workshops"], _WORKSHOPS)

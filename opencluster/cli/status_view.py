@@ -10,58 +10,93 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 Row = dict[str, Any]
-Fields = Sequence[tuple[str, Any]]
+Fields = Sequence[tuple[str, Any, type | tuple[type, ...]]]
+"""Fields that are taken over: the name of each, what stands in for one that is missing
+or of another type, and its types. Any process may have said anything of itself."""
+
+_NUMBER = (int, float)
+MAX_DIGITS = 18
+"""Longest number at the end of a name by which rows are sorted."""
 
 _FACTORY: Fields = (
-    ("endpoint", ""),
-    ("pid", 0),
-    ("role", ""),
-    ("epoch", []),
-    ("revision", 0),
-    ("uptime_s", 0.0),
+    ("endpoint", "", str),
+    ("pid", 0, int),
+    ("role", "", str),
+    ("epoch", [], list),
+    ("revision", 0, int),
+    ("lag", None, _NUMBER),
+    ("silence_s", None, _NUMBER),
+    ("uptime_s", 0.0, _NUMBER),
 )
 _REJECTIONS: Fields = (
-    ("rejected_messages", 0),
-    ("rejected_handshakes", 0),
-    ("dropped_connections", 0),
+    ("rejected_messages", 0, int),
+    ("rejected_handshakes", 0, int),
+    ("dropped_connections", 0, int),
+    ("rejected_credentials", 0, int),
 )
 _COMPUTER: Fields = (
-    ("cpu_percent", None),
-    ("cpu_count", None),
-    ("load_1", None),
-    ("memory_total_bytes", None),
-    ("memory_used_bytes", None),
-    ("disk_total_bytes", None),
-    ("disk_used_bytes", None),
-    ("network_received_bytes_per_s", None),
-    ("network_sent_bytes_per_s", None),
-    ("gpus", []),
+    ("cpu_percent", None, _NUMBER),
+    ("cpu_count", None, _NUMBER),
+    ("load_1", None, _NUMBER),
+    ("memory_total_bytes", None, _NUMBER),
+    ("memory_used_bytes", None, _NUMBER),
+    ("disk_total_bytes", None, _NUMBER),
+    ("disk_used_bytes", None, _NUMBER),
+    ("network_received_bytes_per_s", None, _NUMBER),
+    ("network_sent_bytes_per_s", None, _NUMBER),
+    ("gpus", [], list),
 )
 _JOB: Fields = (
-    ("id", ""),
-    ("name", ""),
-    ("state", ""),
-    ("started_at", 0.0),
-    ("ended_at", 0.0),
-    ("elapsed_s", 0.0),
-    ("pieces_submitted", 0),
-    ("pieces_done", 0),
-    ("pieces_failed", 0),
-    ("pieces_retried", 0),
-    ("bytes_sent", 0),
-    ("bytes_received", 0),
+    ("id", "", str),
+    ("name", "", str),
+    ("state", "", str),
+    ("started_at", 0.0, _NUMBER),
+    ("ended_at", 0.0, _NUMBER),
+    ("elapsed_s", 0.0, _NUMBER),
+    ("pieces_submitted", 0, int),
+    ("pieces_done", 0, int),
+    ("pieces_failed", 0, int),
+    ("pieces_retried", 0, int),
+    ("bytes_sent", 0, int),
+    ("bytes_received", 0, int),
 )
 _CAUSE: Fields = (
-    ("reason", ""),
-    ("exit_code", None),
-    ("signal", ""),
-    ("out_of_memory", False),
-    ("peak_memory_bytes", 0),
-    ("exceeded", ""),
-    ("piece", ""),
-    ("output", ""),
+    ("reason", "", str),
+    ("exit_code", None, int),
+    ("signal", "", str),
+    ("out_of_memory", False, bool),
+    ("peak_memory_bytes", 0, int),
+    ("exceeded", "", str),
+    ("piece", "", str),
+    ("output", "", str),
 )
-"""Fields that are taken over, each with what stands in for one that is missing."""
+_GPU: Fields = (
+    ("uuid", "", str),
+    ("name", "", str),
+    ("memory_total_bytes", None, _NUMBER),
+    ("memory_used_bytes", None, _NUMBER),
+    ("utilization_percent", None, _NUMBER),
+    ("temperature_c", None, _NUMBER),
+)
+_WORK: Fields = (
+    ("pieces_done", 0, int),
+    ("pieces_failed", 0, int),
+    ("piece", "", str),
+)
+_PROGRESS: Fields = (
+    ("progress_done", 0.0, _NUMBER),
+    ("progress_total", 0.0, _NUMBER),
+)
+_USE: Fields = (
+    ("rss_bytes", None, _NUMBER),
+    ("cpu_percent", None, _NUMBER),
+)
+_FAILURE: Fields = (
+    ("failures", 0, int),
+    ("is_failing", False, bool),
+    ("message", "", str),
+    ("output", "", str),
+)
 
 _STATES = {
     "busy": "busy",
@@ -108,7 +143,10 @@ def is_healthy(status: Mapping[str, list[Row]]) -> bool:
     """Return whether everybody who should be here is, and works."""
     members = [*status["workers"], *status["services"]]
     is_lost = any(member["state"] == "lost" for member in members)
-    return bool(status["workshops"]) and not is_lost and not status["failures"]
+    is_led = any(row["role"] == "leader" for row in status["factories"])
+    is_whole = is_led and not _absent(status)
+    is_well = is_whole and not is_lost and not status["failures"]
+    return bool(status["workshops"]) and is_well
 
 
 def health(status: Mapping[str, list[Row]]) -> str:
@@ -127,17 +165,26 @@ def health(status: Mapping[str, list[Row]]) -> str:
     failing = sorted({failure["type"] for failure in status["failures"]})
     if failing:
         parts.append(f"failing to start: {', '.join(failing)}")
+    if _absent(status):
+        parts.append(f"{counted(_absent(status), 'factory', 'factories')} absent")
+    if not any(row["role"] == "leader" for row in status["factories"]):
+        parts.append("no factory leads, so this may be old")
     if not status["workshops"]:
         parts.append("nobody can start workers")
     word = "healthy" if is_healthy(status) else "in trouble"
     return f"{word}: {', '.join(parts)}"
 
 
+def _absent(status: Mapping[str, list[Row]]) -> int:
+    return sum(row["role"] == "absent" for row in status["factories"])
+
+
 # --- rows -------------------------------------------------------------------
 
 
 def _take(source: Mapping[str, Any], fields: Fields) -> Row:
-    return {name: source.get(name, default) for name, default in fields}
+    found = ((name, source.get(name), default, kind) for name, default, kind in fields)
+    return {n: value if isinstance(value, k) else d for n, value, d, k in found}
 
 
 def _factory(row: Mapping[str, Any]) -> Row:
@@ -146,44 +193,39 @@ def _factory(row: Mapping[str, Any]) -> Row:
 
 def _workshop(entry: Mapping[str, Any], figures: Mapping[str, Any]) -> Row:
     names = ("id", "name", "host", "pid")
+    catalogue = entry["attributes"].get("catalogue")
+    known = catalogue.items() if isinstance(catalogue, Mapping) else ()
+    computer = _take(figures, _COMPUTER)
+    gpus = [_take(gpu, _GPU) for gpu in computer["gpus"] if isinstance(gpu, Mapping)]
     return {
         **{name: entry[name] for name in names},
         "endpoint": _endpoint(entry),
-        "catalogue": dict(entry["attributes"].get("catalogue", {})),
-        **_take(figures, _COMPUTER),
+        "catalogue": {str(type): str(kind) for type, kind in known},
+        **computer,
+        "gpus": gpus,
         **_take(figures, _REJECTIONS),
     }
 
 
 def _process(entry: Mapping[str, Any], figures: Mapping[str, Any]) -> Row:
     names = ("id", "type", "name", "pid", "host")
+    work = _take(figures, _WORK)
+    done, total = _take(figures, _PROGRESS).values()
     return {
         **{name: entry[name] for name in names},
         "endpoint": _endpoint(entry),
         "workshop": entry["workshop"],
         "state": _state(entry, figures),
-        "pieces_done": figures.get("pieces_done", 0),
-        "pieces_failed": figures.get("pieces_failed", 0),
-        "piece": figures.get("piece", ""),
-        "progress": _progress(figures),
-        "rss_bytes": figures.get("rss_bytes"),
-        "cpu_percent": figures.get("cpu_percent"),
+        **work,
+        "progress": _progress(done, total) if work["piece"] else None,
+        **_take(figures, _USE),
         **_take(figures, _REJECTIONS),
     }
 
 
 def _failure(entry: Mapping[str, Any]) -> Row:
-    attributes = entry["attributes"]
-    return {
-        "type": entry["type"],
-        "name": entry["name"],
-        "host": entry["host"],
-        "workshop": entry["workshop"],
-        "failures": attributes.get("failures", 0),
-        "is_failing": attributes.get("is_failing", False),
-        "message": attributes.get("message", ""),
-        "output": attributes.get("output", ""),
-    }
+    names = ("type", "name", "host", "workshop")
+    return {name: entry[name] for name in names} | _take(entry["attributes"], _FAILURE)
 
 
 def _death(death: Mapping[str, Any]) -> Row:
@@ -196,18 +238,15 @@ def _endpoint(entry: Mapping[str, Any]) -> str:
 
 
 def _state(entry: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
-    state = _STATES.get(figures.get("state", ""), "idle")
+    state = _STATES.get(str(figures.get("state")), "idle")
     if entry["attributes"].get("is_draining") and state != "lost":
         return "draining"
     return state
 
 
-def _progress(figures: Mapping[str, Any]) -> float | None:
-    """Return how far the running piece is, from 0 to 1, if it says so."""
-    total = figures.get("progress_total", 0.0)
-    if not figures.get("piece") or not total:
-        return None
-    return float(min(1.0, max(0.0, figures.get("progress_done", 0.0) / total)))
+def _progress(done: float, total: float) -> float | None:
+    """Return how far a piece is, from 0 to 1, if it says so."""
+    return float(min(1.0, max(0.0, done / total))) if total else None
 
 
 # --- words ------------------------------------------------------------------
@@ -216,7 +255,8 @@ def _progress(figures: Mapping[str, Any]) -> float | None:
 def _order(name: str) -> tuple[str, int, str]:
     """Sort ``Word-10`` behind ``Word-9``."""
     stem, _, number = name.rpartition("-")
-    return (stem, int(number), name) if number.isdecimal() else (name, 0, name)
+    is_number = number.isdecimal() and len(number) <= MAX_DIGITS
+    return (stem, int(number), name) if is_number else (name, 0, name)
 
 
 def counted(number: int, one: str, many: str = "") -> str:

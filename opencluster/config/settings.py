@@ -68,6 +68,12 @@ class ClusterSettings:
     lease_s: float = _seconds(
         10.0, "Seconds without a heartbeat after which a member counts as lost.", 0.02
     )
+    keys: str = _setting(
+        TEXT,
+        "",
+        "Directory of keys; empty means the folder keys of the cluster's directory, "
+        "or no keys if there is none.",
+    )
     insecure: bool = _setting(
         BOOLEAN, False, "Allow addresses beyond this computer without encryption keys."
     )
@@ -105,6 +111,17 @@ class FactorySettings:
     jobs_kept: int = _integer(200, "Finished jobs whose statistics are kept.")
     request_timeout_s: float = _seconds(
         5.0, "Seconds that a request to a factory waits for its answer.", 0.01
+    )
+    beat_interval_s: float = _seconds(
+        0.2, "Seconds between two beats of the leading factory to the others.", 0.005
+    )
+    leader_timeout_s: float = _seconds(
+        1.0, "Seconds of silence after which a leader is replaced.", 0.02
+    )
+    quorum: str = _setting(
+        choice("courtesy", "majority"),
+        "courtesy",
+        "Whom a leader needs: nobody before it in the list, or most of the factories.",
     )
 
 
@@ -166,6 +183,11 @@ class WorkerSettings:
     max_queued: int = _integer(
         10_000, "Pieces that may wait in a worker; further ones are refused.", 1
     )
+    max_queued_bytes: int = _size(
+        1024**3,
+        "Size of the pieces that may wait in a worker; one may always wait.",
+        1,
+    )
 
 
 @dataclass(frozen=True)
@@ -194,6 +216,35 @@ class ManagerSettings:
         choice("auto", "always", "never"),
         "auto",
         "Progress bar on standard error; auto shows it on a terminal only.",
+    )
+
+
+@dataclass(frozen=True)
+class LimitSettings:
+    """What one client may ask of everybody else."""
+
+    max_nesting: int = _integer(
+        100, "Lists and mappings inside each other in a message.", 32, 300
+    )
+    max_text: int = _integer(
+        4096, "Characters of a name, path or endpoint in the registry.", 256
+    )
+    max_entry_bytes: int = _size(
+        256 * 1024,
+        "Size of one entry of the registry, its figures, or a report of a job.",
+        128 << 10,
+    )
+    max_entries_per_client: int = _integer(
+        10_000, "Members that one workshop or process registers.", 1
+    )
+    max_subscribers: int = _integer(
+        10_000, "Managers and others that follow one factory.", 1
+    )
+    max_queued_messages: int = _integer(
+        10_000, "Messages of a factory that wait for a peer which does not read.", 100
+    )
+    max_types: int = _integer(
+        1000, "Types of workers and services in the catalogue of one workshop.", 1
     )
 
 
@@ -264,6 +315,9 @@ class Config:
     )
     manager: ManagerSettings = _section(
         ManagerSettings, "Programs that split tasks and hand out the pieces."
+    )
+    limits: LimitSettings = _section(
+        LimitSettings, "What one client may ask for; what exceeds it is refused."
     )
     log: LogSettings = _section(LogSettings, "What the processes say about themselves.")
     catalogue: tuple[CatalogueEntry, ...] = ()

@@ -12,6 +12,8 @@ Rules that this module keeps:
 3. The least loaded worker gets the next piece.
 4. A piece waits behind another on a busy worker only as long as no other worker is
    idle: what has not started is recalled.
+5. A worker that returns a piece unasked has no room, whoever filled it: it rests for a
+   moment before it is sent anything, or the piece would go back and forth.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ LOOK_AHEAD_S = 0.02
 """Work that a worker may hold ahead: hides the way to it, delays nobody visibly."""
 RECALL_AFTER_S = 0.1
 """How long a piece may wait on a busy worker while another is idle."""
+REST_S = 0.1
+"""How long a worker that had no room is sent nothing."""
 SMOOTHING = 0.2
 """Weight of the newest piece in the running mean of piece durations."""
 
@@ -51,8 +55,10 @@ class Member:
         Running mean of how long its pieces take, in seconds.
     is_open : bool
         It takes pieces.
+    rests_until : float or None
+        When it is sent pieces again, or ``None`` when it is not resting.
     rank : int or None
-        How many pieces it holds, or ``None`` when it has no room for more.
+        How many pieces it holds, or ``None`` when it is to get no more for now.
     """
 
     id: str
@@ -63,6 +69,7 @@ class Member:
     wanted_by: Backlog[Piece] = field(default_factory=Backlog)
     mean_s: float | None = None
     is_open: bool = True
+    rests_until: float | None = None
     rank: int | None = None
 
 
@@ -96,6 +103,7 @@ class Crew:
         self.has_had_workers = False
         self._by_rank: list[dict[str, Member]] = [{}]
         self._wanted: dict[str, Member] = {}
+        self._resting: dict[str, Member] = {}
 
     # --- workers -------------------------------------------------------------
 
@@ -113,9 +121,26 @@ class Crew:
         self._rank(worker)
         self.workers.pop(worker.id, None)
         self._wanted.pop(worker.id, None)
+        self._resting.pop(worker.id, None)
         for piece in worker.wanted_by.clear():
             self.add(now, piece)
         self._note_starvation(now)
+
+    def rest(self, now: float, worker: Member) -> None:
+        """Give a worker nothing for a moment, as it has no room."""
+        if worker.is_open:
+            worker.rests_until = now + REST_S
+            self._resting[worker.id] = worker
+            self._rank(worker)
+
+    def wake(self, now: float) -> list[SendPieces]:
+        """Give pieces again to those that have rested."""
+        rested = [w for w in self._resting.values() if (w.rests_until or 0.0) <= now]
+        for worker in rested:
+            worker.rests_until = None
+            del self._resting[worker.id]
+            self._rank(worker)
+        return self.assign(now) if rested else []
 
     # --- pieces --------------------------------------------------------------
 
@@ -211,7 +236,10 @@ class Crew:
             load = len(worker.pieces)
             most = max(self.max_credit, worker.concurrency)
             assert worker.is_open and load <= most and 1 <= worker.credit <= most
-            assert worker.rank == (load if load < worker.credit else None)
+            is_resting = worker.rests_until is not None
+            assert is_resting == (self._resting.get(worker.id) is worker)
+            has_room = load < worker.credit and not is_resting
+            assert worker.rank == (load if has_room else None)
             assert (worker.rank is not None) == (ranked.count(worker) == 1)
             assert worker.rank is None or worker.id in self._by_rank[worker.rank]
             assert not worker.wanted_by or worker.id in self._wanted
@@ -246,7 +274,8 @@ class Crew:
         So the least loaded one is found without looking at all of them.
         """
         load = len(worker.pieces)
-        rank = load if load < worker.credit and worker.is_open else None
+        is_ready = worker.is_open and worker.rests_until is None
+        rank = load if is_ready and load < worker.credit else None
         if rank == worker.rank:
             return
         if worker.rank is not None:

@@ -128,7 +128,11 @@ class Dispatch:
         The caller follows a batch of these with `assign`.
         """
         piece = self._take_from(worker_id, piece_id)
-        return [] if piece is None else self._put_back(now, piece)
+        if piece is None:
+            return []
+        if not piece.is_recalled and piece.interrupted_at is None:
+            self._crews[piece.type].rest(now, self._workers[worker_id])
+        return self._put_back(now, piece)
 
     def assign(self, now: float) -> list[Effect]:
         """Send out what can be sent now."""
@@ -254,6 +258,7 @@ class Dispatch:
         """Do what only the passing of time brings about."""
         effects: list[Effect] = []
         for name, crew in self._crews.items():
+            effects += crew.wake(now)
             effects += self._starve(now, name, crew)
             effects += crew.recall(now)
         for piece in self._interrupting.values():

@@ -10,7 +10,8 @@ Rules that this module keeps:
 3. An interrupt, like a time limit that passed, first raises a flag that the running
    code can see, then an exception in it, and is then somebody else's to enforce.
 4. A draining worker starts nothing more: what waits is returned at once.
-5. The queue is bounded; what exceeds it is returned, never dropped.
+5. The queue is bounded, in pieces and in bytes; what exceeds it is returned, never
+   dropped. A single piece may wait whatever its size, or it would run nowhere.
 """
 
 from __future__ import annotations
@@ -38,12 +39,15 @@ class Waiting:
         Higher goes first.
     timeout_s : float
         Time limit, 0 for none.
+    nbytes : int
+        Size of its data.
     """
 
     manager: bytes
     piece: int
     priority: int = 0
     timeout_s: float = 0.0
+    nbytes: int = 0
 
     @property
     def key(self) -> Key:
@@ -101,8 +105,8 @@ class Inbox:
 
     Parameters
     ----------
-    max_queued : int
-        Pieces that wait here at most.
+    max_queued, max_queued_bytes : int
+        Pieces that wait here at most, and the size of their data.
     interrupt_grace_s : float
         Time between the flag and the exception.
     kill_grace_s : float
@@ -114,14 +118,17 @@ class Inbox:
         max_queued: int = 10_000,
         interrupt_grace_s: float = 2.0,
         kill_grace_s: float = 5.0,
+        max_queued_bytes: int = 1 << 30,
     ) -> None:
         self.max_queued = max_queued
+        self.max_queued_bytes = max_queued_bytes
         self.interrupt_grace_s = interrupt_grace_s
         self.kill_grace_s = kill_grace_s
         self.is_draining = False
         self._waiting: Backlog[Waiting] = Backlog()
         self._running: dict[Key, _Running] = {}
         self._arrivals = 0
+        self._queued_bytes = 0
 
     # --- events --------------------------------------------------------------
 
@@ -134,11 +141,11 @@ class Inbox:
             if key in self._waiting or (running and not running.is_silent):
                 continue
             # a run that is silent belongs to a manager that was lost and came back
-            is_full = len(self._waiting) >= self.max_queued
-            if running or self.is_draining or is_full:
+            if running or self.is_draining or self._is_full(piece):
                 effects.append(ReturnPiece(key))
                 continue
             self._arrivals += 1
+            self._queued_bytes += piece.nbytes
             self._waiting.push(key, piece, piece.priority, self._arrivals)
         return effects
 
@@ -146,6 +153,7 @@ class Inbox:
         """Take out the next piece to run, or ``None``."""
         piece = self._waiting.pop()
         if piece is not None:
+            self._queued_bytes -= piece.nbytes
             self._running[piece.key] = _Running(piece, now)
         return piece
 
@@ -156,11 +164,10 @@ class Inbox:
 
     def withdraw(self, manager: bytes, pieces: Iterable[int]) -> list[Effect]:
         """Give back those of these pieces that have not been started."""
-        return [
-            ReturnPiece((manager, piece))
-            for piece in pieces
-            if self._waiting.take((manager, piece))
-        ]
+        taken = [self._waiting.take((manager, piece)) for piece in pieces]
+        back = [waiting for waiting in taken if waiting is not None]
+        self._queued_bytes -= sum(waiting.nbytes for waiting in back)
+        return [ReturnPiece(waiting.key) for waiting in back]
 
     def cancel(self, now: float, manager: bytes, pieces: Iterable[int]) -> list[Effect]:
         """Return these pieces if they wait, and interrupt them if they run."""
@@ -195,6 +202,7 @@ class Inbox:
     def drain(self) -> list[Effect]:
         """Start nothing more, and return what waits."""
         self.is_draining = True
+        self._queued_bytes = 0
         return [ReturnPiece(waiting.key) for waiting in self._waiting.clear()]
 
     def interrupt_running(self, now: float) -> list[Effect]:
@@ -224,6 +232,10 @@ class Inbox:
         times = [self._next_time(running) for running in self._running.values()]
         return min((at for at in times if at is not None), default=None)
 
+    def is_waiting(self, key: Key) -> bool:
+        """Return whether a piece is here and has not been started."""
+        return key in self._waiting
+
     @property
     def queued(self) -> int:
         """How many pieces wait."""
@@ -242,12 +254,21 @@ class Inbox:
     def check_invariants(self) -> None:
         """Fail when a rule of this module is broken."""
         assert len(self._waiting) <= self.max_queued
+        nbytes = sum(waiting.nbytes for waiting in self._waiting)
+        assert nbytes == self._queued_bytes
+        assert nbytes <= self.max_queued_bytes or len(self._waiting) == 1
         assert not (self.is_draining and self._waiting)
         self._waiting.check_invariants()
         assert not any(waiting.key in self._running for waiting in self._waiting)
         for key, running in self._running.items():
             assert running.waiting.key == key
             assert running.flagged_at is not None or not running.is_raised
+
+    def _is_full(self, piece: Waiting) -> bool:
+        """Return whether there is no room for one more piece."""
+        nbytes = self._queued_bytes + piece.nbytes
+        is_too_much = bool(self._waiting) and nbytes > self.max_queued_bytes
+        return len(self._waiting) >= self.max_queued or is_too_much
 
     def _next_time(self, running: _Running) -> float | None:
         if running.is_raised:

@@ -8,25 +8,37 @@ Rules that this module keeps:
    error: its identity is returned, and means "please register again".
 3. Figures (state, pieces done, load) change with every heartbeat and are no
    revisions; a replica learns them with its next snapshot.
-4. Nothing here grows without bound: the number of entries and of finished jobs is
-   limited.
+4. Nothing here grows without bound: the number of entries (of all, and of each
+   client), of finished jobs, and the size of each is limited.
+5. An entry belongs to the certificate that registered it: nobody else changes it,
+   renews it or takes it out. A process that speaks for itself cannot have the name
+   of another's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from opencluster.core.bounds import UNBOUNDED, Bounds
 from opencluster.errors import RegistryError
 
 KINDS = ("workshop", "worker", "service", "failure")
 """What can be registered; a ``failure`` says that a type does not start somewhere."""
 
-MAX_TEXT = 4096
-"""Longest text in an entry, in characters: a path or an endpoint, with room."""
+DEATHS_KEPT = 50
+"""Members of which it is remembered how they were lost."""
 SCHEMES = ("tcp://", "ipc://")
 """What an endpoint begins with."""
+_TEXTS = (
+    *("id", "kind", "type", "name", "host", "host_id", "workshop"),
+    *("owner", "public_key"),
+)
+MAX_REVISION = 1 << 53
+"""More changes than a cluster sees, and what a message carries in whatever language."""
+_BOUNDS = Bounds()
 
 
 @dataclass(frozen=True)
@@ -53,6 +65,10 @@ class Entry:
         Identity of the workshop that started it, or empty.
     attributes : mapping
         What does not change while it lives.
+    owner : str
+        Name of the certificate that registered it; empty on a cluster without keys.
+    public_key : str
+        What must be known of the process to connect to it; empty without keys.
     """
 
     id: str
@@ -65,6 +81,8 @@ class Entry:
     endpoints: tuple[str, ...] = ()
     workshop: str = ""
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    owner: str = ""
+    public_key: str = ""
 
     def to_fields(self) -> dict[str, Any]:
         """Return the entry as plain types for a message."""
@@ -75,45 +93,39 @@ class Entry:
         }
 
     @classmethod
-    def from_fields(cls, fields: Mapping[str, Any]) -> Entry:
+    def from_fields(cls, fields: Mapping[str, Any], bounds: Bounds = _BOUNDS) -> Entry:
         """Build an entry from a message, refusing what is no entry.
 
         Raises
         ------
         RegistryError
-            When a field is missing, of the wrong type, too long or no Unicode, or
-            an endpoint is none.
+            When a field is missing, of the wrong type, too long or no Unicode, an
+            endpoint is none, or all of it is too large or nested too deep.
         """
         if not isinstance(fields, Mapping):
             raise RegistryError(f"an entry is a mapping, not {type(fields).__name__}")
         known = {k: v for k, v in fields.items() if k in cls.__dataclass_fields__}
-        for name in ("id", "kind", "type", "name", "host", "host_id", "workshop"):
-            if not _is_short_text(known.get(name, "")):
-                raise RegistryError(f"entry field {name!r} is no short text")
+        for name in _TEXTS:
+            if not bounds.is_text(known.get(name, "")):
+                raise RegistryError(
+                    f"entry field {name!r} is no text of at most {bounds.max_text} "
+                    "characters ([limits] max_text)"
+                )
         if not known.get("id") or known.get("kind") not in KINDS:
             raise RegistryError(f"an entry needs an id and a kind out of {KINDS}")
         if not isinstance(known.get("pid", 0), int):
             raise RegistryError("entry field 'pid' is no number")
         endpoints = known.get("endpoints", ())
         if not isinstance(endpoints, (list, tuple)) or not all(
-            _is_short_text(e) and e.startswith(SCHEMES) for e in endpoints
+            bounds.is_text(e) and e.startswith(SCHEMES) for e in endpoints
         ):
             raise RegistryError(
                 f"entry field 'endpoints' is no list of endpoints ({SCHEMES})"
             )
         if not isinstance(known.get("attributes", {}), Mapping):
             raise RegistryError("entry field 'attributes' is no mapping")
+        bounds.check(f"the entry of {known['id']:.40}", known)
         return cls(**known | {"endpoints": tuple(endpoints)})
-
-
-def _is_short_text(value: Any) -> bool:
-    if not isinstance(value, str) or len(value) > MAX_TEXT:
-        return False
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 @dataclass(frozen=True)
@@ -157,13 +169,13 @@ class Delta:
         """
         if not isinstance(fields, Mapping):
             raise RegistryError(f"a delta is a mapping, not {type(fields).__name__}")
-        revision, identity = fields.get("revision"), fields.get("id")
+        revision, identity = _revision_in(fields), fields.get("id")
         entry, cause = fields.get("entry"), fields.get("cause")
-        if not isinstance(revision, int) or not isinstance(identity, str):
-            raise RegistryError("a delta needs a revision and an id")
+        if not isinstance(identity, str):
+            raise RegistryError("a delta needs an id")
         if not isinstance(cause, Mapping | None):
             raise RegistryError("delta field 'cause' is no mapping")
-        made = None if entry is None else Entry.from_fields(entry)
+        made = None if entry is None else Entry.from_fields(entry, UNBOUNDED)
         if made is not None and made.id != identity:
             raise RegistryError(f"a delta of {identity!r} has the entry of {made.id!r}")
         return cls(revision, identity, made, cause)
@@ -173,7 +185,8 @@ class Delta:
 class _Record:
     entry: Entry
     expires_at: float
-    figures: dict[str, Any] = field(default_factory=dict)
+    figures: bytes = b""
+    client: str = ""
 
 
 class Registry:
@@ -188,37 +201,64 @@ class Registry:
     jobs_kept : int
         How many jobs are remembered, at least one; the oldest finished one is dropped
         first.
+    max_entries_per_client : int
+        More registrations than this by one client are refused.
+    bounds : Bounds
+        How large figures, a report of a job and the cause of a loss may be.
     """
 
     def __init__(
-        self, lease_s: float = 10.0, max_entries: int = 100_000, jobs_kept: int = 200
+        self,
+        lease_s: float = 10.0,
+        max_entries: int = 100_000,
+        jobs_kept: int = 200,
+        max_entries_per_client: int = 10_000,
+        bounds: Bounds = _BOUNDS,
     ) -> None:
         self.lease_s = lease_s
         self.max_entries = max_entries
         self.jobs_kept = max(1, jobs_kept)
+        self.max_entries_per_client = max_entries_per_client
+        self.bounds = bounds
+        self._clients: Counter[str] = Counter()
         self.revision = 0
         self._records: dict[str, _Record] = {}
+        self._by_type: dict[str, dict[str, _Record]] = {}
         self._jobs: dict[str, dict[str, Any]] = {}
+        self._deaths: deque[dict[str, Any]] = deque(maxlen=DEATHS_KEPT)
 
     # --- events --------------------------------------------------------------
 
-    def register(self, now: float, entry: Entry) -> list[Delta]:
-        """Add an entry, or renew it when it is here already, unchanged."""
+    def register(self, now: float, entry: Entry, client: str = "") -> list[Delta]:
+        """Add an entry, or renew it when it is here already, unchanged.
+
+        An entry counts for the client that registered it first; ``""``, for one that
+        another factory took in, has no limit of its own.
+
+        Raises
+        ------
+        RegistryError
+            When it, or its name, is another owner's, or there are too many.
+        """
         record = self._records.get(entry.id)
         if record is not None and record.entry == entry:
             record.expires_at = now + self.lease_s
             return []
-        if record is None and len(self._records) >= self.max_entries:
-            raise RegistryError(
-                f"the registry is full ({self.max_entries} entries); "
-                "raise [factory] max_entries or find out who registers so much"
-            )
-        figures = record.figures if record else {}
-        self._records[entry.id] = _Record(entry, now + self.lease_s, figures)
-        return [self._changed(entry.id, entry)]
+        self._check_owner(entry)
+        if record is None:
+            self._take_client(client)
+            record = _Record(entry, now, client=client)
+        record = replace(record, entry=entry, expires_at=now + self.lease_s)
+        self._put(record)
+        self.revision += 1
+        return [Delta(self.revision, entry.id, entry)]
 
     def renew(
-        self, now: float, ids: Iterable[str], figures: Mapping[str, Any] | None = None
+        self,
+        now: float,
+        ids: Sequence[str],
+        figures: bytes = b"",
+        owner: str | None = None,
     ) -> list[str]:
         """Renew leases and take in the figures that came along.
 
@@ -226,37 +266,78 @@ class Registry:
         ----------
         now : float
             The time, in seconds.
-        ids : iterable of str
-            Whose leases.
-        figures : mapping of str to mapping, optional
-            Newest figures by identity.
+        ids : sequence of str
+            Whose leases; that of who reports comes first.
+        figures : bytes, optional
+            The newest figures of all of them. They are kept as they came.
+        owner : str, optional
+            Who asks: what another registered is not here for them.
 
         Returns
         -------
         list of str
             Those that are not here and should register again.
+
+        Raises
+        ------
+        RegistryError
+            When the figures are none, or too large.
         """
+        if not isinstance(ids, list | tuple):
+            raise RegistryError("the ids of a renewal are no list")
+        if not isinstance(figures, bytes):
+            raise RegistryError("figures are no bytes")
+        if len(figures) > self.bounds.max_bytes:
+            self._check_figures(ids, len(figures))
         unknown = []
         for identity in ids:
             record = self._records.get(identity)
-            if record is None:
+            if record is None or owner not in (None, record.entry.owner):
                 unknown.append(identity)
                 continue
             record.expires_at = now + self.lease_s
-            newest = figures.get(identity) if isinstance(figures, Mapping) else None
-            if isinstance(newest, Mapping):
-                record.figures = dict(newest)
+        reporter = self._records.get(ids[0]) if ids and ids[0] not in unknown else None
+        if reporter is not None and figures:
+            reporter.figures = figures
         return unknown
 
     def remove(
-        self, identity: str, cause: Mapping[str, Any] | None = None
+        self,
+        identity: str,
+        cause: Mapping[str, Any] | None = None,
+        at: float = 0.0,
+        owner: str | None = None,
     ) -> list[Delta]:
-        """Take an entry out; one that is not here is no error."""
-        if self._records.pop(identity, None) is None:
-            return []
-        return [self._changed(identity, None, cause)]
+        """Take an entry out; one that is not here is no error.
 
-    def expire(self, now: float) -> list[Delta]:
+        Parameters
+        ----------
+        identity : str
+            Whose.
+        cause : mapping, optional
+            Why, when it did not leave by itself.
+        at : float
+            The time of day, in seconds since 1970, that is noted with the cause.
+        owner : str, optional
+            Who asks for it.
+
+        Raises
+        ------
+        RegistryError
+            When the one who asks is not the one who registered it.
+        """
+        self.bounds.check("the cause of a loss", cause)
+        record = self._records.get(identity)
+        if record is None:
+            return []
+        if owner not in (None, record.entry.owner):
+            raise _not_yours(record.entry, identity)
+        self.revision += 1
+        dated = None if cause is None else {**cause, "at": at}
+        self._take_out(identity, dated)
+        return [Delta(self.revision, identity, None, dated)]
+
+    def expire(self, now: float, at: float = 0.0) -> list[Delta]:
         """Take out every entry whose lease is over, and note which jobs are lost."""
         over = [i for i, r in self._records.items() if r.expires_at <= now]
         cause = {"reason": f"no sign of life for {self.lease_s:g} s", "expired": True}
@@ -264,7 +345,7 @@ class Registry:
             is_silent = job["reported_at"] + self.lease_s <= now
             if job.get("state") == "running" and is_silent:
                 job["state"] = "lost"
-        return [delta for identity in over for delta in self.remove(identity, cause)]
+        return [d for identity in over for d in self.remove(identity, cause, at)]
 
     def report_job(self, now: float, job: Mapping[str, Any]) -> None:
         """Take in the statistics of a job, by its ``id``.
@@ -275,21 +356,99 @@ class Registry:
         identity = job.get("id") if isinstance(job, Mapping) else None
         if not isinstance(identity, str) or not identity:
             raise RegistryError("a job report needs the job's id")
+        self.bounds.check("a job report", job)
         others = [i for i in self._jobs if i != identity]
         if len(others) >= self.jobs_kept:
             finished = (i for i in others if self._jobs[i].get("state") != "running")
             del self._jobs[next(finished, others[0])]
         self._jobs[identity] = dict(job) | {"reported_at": now}
 
+    def _check_owner(self, entry: Entry) -> None:
+        """Refuse an entry that would take what another owner has."""
+        former = self._records.get(entry.id)
+        if former is not None and former.entry.owner != entry.owner:
+            raise _not_yours(former.entry, entry.id)
+        speaks_for_itself = entry.kind in ("worker", "service") and not entry.workshop
+        if not entry.owner or not speaks_for_itself:
+            # without keys all is everyone's; a workshop names its own computer's
+            return
+        for other in self.find(entry.kind, entry.type, entry.name):
+            if other.owner != entry.owner:
+                raise _not_yours(other, f"the name {entry.name}")
+
+    # --- copies --------------------------------------------------------------
+
+    def restore(self, now: float, snapshot: Mapping[str, Any]) -> None:
+        """Become what another registry was when it made its snapshot.
+
+        Raises
+        ------
+        RegistryError
+            When it is no snapshot; this registry is as it was then.
+        """
+        revision, entries = read_snapshot(snapshot)
+        figures, jobs, deaths = (
+            snapshot.get(name, default)
+            for name, default in (("figures", {}), ("jobs", []), ("deaths", []))
+        )
+        if not isinstance(figures, Mapping) or not all(
+            isinstance(blob, bytes) for blob in figures.values()
+        ):
+            raise RegistryError("the figures of a snapshot are none")
+        if not isinstance(deaths, list) or not all(map(_has_id, deaths)):
+            raise RegistryError("the losses of a snapshot are none")
+        if not isinstance(jobs, list) or not all(map(_has_id, jobs)):
+            raise RegistryError("the jobs of a snapshot are none")
+        until = now + self.lease_s
+        records = {e.id: _Record(e, until, figures.get(e.id, b"")) for e in entries}
+        reports = {job["id"]: {**job, "reported_at": now} for job in jobs}
+        self.revision, self._records, self._jobs = revision, records, reports
+        self._clients = Counter({"": len(records)} if records else {})
+        self._deaths = deque(deaths, maxlen=DEATHS_KEPT)
+        self._by_type = {}
+        for record in records.values():
+            self._by_type.setdefault(record.entry.type, {})[record.entry.id] = record
+
+    def apply(self, now: float, delta: Delta) -> bool:
+        """Apply a change of the registry that this one copies.
+
+        Returns
+        -------
+        bool
+            ``False`` means that some changes before it are missing.
+        """
+        if delta.revision <= self.revision:
+            return True
+        if delta.revision != self.revision + 1:
+            return False
+        self.revision = delta.revision
+        if delta.entry is None:
+            self._take_out(delta.id, delta.cause)
+            return True
+        record = self._records.get(delta.id)
+        if record is None:
+            self._clients[""] += 1
+            record = _Record(delta.entry, now)
+        until = now + self.lease_s
+        self._put(replace(record, entry=delta.entry, expires_at=until))
+        return True
+
+    def extend(self, now: float) -> None:
+        """Give everyone a whole lease: who leads now has not heard them until now."""
+        for record in self._records.values():
+            record.expires_at = now + self.lease_s
+        for job in self._jobs.values():
+            job["reported_at"] = now
+
     # --- questions -----------------------------------------------------------
 
     def find(self, kind: str = "", type: str = "", name: str = "") -> list[Entry]:
         """Return the entries of a kind, type and name; empty means any."""
+        among = self._by_type.get(type, {}) if type else self._records
         return [
             record.entry
-            for record in self._records.values()
+            for record in among.values()
             if (not kind or record.entry.kind == kind)
-            and (not type or record.entry.type == type)
             and (not name or record.entry.name == name)
         ]
 
@@ -298,13 +457,19 @@ class Registry:
         record = self._records.get(identity)
         return record.entry if record else None
 
+    @property
+    def ids(self) -> list[str]:
+        """Everyone who is here."""
+        return list(self._records)
+
     def snapshot(self) -> dict[str, Any]:
-        """Return everything as plain types: revision, entries, figures and jobs."""
+        """Return everything as plain types: all that `restore` takes."""
         return {
             "revision": self.revision,
             "entries": [r.entry.to_fields() for r in self._records.values()],
-            "figures": {i: dict(r.figures) for i, r in self._records.items()},
+            "figures": {i: r.figures for i, r in self._records.items() if r.figures},
             "jobs": [dict(job) for job in self._jobs.values()],
+            "deaths": list(self._deaths),
         }
 
     def next_expiry(self) -> float | None:
@@ -319,59 +484,103 @@ class Registry:
         for identity, record in self._records.items():
             assert record.entry.id == identity
             assert record.entry.kind in KINDS
+        listed = [i for of_type in self._by_type.values() for i in of_type]
+        assert sorted(listed) == sorted(self._records)
+        assert self._clients == Counter(r.client for r in self._records.values())
 
-    def _changed(
-        self, identity: str, entry: Entry | None, cause: Mapping[str, Any] | None = None
-    ) -> Delta:
-        self.revision += 1
-        return Delta(self.revision, identity, entry, cause)
+    def _check_figures(self, ids: Sequence[str], nbytes: int) -> None:
+        """Refuse figures that are larger than those of so many members may be."""
+        count = len({identity for identity in ids if identity in self._records})
+        if nbytes > self.bounds.max_bytes * count:
+            raise RegistryError(
+                f"{nbytes} bytes of figures for {count} members are too many; say "
+                "less, or raise [limits] max_entry_bytes"
+            )
+
+    def _take_client(self, client: str) -> None:
+        """Count an entry for a client, unless there is no room for it."""
+        if len(self._records) >= self.max_entries:
+            raise RegistryError(
+                f"the registry is full ({self.max_entries} entries); "
+                "raise [factory] max_entries or find out who registers so much"
+            )
+        if client and self._clients[client] >= self.max_entries_per_client:
+            raise RegistryError(
+                f"this client has {self.max_entries_per_client} entries already; "
+                "raise [limits] max_entries_per_client, or find out why so many"
+            )
+        self._clients[client] += 1
+
+    def _put(self, record: _Record) -> None:
+        entry = record.entry
+        former = self._records.get(entry.id)
+        if former is not None:
+            self._unlist(former.entry)
+        self._records[entry.id] = record
+        self._by_type.setdefault(entry.type, {})[entry.id] = record
+
+    def _unlist(self, entry: Entry) -> None:
+        of_type = self._by_type[entry.type]
+        del of_type[entry.id]
+        if not of_type:
+            del self._by_type[entry.type]
+
+    def _take_out(self, identity: str, cause: Mapping[str, Any] | None) -> None:
+        """Remove an entry, and remember how it was lost unless it left in order."""
+        record = self._records.pop(identity, None)
+        if record is None:
+            return
+        self._drop_client(record.client)
+        self._unlist(record.entry)
+        if cause and not is_clean(cause):
+            names = ("id", "kind", "type", "name", "host", "pid")
+            who = {name: getattr(record.entry, name) for name in names}
+            rest = {name: value for name, value in cause.items() if name != "at"}
+            self._deaths.append(who | {"at": cause.get("at", 0.0), "cause": rest})
+
+    def _drop_client(self, client: str) -> None:
+        self._clients[client] -= 1
+        if not self._clients[client]:
+            del self._clients[client]
 
 
-class Replica:
-    """A copy of a registry's membership, kept true by snapshot and deltas.
+def read_snapshot(snapshot: Mapping[str, Any]) -> tuple[int, list[Entry]]:
+    """Return the revision and the entries of a snapshot.
 
-    A manager holds one; so will a following factory. `apply` refuses a delta that
-    does not follow what is here, and the owner then asks for a snapshot.
+    Raises
+    ------
+    RegistryError
+        When it is none.
     """
+    rows, revision = snapshot.get("entries"), _revision_in(snapshot)
+    if not isinstance(rows, list | tuple):
+        raise RegistryError("a snapshot needs entries")
+    return revision, [Entry.from_fields(row, UNBOUNDED) for row in rows]
 
-    def __init__(self) -> None:
-        self.revision = -1
-        self.entries: dict[str, Entry] = {}
 
-    def load(self, snapshot: Mapping[str, Any]) -> list[Delta]:
-        """Take a snapshot, and return what changed against what was here.
+def _revision_in(fields: Mapping[str, Any]) -> int:
+    revision = fields.get("revision")
+    if type(revision) is not int or not 0 <= revision < MAX_REVISION:
+        raise RegistryError("a revision is a whole number")
+    return revision
 
-        Raises
-        ------
-        RegistryError
-            When it is no snapshot; the replica is as it was.
-        """
-        rows, revision = snapshot.get("entries"), snapshot.get("revision")
-        if not isinstance(rows, list | tuple) or not isinstance(revision, int):
-            raise RegistryError("a snapshot needs entries and a revision")
-        fresh = {entry.id: entry for entry in map(Entry.from_fields, rows)}
-        self.revision = revision
-        gone = [Delta(self.revision, i) for i in self.entries if i not in fresh]
-        news = [
-            Delta(self.revision, entry.id, entry)
-            for entry in fresh.values()
-            if self.entries.get(entry.id) != entry
-        ]
-        self.entries = fresh
-        return gone + news
 
-    def apply(self, delta: Delta) -> bool:
-        """Apply one delta; ``False`` means that some before it are missing."""
-        if delta.revision <= self.revision:
-            return True
-        if delta.revision != self.revision + 1:
-            return False
-        self.revision = delta.revision
-        if delta.entry is None:
-            self.entries.pop(delta.id, None)
-        else:
-            self.entries[delta.id] = delta.entry
-        return True
+def _has_id(fields: Any) -> bool:
+    return isinstance(fields, Mapping) and isinstance(fields.get("id"), str)
+
+
+def is_clean(cause: Mapping[str, Any]) -> bool:
+    """Return whether a process ended by itself, in order and with nothing in hand."""
+    is_amiss = cause.get("piece") or cause.get("exceeded")
+    return cause.get("exit_code") == 0 and not is_amiss
+
+
+def _not_yours(entry: Entry, what: str) -> RegistryError:
+    return RegistryError(
+        f"{what} belongs to {entry.kind} {entry.name} on {entry.host or 'its host'}, "
+        f"which the certificate {entry.owner!r} registered and no other may change; "
+        "give this process another name, or its own certificate back"
+    )
 
 
 def with_attributes(entry: Entry, **attributes: Any) -> Entry:

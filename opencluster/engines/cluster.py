@@ -31,11 +31,13 @@ from opencluster.core.dispatch import (
     WarnNoWorker,
     WithdrawPieces,
 )
+from opencluster.core.roles import ASKER, MANAGER, WORKER, check
 from opencluster.engines.base import Done, Job, Options, Outcome, WorkerInfo
 from opencluster.engines.directory import Contact
 from opencluster.engines.roster import Roster
 from opencluster.engines.verdicts import alike, error_for, wanted
-from opencluster.errors import PieceCancelled, RemoteProtocolError
+from opencluster.errors import OpenClusterError, PieceCancelled, RemoteProtocolError
+from opencluster.net.keys import Keyring
 from opencluster.net.link import FactoryLink
 from opencluster.net.reactor import Reactor
 from opencluster.net.rejections import MALFORMED, Rejections
@@ -46,7 +48,7 @@ from opencluster.net.transport import (
     TransportEvent,
 )
 from opencluster.net.zmq_transport import ZmqTransport
-from opencluster.place import Place, factories
+from opencluster.place import Place, factories, keys_directory
 from opencluster.service import SERVICE_PREFIX
 from opencluster.wire import codec, frames, kinds
 from opencluster.wire.batches import (
@@ -107,8 +109,12 @@ class ClusterEngine:
     def __init__(self, config: Config, place: Place) -> None:
         network, manager, worker = config.network, config.manager, config.worker
         self.config = config
+        keys = Keyring.load(keys_directory(config, place), MANAGER, WORKER)
         self._transport = ZmqTransport(
-            network.max_message_bytes, network.zmtp_heartbeat_s, network.zmtp_timeout_s
+            network.max_message_bytes,
+            network.zmtp_heartbeat_s,
+            network.zmtp_timeout_s,
+            keys,
         )
         self._reactor = Reactor(
             self._transport, self._event, on_fatal=self._end_all, is_vital=False
@@ -131,6 +137,8 @@ class ClusterEngine:
             self._reactor,
             lambda: factories(config, place),
             config.factory.request_timeout_s,
+            patience_s=config.factory.leader_timeout_s,
+            keys=keys,
         )
         self._tickets: dict[int, _Ticket] = {}
         self._incoming: deque[tuple[Piece, _Ticket]] = deque()
@@ -384,7 +392,11 @@ class ClusterEngine:
         )
         if contact is None or shop is None:
             return
-        peer = self._directory.connect_workshop(shop)
+        try:
+            peer = self._directory.connect_workshop(shop)
+        except OpenClusterError as error:
+            log.warning("cannot ask %s to end a worker: %s", shop.name, error)
+            return
         piece = f"{self._transport.identity[:4].hex()}:{number}"
         arguments = {"worker": worker, "piece": piece}
         self._link.requests.ask(peer, "enforce", arguments, 5.0)
@@ -414,10 +426,12 @@ class ClusterEngine:
                 self._roster.disconnected(peer)
 
     def _message(self, event: Received) -> None:
-        fields = frames.unpack(event.header)
+        fields = frames.unpack(event.header, self.config.limits.max_nesting)
         contact = self._directory.by_peer.get(event.peer)
         kind = fields[0]
-        if contact is None or kind in (kinds.REPLY, kinds.DELTA, kinds.BEAT):
+        is_for_link = contact is None or kind in (kinds.REPLY, kinds.DELTA, kinds.BEAT)
+        check(ASKER if is_for_link else MANAGER, kind, event.who)
+        if contact is None or is_for_link:
             if not self._link.received(event.peer, fields):
                 raise RemoteProtocolError(f"unexpected {kind!r} message")
         elif kind == kinds.RESULTS:

@@ -30,6 +30,8 @@ class Contact:
         It answers, and takes pieces.
     is_registered : bool
         It stands in the registry.
+    has_joined : bool
+        It has answered at some time on this connection.
     """
 
     entry: Entry
@@ -37,6 +39,7 @@ class Contact:
     peer: Peer
     is_joined: bool = False
     is_registered: bool = True
+    has_joined: bool = False
 
     @property
     def id(self) -> str:
@@ -75,7 +78,8 @@ class Directory:
             When it has no endpoint that can be reached from here.
         """
         endpoint = endpoint_of(entry)
-        contact = Contact(entry, endpoint, self._transport.connect(endpoint))
+        peer = self._transport.connect(endpoint, entry.public_key)
+        contact = Contact(entry, endpoint, peer)
         self.contacts[entry.id] = contact
         self.by_peer[contact.peer] = contact
         self._by_endpoint[endpoint] = contact
@@ -87,7 +91,7 @@ class Directory:
 
     def connect_workshop(self, entry: Entry) -> Peer:
         """Open a connection to a workshop, or return the one that stands."""
-        return self._transport.connect(endpoint_of(entry))
+        return self._transport.connect(endpoint_of(entry), entry.public_key)
 
     def forget(self, contact: Contact) -> None:
         """Close the connection to a worker or service."""

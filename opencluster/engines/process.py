@@ -15,7 +15,6 @@ import tempfile
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +29,7 @@ from opencluster.engines.cluster import ClusterEngine
 from opencluster.engines.verdicts import no_worker
 from opencluster.errors import NoSuitableWorker, StartFailed, indent
 from opencluster.launchers import local
-from opencluster.net.control import Control
-from opencluster.place import FACTORIES_VARIABLE, Place, factories
+from opencluster.place import FACTORIES_VARIABLE, KEYS_VARIABLE, Place
 from opencluster.service import SERVICE_PREFIX, Service
 from opencluster.targets import target_of
 
@@ -60,14 +58,14 @@ class ProcessEngine(ClusterEngine):
         self._own_place = Place(self._directory_path)
         self._started: set[str] = set()
         self._start_lock = threading.Lock()
-        # the factories of the settings are those of a cluster that this is not
-        config = replace(config, cluster=replace(config.cluster, factories=()))
+        # factories and keys of the settings are those of a cluster that this is not
+        config = replace(config, cluster=replace(config.cluster, factories=(), keys=""))
         try:
             local.start(
                 self._own_place,
                 ["--only"],
                 while_pid=os.getpid(),
-                environment={FACTORIES_VARIABLE: ""},
+                environment={FACTORIES_VARIABLE: "", KEYS_VARIABLE: ""},
             )
         except BaseException:
             shutil.rmtree(self._directory_path, ignore_errors=True)
@@ -140,8 +138,7 @@ class ProcessEngine(ClusterEngine):
     def _start_processes(self, kind: str, type: str, target: str, count: int) -> None:
         entry = {"kind": kind, "name": type, "target": target}
         order = {"entry": entry, "count": count}
-        find = partial(factories, self.config, self._own_place)
-        with Control(self.config, find) as control:
+        with local.control_of(self.config, self._own_place) as control:
             shop = control.factory("find", {"kind": "workshop"})[0]
             try:
                 control.workshop(shop, "start", order, START_TIMEOUT_S)

@@ -17,14 +17,19 @@ from opencluster.core.registry import Delta, Entry
 from opencluster.engines.base import WorkerInfo
 from opencluster.engines.directory import Contact, Directory, dispatched_type
 from opencluster.engines.verdicts import no_worker
-from opencluster.errors import DeathEvidence, OpenClusterError
+from opencluster.errors import DeathEvidence, OpenClusterError, SecurityError
 from opencluster.net.reactor import Reactor
 from opencluster.net.transport import Peer
 
 log = logging.getLogger(__name__)
 
+MAX_CONCURRENCY = 1024
+"""A service that says that it answers more calls at a time is sent so many."""
 EVIDENCE_WAIT_S = 1.0
 """After a connection broke: how long to wait for word of what became of the worker."""
+RETRY_S = 1.0
+"""After which a worker is tried again that does not let us in, or whose key is unknown:
+the roll that says otherwise may be on its way."""
 
 
 class Roster:
@@ -55,6 +60,7 @@ class Roster:
         self._do = do
         self._identity = identity
         self._seen_types: set[str] = set()
+        self._unmet: dict[str, Entry] = {}
         self._changed = threading.Condition()
 
     def wait_for(self, type: str, wait_s: float) -> list[WorkerInfo]:
@@ -99,12 +105,27 @@ class Roster:
             contact.entry, contact.is_registered = entry, True
         if entry.attributes.get("is_draining"):
             self._do(self._dispatch.worker_draining(_now(), entry.id))
+        elif entry.id in self._unmet:
+            self._unmet[entry.id] = entry
         elif contact is None:
-            try:
-                self._make_way(entry)
-                self.directory.connect(entry)
-            except OpenClusterError as error:
+            self._meet(entry)
+
+    def _meet(self, entry: Entry) -> None:
+        is_new = self._unmet.pop(entry.id, None) is None
+        try:
+            self._make_way(entry)
+            self.directory.connect(entry)
+        except OpenClusterError as error:
+            if is_new:
                 log.warning("%s: %s", entry.name, error)
+            if isinstance(error, SecurityError):
+                self._unmet[entry.id] = entry
+                self._reactor.after(RETRY_S, lambda: self._meet_again(entry.id))
+
+    def _meet_again(self, identity: str) -> None:
+        entry = self._unmet.get(identity)
+        if entry is not None:
+            self._meet(entry)
 
     def _make_way(self, entry: Entry) -> None:
         """Give up who listened where somebody else does now: it must have ended."""
@@ -116,6 +137,7 @@ class Roster:
 
     def _entry_gone(self, delta: Delta) -> None:
         self.directory.workshops.pop(delta.id, None)
+        self._unmet.pop(delta.id, None)
         failure = self.directory.failures.pop(delta.id, None)
         if failure is not None:
             self._dispatch.type_recovered(dispatched_type(failure), failure.id)
@@ -161,10 +183,10 @@ class Roster:
         contact = self.directory.by_peer.get(peer)
         if contact is None or contact.is_joined:
             return
-        contact.is_joined = True
+        contact.is_joined = contact.has_joined = True
         self._seen_types.add(contact.type)
         entry = contact.entry
-        concurrency = int(entry.attributes.get("concurrency", 0))
+        concurrency = concurrency_of(entry)
         self._do(
             self._dispatch.worker_joined(_now(), entry.id, contact.type, concurrency)
         )
@@ -173,7 +195,12 @@ class Roster:
     def disconnected(self, peer: Peer) -> None:
         """Send nothing more; the workshop may yet tell what became of the worker."""
         contact = self.directory.by_peer.get(peer)
-        if contact is None or not contact.is_joined:
+        if contact is None:
+            return
+        if not contact.is_joined:
+            if not contact.has_joined:
+                # libzmq does not ask again where it was refused
+                self._reactor.after(RETRY_S, lambda: self._reopen(contact))
             return
         contact.is_joined = False
         self._do(self._dispatch.worker_draining(_now(), contact.id))
@@ -182,6 +209,13 @@ class Roster:
             EVIDENCE_WAIT_S, lambda: self._lose(contact, evidence, False, None)
         )
         self._notify()
+
+    def _reopen(self, contact: Contact) -> None:
+        """Open the connection anew to a worker that did not answer on the first."""
+        is_here = self.directory.contacts.get(contact.id) is contact
+        if is_here and not contact.has_joined:
+            self.directory.forget(contact)
+            self._meet(contact.entry)
 
     def _lose(
         self,
@@ -206,6 +240,12 @@ class Roster:
     def _notify(self) -> None:
         with self._changed:
             self._changed.notify_all()
+
+
+def concurrency_of(entry: Entry) -> int:
+    """Return how many pieces a process says that it runs at a time, 0 for one."""
+    said = entry.attributes.get("concurrency", 0)
+    return min(said, MAX_CONCURRENCY) if type(said) is int and said > 0 else 0
 
 
 def _now() -> float:

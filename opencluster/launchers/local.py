@@ -21,17 +21,24 @@ from pathlib import Path
 from typing import Any
 
 from opencluster.config import Config
+from opencluster.core.roles import FACTORY, MANAGER, OBSERVER, WORKER, WORKSHOP
 from opencluster.errors import OpenClusterError, StartFailed, indent
 from opencluster.net.control import Control
+from opencluster.net.keys import Keyring
 from opencluster.net.zmq_transport import ipc_endpoint
 from opencluster.node.output import read_tail
-from opencluster.place import Place, factories
+from opencluster.place import Place, factories, keys_directory
 
 START_TIMEOUT_S = 20.0
 READY_TIMEOUT_S = 60.0
 """How long workers and services may take to become ready."""
 STOP_TIMEOUT_S = 30.0
 POLL_S = 0.02
+ASKING_ROLES = (MANAGER, OBSERVER, WORKSHOP, WORKER, FACTORY)
+"""The certificate that a command uses: the best one of those that lie here."""
+MAX_FACTORIES = 9
+"""Factories that one computer runs; more than three serve trials only."""
+_NOT_YET = {"pid": 0, "start_time": 0.0}
 
 
 def start(
@@ -39,8 +46,9 @@ def start(
     arguments: Sequence[str] = (),
     while_pid: int = 0,
     environment: Mapping[str, str] | None = None,
+    number_of_factories: int = 1,
 ) -> dict[str, Any]:
-    """Start a factory and a workshop, and return when both are ready.
+    """Start factories and a workshop, and return when all are ready.
 
     Parameters
     ----------
@@ -52,6 +60,8 @@ def start(
         End the cluster when this process ends.
     environment : mapping of str to str, optional
         Added to the daemons' environment.
+    number_of_factories : int
+        How many factories copy the registry.
 
     Returns
     -------
@@ -65,7 +75,7 @@ def start(
     """
     place.make()
     with _alone(place):
-        return _start(place, arguments, while_pid, environment)
+        return _start(place, arguments, while_pid, environment, number_of_factories)
 
 
 def _start(
@@ -73,6 +83,7 @@ def _start(
     arguments: Sequence[str],
     while_pid: int,
     environment: Mapping[str, str] | None,
+    number_of_factories: int,
 ) -> dict[str, Any]:
     running = [d for d in _daemons(place.read()) if is_alive(d)]
     if running:
@@ -83,25 +94,50 @@ def _start(
     # what a cluster that was killed left behind would look like readiness
     place.forget()
     place.make()
-    endpoint = ipc_endpoint(place.sockets, "factory")
     common = ["--dir", str(place.path)]
     if while_pid:
         common += ["--while-pid", str(while_pid)]
-    factory = _spawn(place, "factory", ["--listen", endpoint, *common], environment)
+    names = [factory_log(number) for number in range(1, number_of_factories + 1)]
+    endpoints = [ipc_endpoint(place.sockets, name) for name in names]
     content: dict[str, Any] = {
-        "factories": [factory | {"endpoints": [endpoint]}],
+        # each has to know of the others when it starts
+        "factories": [_NOT_YET | {"endpoints": [e]} for e in endpoints],
         "workshops": [],
         "started_at": time.time(),
     }
     place.write(content)
-    socket = Path(endpoint.removeprefix("ipc://"))
-    _wait(place, factory, "factory", socket.is_socket)
-    shop = _spawn(place, "workshop", [*common, *arguments], environment)
+    for row, name, endpoint in zip(content["factories"], names, endpoints, strict=True):
+        place_in_list = str(names.index(name) + 1)
+        options = ["--listen", endpoint, "--number", place_in_list, *common]
+        row |= _spawn(place, name, "factory", options, environment)
+        place.write(content)
+    for row, name, endpoint in zip(content["factories"], names, endpoints, strict=True):
+        _wait(place, row, name, Path(endpoint.removeprefix("ipc://")).is_socket)
+    shop = _spawn(place, "workshop", "workshop", [*common, *arguments], environment)
     content["workshops"] = [shop]
     place.write(content)
     ready = place.sockets / "workshop.ready"
     _wait(place, shop, "workshop", ready.exists)
     return content
+
+
+def control_of(config: Config, place: Place) -> Control:
+    """Return a connection to the daemons of a cluster, a context manager.
+
+    Parameters
+    ----------
+    config : Config
+        The settings, which may name the factories and the keys.
+    place : Place
+        The cluster's directory, when they do not.
+
+    Raises
+    ------
+    SecurityError
+        When there are keys, and none that will do.
+    """
+    keys = Keyring.load(keys_directory(config, place), *ASKING_ROLES)
+    return Control(config, partial(factories, config, place), keys)
 
 
 def await_processes(place: Place, config: Config) -> None:
@@ -120,7 +156,7 @@ def await_processes(place: Place, config: Config) -> None:
         When a process ends instead; with its output.
     """
     deadline = time.monotonic() + READY_TIMEOUT_S
-    with Control(config, partial(factories, config, place)) as control:
+    with control_of(config, place) as control:
         shop = control.factory("find", {"kind": "workshop"})[0]
         wanted = control.workshop(shop, "status", {})["catalogue"]
         while lacking := _lacking(wanted, control.factory("find")):
@@ -163,6 +199,11 @@ def _stop(place: Place, timeout_s: float) -> bool:
     return bool(daemons)
 
 
+def factory_log(number: int) -> str:
+    """Return what the log and the socket of a factory are called, without ending."""
+    return "factory" if number == 1 else f"factory-{number}"
+
+
 def is_alive(daemon: Mapping[str, Any]) -> bool:
     """Return whether the process that a cluster file names still is that one."""
     started = start_time(daemon["pid"])
@@ -193,11 +234,12 @@ def _daemons(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _spawn(
     place: Place,
+    name: str,
     command: str,
     arguments: Sequence[str],
     environment: Mapping[str, str] | None,
 ) -> dict[str, Any]:
-    log_path = place.logs / f"{command}.log"
+    log_path = place.logs / f"{name}.log"
     argv = [sys.executable, "-m", "opencluster", command, *arguments]
     with log_path.open("ab") as log:
         process = subprocess.Popen(

@@ -8,7 +8,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any
 
 from opencluster.config import Config
+from opencluster.core.roles import ASKER, check
 from opencluster.errors import FactoryUnreachable, OpenClusterError
+from opencluster.net.keys import Keyring
 from opencluster.net.link import FactoryLink, Finder, usable_endpoint
 from opencluster.net.reactor import Reactor
 from opencluster.net.rejections import MALFORMED, Rejections
@@ -28,20 +30,35 @@ class Control:
         The settings.
     find : callable
         Returns the endpoints of each factory.
+    keys : Keyring, optional
+        Who asks, on a cluster with keys.
     """
 
-    def __init__(self, config: Config, find: Finder) -> None:
+    def __init__(
+        self, config: Config, find: Finder, keys: Keyring | None = None
+    ) -> None:
         network = config.network
+        self._find = find
         self._timeout_s = config.factory.request_timeout_s
+        self._max_nesting = config.limits.max_nesting
         self._transport = ZmqTransport(
-            network.max_message_bytes, network.zmtp_heartbeat_s, network.zmtp_timeout_s
+            network.max_message_bytes,
+            network.zmtp_heartbeat_s,
+            network.zmtp_timeout_s,
+            keys,
         )
         self._ended: Future[Any] = Future()
         self._reactor = Reactor(
             self._transport, self._event, self._broken, is_vital=False
         )
         self._rejections = Rejections(self._transport.counts, log)
-        self._link = FactoryLink(self._reactor, find, self._timeout_s)
+        self._link = FactoryLink(
+            self._reactor,
+            find,
+            self._timeout_s,
+            patience_s=config.factory.leader_timeout_s,
+            keys=keys,
+        )
         self._reactor.start()
 
     def factory(
@@ -49,8 +66,9 @@ class Control:
         operation: str,
         arguments: Mapping[str, Any] | None = None,
         timeout_s: float | None = None,
+        may_be_old: bool = False,
     ) -> Any:
-        """Ask the leading factory.
+        """Ask the leading factory, or any that knows an older answer if that will do.
 
         Raises
         ------
@@ -59,7 +77,8 @@ class Control:
         RequestRefused
             When it declines.
         """
-        return self._result(self._link.request(operation, arguments, timeout_s))
+        asked = self._link.request(operation, arguments, timeout_s, may_be_old)
+        return self._result(asked)
 
     def workshop(
         self,
@@ -82,21 +101,35 @@ class Control:
         endpoint = usable_endpoint(entry["endpoints"])
         if endpoint is None:
             raise FactoryUnreachable(f"workshop {entry['name']} has no open socket")
-        future: Future[Any] = Future()
+        key = str(entry.get("public_key", ""))
+        limit_s = timeout_s or self._timeout_s
+        return self._result(self._ask(endpoint, key, operation, arguments, limit_s))
 
-        def ask() -> None:
+    def every_factory(
+        self, operation: str, arguments: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Ask all factories at once, whoever leads, and return what each says.
+
+        Returns
+        -------
+        dict
+            By endpoint; the error instead, for one that declined or did not answer.
+        """
+        found = [usable_endpoint(endpoints) for endpoints in self._find()]
+        keys = self._transport.keys
+        key = "" if keys is None else keys.factory_key
+        asked = {
+            endpoint: self._ask(endpoint, key, operation, arguments, self._timeout_s)
+            for endpoint in found
+            if endpoint is not None
+        }
+        answers: dict[str, Any] = {}
+        for endpoint, future in asked.items():
             try:
-                peer = self._transport.connect(endpoint)
+                answers[endpoint] = self._result(future)
             except OpenClusterError as error:
-                future.set_exception(error)
-                return
-            asked = self._link.requests.ask(
-                peer, operation, arguments, timeout_s or self._timeout_s
-            )
-            asked.add_done_callback(lambda done: _copy(done, future))
-
-        self._reactor.post(ask)
-        return self._result(future)
+                answers[endpoint] = error
+        return answers
 
     def close(self) -> None:
         """Close the connection."""
@@ -108,6 +141,28 @@ class Control:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def _ask(
+        self,
+        endpoint: str,
+        public_key: str,
+        operation: str,
+        arguments: Mapping[str, Any],
+        timeout_s: float,
+    ) -> Future[Any]:
+        future: Future[Any] = Future()
+
+        def ask() -> None:
+            try:
+                peer = self._transport.connect(endpoint, public_key)
+            except OpenClusterError as error:
+                future.set_exception(error)
+                return
+            asked = self._link.requests.ask(peer, operation, arguments, timeout_s)
+            asked.add_done_callback(lambda done: _copy(done, future))
+
+        self._reactor.post(ask)
+        return future
 
     def _result(self, future: Future[Any]) -> Any:
         """Return what is answered, unless nothing can be answered any more."""
@@ -125,7 +180,9 @@ class Control:
         if not isinstance(event, Received):
             return
         try:
-            self._link.received(event.peer, frames.unpack(event.header))
+            fields = frames.unpack(event.header, self._max_nesting)
+            check(ASKER, fields[0], event.who)
+            self._link.received(event.peer, fields)
         except MALFORMED as error:
             self._rejections.note(error)
 

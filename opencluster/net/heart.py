@@ -10,8 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from typing import TYPE_CHECKING
 
 import zmq
+
+from opencluster.net.zmq_transport import CONNECT_TIMEOUT_MS
+
+if TYPE_CHECKING:
+    from opencluster.net.keys import Keyring
 
 HEART_PREFIX = b"heart:"
 """A heart's identity on the net: this, then the identity of its worker."""
@@ -24,13 +30,20 @@ class Heart:
     ----------
     identity : bytes
         How the factory addresses it.
+    keys : Keyring, optional
+        Who the worker is, and how the factories are known.
     """
 
-    def __init__(self, identity: bytes) -> None:
+    def __init__(self, identity: bytes, keys: Keyring | None = None) -> None:
         self._context = zmq.Context()
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
         self._socket.set(zmq.ROUTING_ID, identity)
         self._socket.set(zmq.LINGER, 0)
+        self._socket.set(zmq.CONNECT_TIMEOUT, CONNECT_TIMEOUT_MS)
+        if keys is not None:
+            self._socket.set(zmq.CURVE_PUBLICKEY, keys.own.public_key.encode())
+            self._socket.set(zmq.CURVE_SECRETKEY, keys.own.secret_key.encode())
+            self._socket.set(zmq.CURVE_SERVERKEY, keys.factory_key.encode())
         self._endpoints: set[str] = set()
         self._thread = threading.Thread(target=self._echo, name="heart", daemon=True)
 

@@ -1,7 +1,8 @@
 """Requests and replies over a transport, with deadlines.
 
 The asking side is `Requests`; the answering side is `answer`. A reply carries the
-epoch and the revision of a factory, and ``None`` for both from anyone else.
+epoch and the revision of a factory and the age of what it knows, and ``None`` for all
+three from anyone else.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ import itertools
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass
 from typing import Any
 
+from opencluster.core.roles import TRUSTED, Credential, permits, refusal
 from opencluster.errors import (
     FactoryUnreachable,
     LocalProtocolError,
+    NotLeader,
     OpenClusterError,
     RequestRefused,
     StartFailed,
@@ -26,7 +30,24 @@ from opencluster.wire import frames, kinds
 
 log = logging.getLogger(__name__)
 
-Handler = Callable[[Peer, Mapping[str, Any]], Any]
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks.
+
+    Attributes
+    ----------
+    peer : bytes
+        The connection by which they ask.
+    who : Credential
+        What their key proves.
+    """
+
+    peer: Peer
+    who: Credential = TRUSTED
+
+
+Handler = Callable[[Caller, Mapping[str, Any]], Any]
 """Answers one operation: given who asks and the arguments, returns plain types.
 
 It may return a `Future` instead, and the reply is sent when that is done.
@@ -101,12 +122,13 @@ class Requests:
 
 def answer(
     reactor: Reactor,
-    peer: Peer,
+    receiver: str,
+    caller: Caller,
     fields: list[Any],
     handlers: Mapping[str, Handler],
-    stamp: Callable[[], tuple[Any, Any]] = lambda: (None, None),
+    stamp: Callable[[], tuple[Any, Any, Any]] = lambda: (None, None, None),
 ) -> None:
-    """Answer a request by the handler of its operation.
+    """Answer a request by the handler of its operation, if the caller may ask that.
 
     Whatever the handler raises, or returns that cannot be sent, is an answer too.
 
@@ -114,20 +136,23 @@ def answer(
     ----------
     reactor : Reactor
         Whose transport carries the reply.
-    peer : Peer
-        Who asked.
+    receiver : str
+        What we are, by the table of `core.roles`.
+    caller : Caller
+        Who asks.
     fields : list
         The message: kind, number, operation, arguments.
     handlers : mapping of str to callable
         What can be asked.
     stamp : callable, optional
-        Returns the epoch and the revision that the reply carries.
+        Returns the epoch and the revision that the reply carries, and how old what
+        it says may be, in seconds.
     """
     number, operation, arguments = fields[1], fields[2], fields[3]
 
     def reply(ok: bool, body: Any) -> None:
         header = frames.pack(kinds.REPLY, number, ok, body, *stamp())
-        reactor.transport.send(peer, header)
+        reactor.transport.send(caller.peer, header)
 
     def decline(error: BaseException) -> None:
         _note(operation, error)
@@ -151,8 +176,12 @@ def answer(
         known = ", ".join(sorted(handlers))
         decline(RequestRefused(f"no such request; known: {known}"))
         return
+    if not permits(receiver, operation, caller.who):
+        reactor.transport.counts.rejected_credentials += 1
+        decline(RequestRefused(refusal(receiver, operation, caller.who)))
+        return
     try:
-        result = handler(peer, arguments)
+        result = handler(caller, arguments)
     except Exception as error:
         decline(error)
         return
@@ -178,6 +207,7 @@ def _error_body(error: BaseException) -> dict[str, str]:
         "error": type(error).__name__,
         "message": message,
         "output": getattr(error, "output", ""),
+        "leader": getattr(error, "leader", ""),
     }
 
 
@@ -185,6 +215,8 @@ def _error_from(body: Any) -> OpenClusterError:
     if not isinstance(body, Mapping):
         return RequestRefused("the peer declined without saying why")
     message = str(body.get("message", ""))
+    if body.get("error") == NotLeader.__name__:
+        return NotLeader(message, str(body.get("leader", "")))
     if body.get("error") == StartFailed.__name__:
         return StartFailed(message, str(body.get("output", "")))
     return RequestRefused(message)

@@ -10,17 +10,32 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from opencluster.core.roles import TRUSTED, Credential
+
 Peer = bytes
 """A connection, seen from this side of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A message came from a peer."""
+    """A message came from a peer.
+
+    Attributes
+    ----------
+    peer : bytes
+        The connection that it came by.
+    header : bytes-like
+        The first frame.
+    buffers : sequence
+        The others.
+    who : Credential
+        Who sent it, by the key that stands behind the connection.
+    """
 
     peer: Peer
     header: bytes | memoryview
     buffers: Sequence[Any]
+    who: Credential = TRUSTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +62,20 @@ class TransportCounts:
     Attributes
     ----------
     rejected_handshakes : int
-        Connections that did not speak the protocol.
+        Connections, to here or from here, on which the two sides did not come to
+        terms: another protocol, no key or another one.
     rejected_messages : int
         Messages that were malformed, oversized or of another version.
     dropped_connections : int
         Accepted connections that ended, whether cleanly or for a violation.
+    rejected_credentials : int
+        Connections, messages and requests that the sender's key does not allow.
     """
 
     rejected_handshakes: int = 0
     rejected_messages: int = 0
     dropped_connections: int = 0
+    rejected_credentials: int = 0
 
     def to_fields(self) -> dict[str, int]:
         """Return the counts as plain types."""
@@ -71,8 +90,11 @@ class Transport(Protocol):
     def listen(self, endpoint: str) -> str:
         """Listen at an endpoint, and return it with the port filled in."""
 
-    def connect(self, endpoint: str) -> Peer:
-        """Open a connection; messages sent before it stands are kept for it."""
+    def connect(self, endpoint: str, public_key: str = "") -> Peer:
+        """Open a connection; messages sent before it stands are kept for it.
+
+        With keys, only who holds the secret of `public_key` will be believed there.
+        """
 
     def disconnect(self, peer: Peer) -> None:
         """Close a connection that `connect` opened."""

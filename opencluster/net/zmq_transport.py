@@ -4,22 +4,33 @@ Two sockets carry everything, however many peers there are, so that polling cost
 same with two workers and with a thousand. A peer that we connect to gets its identity
 from us (``ZMQ_CONNECT_ROUTING_ID``), so it can be named before it has said a word.
 Liveness is libzmq's: its heartbeats run in its own threads and need no turn of the
-Python interpreter. Lost connections are learned from the socket monitor.
+Python interpreter. Lost connections are learned from the socket monitor. With keys
+both sockets speak CURVE alone, and `gate` says who is admitted.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
-import struct
+import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import zmq
 
+from opencluster.core.roles import TRUSTED, Credential
 from opencluster.errors import OpenClusterError
+from opencluster.net.monitoring import (
+    EVENTS_PER_TURN,
+    HANDSHAKE_FAILURES,
+    WARN_INTERVAL_S,
+    monitor,
+    take,
+    why,
+)
 from opencluster.net.transport import (
     Peer,
     PeerConnected,
@@ -30,24 +41,25 @@ from opencluster.net.transport import (
 )
 from opencluster.wire.frames import MAX_FRAME_BYTES
 
-EVENTS_PER_TURN = 256
-"""Messages taken from a socket before the others get their turn."""
+if TYPE_CHECKING:
+    from opencluster.net.gate import Gate
+    from opencluster.net.keys import Keyring
+
+log = logging.getLogger(__name__)
+
 MAX_FRAMES = 4096
 """Frames of one message; more than any of ours has."""
 SMALL_BYTES = 1 << 16
 """A header up to this size is copied: cheaper than to keep libzmq's message alive."""
+CONNECT_TIMEOUT_MS = 2000
+"""How long one attempt to connect may take: after a network was cut, the next attempt
+finds it healed much sooner than the kernel gives up the one before."""
 MAX_PORT = 65535
 INBOUND, OUTBOUND = b"<", b">"
 
 # as integers: joining and passing flags of an enum costs as much as sending
 _DONTWAIT = int(zmq.DONTWAIT)
 _SNDMORE = int(zmq.SNDMORE | zmq.DONTWAIT)
-
-_HANDSHAKE_FAILURES = (
-    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
-)
 
 
 class EndpointInUse(OpenClusterError):
@@ -63,6 +75,12 @@ class ZmqTransport:
         Larger frames are refused before memory is taken for them.
     heartbeat_s, timeout_s : float
         Interval of libzmq's heartbeats, and the silence after which a peer is lost.
+    keys : Keyring, optional
+        Who this process is and who is admitted; without it nothing is encrypted, and
+        everyone is `TRUSTED`.
+    max_queued : int
+        Messages that wait for a peer which connected to us and does not read, 0 for
+        any number; it counts as gone for those beyond.
     """
 
     def __init__(
@@ -70,8 +88,11 @@ class ZmqTransport:
         max_message_bytes: int = 4 << 30,
         heartbeat_s: float = 2.0,
         timeout_s: float = 10.0,
+        keys: Keyring | None = None,
+        max_queued: int = 0,
     ) -> None:
         self.counts = TransportCounts()
+        self.keys = keys
         self.identity = uuid.uuid4().bytes
         self._context = zmq.Context()
         self._context.set(zmq.MAX_SOCKETS, 4096)
@@ -87,17 +108,24 @@ class ZmqTransport:
             zmq.HEARTBEAT_TTL: int(timeout_s * 1000),
             zmq.RECONNECT_IVL: 100,
             zmq.RECONNECT_IVL_MAX: 2000,
+            zmq.CONNECT_TIMEOUT: CONNECT_TIMEOUT_MS,
             zmq.ROUTING_ID: self.identity,
         }
         self._server = self._open()
+        self._server.set(zmq.SNDHWM, max_queued)
         self._client = self._open()
-        self._server_monitor = self._monitor(
-            self._server, _HANDSHAKE_FAILURES | zmq.EVENT_DISCONNECTED, "server"
+        self._gate = self._guard()
+        self._server_monitor = monitor(
+            self._context,
+            self._server,
+            "server",
+            HANDSHAKE_FAILURES | zmq.EVENT_DISCONNECTED,
         )
-        self._client_monitor = self._monitor(
+        self._client_monitor = monitor(
+            self._context,
             self._client,
-            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED,
             "client",
+            HANDSHAKE_FAILURES | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED,
         )
         self._peers: dict[str, Peer] = {}
         self._endpoints: dict[Peer, str] = {}
@@ -105,6 +133,13 @@ class ZmqTransport:
         self._asked: dict[str, Peer] = {}
         self._listening: list[str] = []
         self._number = 0
+        self._warned_at: float | None = None
+        self._lost: list[Peer] = []
+
+    @property
+    def public_key(self) -> str:
+        """What others must know of this process, empty without keys."""
+        return "" if self.keys is None else self.keys.own.public_key
 
     def listen(self, endpoint: str) -> str:
         """Listen at an endpoint, and return it with the port filled in.
@@ -125,18 +160,33 @@ class ZmqTransport:
         self._listening.append(bound)
         return bound
 
-    def connect(self, endpoint: str) -> Peer:
+    def connect(self, endpoint: str, public_key: str = "") -> Peer:
         """Open a connection, or return the one that stands.
+
+        Parameters
+        ----------
+        endpoint : str
+            Where to.
+        public_key : str
+            Of whoever listens there; without keys it means nothing.
 
         Raises
         ------
+        SecurityError
+            When the key is missing, or not admitted.
         OpenClusterError
             When the endpoint is none, or its host has no address.
         """
         peer = self._asked.get(endpoint)
-        if peer is None:
+        if peer is None or not self._is_to(peer, public_key):
             resolved = _resolved(endpoint)
-            peer = self._peers.get(resolved) or self._connect(resolved)
+            peer = self._peers.get(resolved)
+            if peer is not None and not self._is_to(peer, public_key):
+                # somebody else listens there now: the old connection leads nowhere
+                self.disconnect(peer)
+                self._lost.append(peer)
+                peer = None
+            peer = peer or self._connect(resolved, public_key)
             self._asked[endpoint] = peer
         return peer
 
@@ -147,6 +197,8 @@ class ZmqTransport:
             del self._peers[endpoint]
             self._asked = {e: p for e, p in self._asked.items() if p != peer}
             self._client.disconnect(endpoint)
+            if self._gate is not None:
+                self._gate.disconnected(peer)
 
     def send(self, peer: Peer, header: bytes, buffers: Sequence[Any] = ()) -> bool:
         """Send a message; ``False`` means that the peer is gone.
@@ -154,7 +206,10 @@ class ZmqTransport:
         The memory of the buffers is not copied: it must stay as it is until the
         message has left.
         """
-        sock = self._server if peer[:1] == INBOUND else self._client
+        is_ours = peer[:1] == OUTBOUND
+        if self._gate is not None and not self._gate.is_open(peer, is_ours):
+            return False
+        sock = self._client if is_ours else self._server
         try:
             sock.send(peer[1:], _SNDMORE)
             if not buffers:
@@ -172,11 +227,14 @@ class ZmqTransport:
 
     def pollables(self) -> list[Any]:
         """Return the sockets that must be polled for input."""
-        return [self._server, self._client, self._server_monitor, self._client_monitor]
+        sockets = [self._server, self._client]
+        sockets += [self._server_monitor, self._client_monitor]
+        return sockets if self._gate is None else [*sockets, self._gate.handshakes]
 
     def receive(self) -> list[TransportEvent]:
         """Return what happened since the last call, a bounded number of events."""
         events: list[TransportEvent] = []
+        self._part(events)
         self._take_messages(self._client, OUTBOUND, events)
         self._take_messages(self._server, INBOUND, events)
         self._take_connections(events)
@@ -190,6 +248,8 @@ class ZmqTransport:
             sock.close(linger=int(linger_s * 1000))
         for sock in (self._server_monitor, self._client_monitor):
             sock.close(linger=0)
+        if self._gate is not None:
+            self._gate.close()
         self._context.term()
         for endpoint in self._listening:
             if endpoint.startswith("ipc://"):
@@ -203,7 +263,22 @@ class ZmqTransport:
             sock.set(option, value)
         return sock
 
-    def _connect(self, endpoint: str) -> Peer:
+    def _guard(self) -> Gate | None:
+        if self.keys is None:
+            return None
+        # imported here, so that it costs nothing where there are no keys
+        from opencluster.net.gate import Gate
+
+        gate = Gate(self._context, self.keys, self.counts)
+        gate.guard(self._server, self._client)
+        return gate
+
+    def _is_to(self, peer: Peer, public_key: str) -> bool:
+        return self._gate is None or self._gate.key_of(peer) == public_key
+
+    def _connect(self, endpoint: str, public_key: str) -> Peer:
+        if self._gate is not None:
+            self._gate.expect(self._client, endpoint, public_key)
         self._number += 1
         # the identity carries a random part: a peer of ours must not be guessed
         routing_id = b"%d-" % self._number + self.identity[:8]
@@ -215,20 +290,19 @@ class ZmqTransport:
         peer = OUTBOUND + routing_id
         self._peers[endpoint] = peer
         self._endpoints[peer] = endpoint
+        if self._gate is not None:
+            self._gate.connected(peer, public_key)
         return peer
 
-    def _monitor(
-        self, sock: zmq.Socket[bytes], events: int, name: str
-    ) -> zmq.Socket[bytes]:
-        address = f"inproc://monitor-{name}"
-        sock.monitor(address, events)
-        monitor: zmq.Socket[bytes] = self._context.socket(zmq.PAIR)
-        monitor.set(zmq.LINGER, 0)
-        # without limit: libzmq's thread must never wait for this one to read
-        monitor.set(zmq.RCVHWM, 0)
-        monitor.set(zmq.SNDHWM, 0)
-        monitor.connect(address)
-        return monitor
+    def _part(self, events: list[TransportEvent]) -> None:
+        """Let those in who knock, and part with those who are admitted no more."""
+        if self._gate is not None:
+            for peer in self._gate.attend():
+                self.disconnect(peer)
+                self._lost.append(peer)
+        if self._lost:
+            lost, self._lost = self._lost, []
+            events.extend(map(PeerLost, lost))
 
     def _take_messages(
         self, sock: zmq.Socket[bytes], direction: bytes, events: list[TransportEvent]
@@ -239,7 +313,8 @@ class ZmqTransport:
             except zmq.Again:
                 return
             # a frame knows whether more follow; asking the socket takes far longer
-            sender = frame.bytes
+            sender = direction + frame.bytes
+            who = TRUSTED if self._gate is None else self._sender(sender, frame)
             frames: list[zmq.Frame] = []
             while frame.more:
                 frame = sock.recv(copy=False)
@@ -248,42 +323,45 @@ class ZmqTransport:
             if not 0 < len(frames) < MAX_FRAMES or len(frames[0]) > MAX_FRAME_BYTES:
                 self.counts.rejected_messages += 1
                 continue
+            if who is None:
+                self.counts.rejected_credentials += 1
+                continue
             head = frames[0]
             header = head.bytes if len(head) <= SMALL_BYTES else head.buffer
             buffers = [frame.buffer for frame in frames[1:]]
-            events.append(Received(direction + sender, header, buffers))
+            events.append(Received(sender, header, buffers, who))
+
+    def _sender(self, sender: Peer, frame: zmq.Frame) -> Credential | None:
+        assert self._gate is not None
+        if sender[:1] == OUTBOUND:
+            return self._gate.host(sender)
+        return self._gate.guest(sender, frame)
 
     def _take_connections(self, events: list[TransportEvent]) -> None:
-        for event, endpoint in _monitored(self._client_monitor):
+        for event, endpoint in take(self._client_monitor):
+            if event & HANDSHAKE_FAILURES:
+                self.counts.rejected_handshakes += 1
+                self._note_failure(event, endpoint)
+                continue
             peer = self._peers.get(endpoint)
             if peer is None:
                 continue
             stands = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
             events.append(PeerConnected(peer) if stands else PeerLost(peer))
 
+    def _note_failure(self, event: int, endpoint: str) -> None:
+        """Say why a connection of ours does not come to stand, once a minute."""
+        now = time.monotonic()
+        if self._warned_at is None or now - self._warned_at >= WARN_INTERVAL_S:
+            self._warned_at = now
+            log.warning("%s %s", endpoint, why(event, self.keys is not None))
+
     def _take_rejections(self) -> None:
-        for event, _ in _monitored(self._server_monitor):
-            if event & _HANDSHAKE_FAILURES:
+        for event, _ in take(self._server_monitor):
+            if event & HANDSHAKE_FAILURES:
                 self.counts.rejected_handshakes += 1
             else:
                 self.counts.dropped_connections += 1
-
-
-def _monitored(monitor: zmq.Socket[bytes]) -> list[tuple[int, str]]:
-    """Return the events that wait at a monitor, each with its endpoint.
-
-    Unpacked here, as ``zmq.utils.monitor`` brings asyncio into every process. The
-    layout is that of zmq_socket_monitor(3): event and value, then the endpoint.
-    """
-    events: list[tuple[int, str]] = []
-    while len(events) < EVENTS_PER_TURN:
-        try:
-            head, endpoint = monitor.recv_multipart(_DONTWAIT)
-        except zmq.Again:
-            break
-        event, _value = struct.unpack("=HI", head)
-        events.append((event, endpoint.rstrip(b"\0").decode(errors="replace")))
-    return events
 
 
 def _resolved(endpoint: str) -> str:

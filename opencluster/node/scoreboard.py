@@ -11,7 +11,7 @@ A file of `PAGE_BYTES` holds a header and a few records, one for each kind of ne
     1024 piece: the running piece, and how many are done
     1536 progress
     2048 enforcement: an interrupt that must be enforced from outside
-    2560 rejections: messages and connections that made no sense
+    2560 rejections: messages and connections that were refused
 
 A record is two slots of 256 bytes that are written in turn, each a sequence number,
 the time, the fields and a checksum. A slot that was caught half written has a wrong
@@ -41,10 +41,14 @@ WORKER_ID_BYTES = 128
 READ_ATTEMPTS = 8
 """Looks at a record before the one seen last counts: writing takes a microsecond."""
 
-_HEADER = struct.pack("<4sH", b"OCsb", 1)
+_HEADER = struct.pack("<4sH", b"OCsb", 2)
 _RECORD_BYTES = 512
 _SLOT_BYTES = _RECORD_BYTES // 2
 _CHECKSUM_BYTES = 4
+_COUNTS = (
+    *("rejected_messages", "rejected_handshakes"),
+    *("dropped_connections", "rejected_credentials"),
+)
 
 
 class State(IntEnum):
@@ -84,7 +88,8 @@ class Reading:
         away by itself when the piece ends.
     enforce_at : float
         When that is due, in seconds.
-    rejected_messages, rejected_handshakes, dropped_connections : int
+    rejected_messages, rejected_handshakes : int
+    dropped_connections, rejected_credentials : int
         What came in that should not have.
     seen_at : float
         When the worker wrote last of its work, in seconds; 0 when it never did.
@@ -105,6 +110,7 @@ class Reading:
     rejected_messages: int = 0
     rejected_handshakes: int = 0
     dropped_connections: int = 0
+    rejected_credentials: int = 0
     seen_at: float = 0.0
 
     @property
@@ -125,6 +131,7 @@ class Reading:
             "rejected_messages": self.rejected_messages,
             "rejected_handshakes": self.rejected_handshakes,
             "dropped_connections": self.dropped_connections,
+            "rejected_credentials": self.rejected_credentials,
         }
 
 
@@ -182,7 +189,7 @@ class Scoreboard:
         self._piece = _Record(memory, 2, f"QQQ{TEXT_BYTES}sdd")
         self._progress = _Record(memory, 3, "Qdd")
         self._enforcement = _Record(memory, 4, f"Q{TEXT_BYTES}sd")
-        self._rejections = _Record(memory, 5, "QQQ")
+        self._rejections = _Record(memory, 5, "QQQQ")
         state, piece = self._state.read(), self._piece.read()
         self._now = State(state[3]) if state else State.STARTING
         self._worker_id: bytes = state[4] if state else b""
@@ -283,10 +290,14 @@ class Scoreboard:
         rejected_messages: int,
         rejected_handshakes: int,
         dropped_connections: int,
+        rejected_credentials: int,
     ) -> None:
         """Say what came in so far that should not have."""
         self._rejections.write(
-            rejected_messages, rejected_handshakes, dropped_connections
+            rejected_messages,
+            rejected_handshakes,
+            dropped_connections,
+            rejected_credentials,
         )
 
     def _write_piece(self, piece: bytes, started_at: float, deadline: float) -> None:
@@ -319,8 +330,7 @@ class Scoreboard:
                 values |= self._about_running(piece[2], name)
         rejections = self._rejections.read()
         if rejections:
-            names = ("rejected_messages", "rejected_handshakes", "dropped_connections")
-            values |= dict(zip(names, rejections[2:], strict=True))
+            values |= dict(zip(_COUNTS, rejections[2:], strict=True))
         records = self._state, self._piece, self._progress, self._enforcement
         times = [found[1] for found in (record.read() for record in records) if found]
         return Reading(**values, seen_at=max(times, default=0.0))

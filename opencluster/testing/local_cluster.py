@@ -6,7 +6,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ from opencluster.net.control import Control
 from opencluster.place import (
     DIRECTORY_VARIABLE,
     FACTORIES_VARIABLE,
+    KEYS_VARIABLE,
     Place,
-    factories,
 )
 
 
@@ -36,6 +35,8 @@ class LocalCluster:
         Settings for the cluster and this process: ``{"worker.max_pieces": 5}``.
     wait : bool
         Begin the block when all of `workers` are ready, and not before.
+    number_of_factories : int
+        How many factories copy the registry.
 
     Attributes
     ----------
@@ -48,10 +49,16 @@ class LocalCluster:
         workers: Mapping[str, int] | None = None,
         settings: Mapping[str, object] | None = None,
         wait: bool = True,
+        number_of_factories: int = 1,
     ) -> None:
+        self._number_of_factories = number_of_factories
         self._workers = dict(workers or {})
         # whatever is set outside, this cluster is meant, and this one alone
-        self._environment = {ENGINE_VARIABLE: "cluster", FACTORIES_VARIABLE: ""} | {
+        self._environment = {
+            ENGINE_VARIABLE: "cluster",
+            FACTORIES_VARIABLE: "",
+            KEYS_VARIABLE: "",
+        } | {
             f"OPENCLUSTER_{name.replace('.', '_', 1).upper()}": str(value)
             for name, value in (settings or {}).items()
         }
@@ -68,7 +75,12 @@ class LocalCluster:
         for name, count in self._workers.items():
             options += ["--workers", f"{name}={count}"]
         try:
-            local.start(self.place, options, while_pid=os.getpid())
+            local.start(
+                self.place,
+                options,
+                while_pid=os.getpid(),
+                number_of_factories=self._number_of_factories,
+            )
             if self._is_waiting:
                 local.await_processes(self.place, load())
         except BaseException:
@@ -100,5 +112,4 @@ class LocalCluster:
             return control.workshop(shop, operation, arguments, 60.0)
 
     def _control(self) -> Control:
-        config = load()
-        return Control(config, partial(factories, config, self.place))
+        return local.control_of(load(), self.place)

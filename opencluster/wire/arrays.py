@@ -145,6 +145,8 @@ def restore(description: Any) -> np.dtype[Any]:
         "itemsize": itemsize,
     }
     if titles is not None:
+        if not all(title is None or type(title) is str for title in titles):
+            refuse("a title of a field that is no text")
         parts["titles"] = titles
     dtype: np.dtype[Any] = np.dtype(parts, align=is_aligned)  # type: ignore[call-overload]
     return np.dtype((np.record, dtype)) if is_record else dtype

@@ -71,8 +71,15 @@ def pack(kind: str, *fields: Any) -> bytes:
     return _HEAD + body
 
 
-def unpack(frame: bytes | memoryview) -> list[Any]:
+def unpack(frame: bytes | memoryview, max_nesting: int = MAX_NESTING) -> list[Any]:
     """Return kind and fields of a message from its header frame.
+
+    Parameters
+    ----------
+    frame : bytes or memoryview
+        The header frame.
+    max_nesting : int
+        Levels of arrays and maps that are taken, the message itself being the first.
 
     Raises
     ------
@@ -87,7 +94,7 @@ def unpack(frame: bytes | memoryview) -> list[Any]:
         )
     body = memoryview(frame)[len(_HEAD) :]
     try:
-        check(body, MAX_NESTING)
+        check(body, max_nesting)
         message = msgpack.unpackb(
             body,
             ext_hook=_refuse_extension,
@@ -98,7 +105,7 @@ def unpack(frame: bytes | memoryview) -> list[Any]:
     except RemoteProtocolError:
         raise
     except Exception as error:
-        why = reason(body, MAX_NESTING, error)
+        why = reason(body, max_nesting, error)
         raise RemoteProtocolError(f"malformed frame: {why}") from error
     if type(message) is not list or not message or type(message[0]) is not str:
         raise RemoteProtocolError("malformed frame: no array that begins with a kind")

@@ -1,7 +1,8 @@
 """The kinds of messages, by name; what each carries is told in ``docs/protocols.md``.
 
 Control plane, between anyone and a daemon: `REQUEST`, `REPLY`, `DELTA`, `BEAT`,
-`PULSE`. Data plane, between a manager and a worker or service: the rest.
+`PULSE`, `RENEW`, `FORGOTTEN`, `MOVED`; between factories: `FACTORY`. Data plane,
+between a manager and a worker or service: the rest.
 """
 
 REQUEST = "request"
@@ -9,6 +10,10 @@ REPLY = "reply"
 DELTA = "delta"
 BEAT = "beat"
 PULSE = "pulse"
+FACTORY = "factory"
+MOVED = "moved"
+RENEW = "renew"
+FORGOTTEN = "forgotten"
 
 PIECES = "pieces"
 WITHDRAW = "withdraw"

@@ -12,7 +12,8 @@ from __future__ import annotations
 import msgpack
 
 MAX_NESTING = 100
-"""Containers inside each other that a value may have."""
+"""Containers inside each other that a value of a user may have, and by default those
+of a message, for which each process has a setting of its own."""
 
 WIRE_NESTING = 3 * MAX_NESTING + 10
 """Levels of msgpack that these may become: a tagged value is a map, an array and its

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from opencluster.cli.status_tables import page, size
 from opencluster.cli.status_view import health, is_healthy, status_of
@@ -39,12 +41,15 @@ def answer(*entries: dict[str, Any], **fields: Any) -> dict[str, Any]:
         "endpoints": ["ipc:///run/factory.sock"],
         "pid": 10,
         "role": "leader",
-        "epoch": [3, 0],
+        "epoch": [3, 0, 5],
         "revision": 7,
+        "lag": 0,
+        "silence_s": 0.0,
         "uptime_s": 5.0,
         "rejected_messages": 1,
         "rejected_handshakes": 0,
         "dropped_connections": 2,
+        "rejected_credentials": 0,
     }
     return {
         "revision": 7,
@@ -68,14 +73,30 @@ def test_a_factory() -> None:
             "endpoint": "ipc:///run/factory.sock",
             "pid": 10,
             "role": "leader",
-            "epoch": [3, 0],
+            "epoch": [3, 0, 5],
             "revision": 7,
+            "lag": 0,
+            "silence_s": 0.0,
             "uptime_s": 5.0,
             "rejected_messages": 1,
             "rejected_handshakes": 0,
             "dropped_connections": 2,
+            "rejected_credentials": 0,
         }
     ]
+
+
+@pytest.mark.parametrize(
+    ("role", "words"), [("absent", "1 factory absent"), ("looking", "no factory leads")]
+)
+def test_a_factory_that_is_missed_is_trouble(role: str, words: str) -> None:
+    status = answer()
+    first = status["factories"][0]
+    status["factories"] = (
+        [first | {"role": role}] if role == "looking" else [first, {"role": role}]
+    )
+    assert not is_healthy(status_of(status))
+    assert words in health(status_of(status))
 
 
 def test_a_worker_with_figures() -> None:
@@ -93,6 +114,7 @@ def test_a_worker_with_figures() -> None:
         rejected_messages=2,
         rejected_handshakes=3,
         dropped_connections=4,
+        rejected_credentials=5,
     )
     assert row == {
         "id": "Word-1.id",
@@ -112,6 +134,7 @@ def test_a_worker_with_figures() -> None:
         "rejected_messages": 2,
         "rejected_handshakes": 3,
         "dropped_connections": 4,
+        "rejected_credentials": 5,
     }
 
 
@@ -241,8 +264,6 @@ def test_the_document_explains_every_field() -> None:
 
 
 def test_the_page_shows_members_and_hides_what_steers_a_terminal() -> None:
-    from rich.console import Console
-
     worker = entry("worker", "Word\x1b[2J-1")
     failing = entry("failure", "Arc-1", attributes={"output": "\x07no [red]table"})
     status = status_of(answer(worker, failing, deaths=[death()]))
@@ -255,6 +276,38 @@ def test_the_page_shows_members_and_hides_what_steers_a_terminal() -> None:
     assert "?no [red]table" in text
     assert "Word-9" in text and "killed by SIGKILL" in text
     assert "\x07" not in text
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, "x", b"x", 7, -1.5, [7], {"a": b"b"}, {7: 7}, [[]], True, "\ud800"],
+    ids=repr,
+)
+def test_nothing_that_a_process_says_spoils_the_status_of_the_others(
+    value: Any,
+) -> None:
+    names = ["state", "piece", "progress_done", "progress_total", "pieces_done"]
+    names += ["rss_bytes", "cpu_percent", "gpus", "memory_total_bytes", "load_1"]
+    said = dict.fromkeys(names, value)
+    job = dict.fromkeys(["name", "state", "elapsed_s", "bytes_sent", "id"], value)
+    wrong = {"catalogue": value, "output": value, "message": value, "failures": value}
+    told = answer(
+        entry("worker", "Word-1"),
+        entry("workshop", "node2", attributes=wrong),
+        entry("failure", "Arc-" + "1" * 4000, attributes=wrong),
+        figures=dict.fromkeys(["Word-1.id", "node1.id"], said),
+        jobs=[job],
+        deaths=[death(reason=value, peak_memory_bytes=value, output=value)],
+    )
+    status = status_of(told)
+    json.dumps(status)
+    console = Console(width=160)
+    with console.capture() as captured:
+        console.print(page(status))
+    assert "Word-1" in captured.get()
+    for rows, row in status_of(answer(entry("worker", "Word-1"))).items():
+        for name in row[0] if row else ():
+            assert name in status[rows][0]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from opencluster.core import dispatch as module
+from opencluster.core.crew import REST_S
 from opencluster.core.dispatch import (
     CancelPieces,
     Dispatch,
@@ -21,6 +22,7 @@ from opencluster.core.dispatch import (
     SendPieces,
     Verdict,
     WarnNoWorker,
+    WithdrawPieces,
 )
 from opencluster.errors import DeathEvidence
 
@@ -196,6 +198,37 @@ def test_returned_piece_goes_out_again() -> None:
     assert d.returned(1.0, "a", 1) == []
     assert sent(d.assign(1.0)) == {"b": [1]}
     assert ended(d.finished(2.0, "b", 1, Verdict.DONE)) == [(1, Verdict.DONE)]
+
+
+def test_worker_without_room_rests_before_it_is_asked_again() -> None:
+    d = desk("a")
+    d.submit(0.0, pieces(1))
+    assert d.returned(0.0, "a", 1) == []
+    d.check_invariants()
+    assert d.assign(0.0) == []
+    assert d.tick(REST_S / 2) == []
+    assert sent(d.tick(REST_S)) == {"a": [1]}
+    d.check_invariants()
+
+
+def test_worker_that_has_room_gets_what_another_has_no_room_for() -> None:
+    d = desk("a", "b")
+    d.submit(0.0, pieces(1))
+    d.returned(0.0, "a", 1)
+    assert sent(d.assign(0.0)) == {"b": [1]}
+
+
+def test_worker_that_gives_back_what_was_recalled_does_not_rest() -> None:
+    d = desk("a")
+    d.submit(0.0, pieces(1))
+    d.finished(0.0, "a", 1, Verdict.DONE, 0.0)
+    # its pieces are so short that it is sent several
+    d.submit(0.0, pieces(2, 3))
+    d.worker_joined(1.0, "b", "T")
+    assert d.tick(1.0) == [WithdrawPieces("a", [3])]
+    d.returned(1.0, "a", 3)
+    d.submit(1.0, pieces(4))
+    assert (d.pieces_at("a"), d.pieces_at("b")) == ([2, 4], [3])
 
 
 # --- cancelling and interrupting -------------------------------------------------

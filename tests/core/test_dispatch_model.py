@@ -14,7 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from opencluster.core.crew import LOOK_AHEAD_S, RECALL_AFTER_S, SMOOTHING
+from opencluster.core.crew import LOOK_AHEAD_S, RECALL_AFTER_S, REST_S, SMOOTHING
 from opencluster.core.dispatch import (
     CancelPieces,
     Dispatch,
@@ -60,6 +60,7 @@ class SimWorker:
     is_open: bool = True
     holds: list[int] = field(default_factory=list)
     mean_s: float | None = None
+    rests_until: float | None = None
 
     @property
     def credit(self) -> int:
@@ -127,7 +128,7 @@ class DispatchModel(RuleBasedStateMachine):
 
     def send(self, name: str, pieces: list[Piece]) -> None:
         worker = self.workers[name]
-        assert worker.is_open
+        assert worker.is_open and worker.rests_until is None
         for piece in pieces:
             assert piece.type == worker.type
             assert piece.id not in self.verdicts
@@ -191,7 +192,8 @@ class DispatchModel(RuleBasedStateMachine):
         """Check that nothing waits that could have been sent, nor was overtaken."""
         for type in ("T", "U"):
             waiting = self.waiting(type)
-            rooms = [w.credit - len(w.holds) for w in self.open_workers(type)]
+            awake = [w for w in self.open_workers(type) if w.rests_until is None]
+            rooms = [w.credit - len(w.holds) for w in awake]
             assert not waiting or max(rooms, default=0) <= 0
             for effect in effects:
                 for piece in effect.pieces if isinstance(effect, SendPieces) else []:
@@ -288,6 +290,10 @@ class DispatchModel(RuleBasedStateMachine):
         if worker is not None and is_held:
             worker.holds.remove(number)
         was_over = number in self.verdicts
+        is_unasked = number not in self.interrupted
+        is_unasked &= (name, number) not in self.recalled
+        if worker is not None and is_held and is_unasked and worker.is_open:
+            worker.rests_until = self.now + REST_S
         effects = self.do(self.dispatch.returned(self.now, name, number))
         if is_held and not was_over and number in self.interrupted:
             expected = [EndPiece(self.pieces[number], Verdict.CANCELLED)]
@@ -384,6 +390,9 @@ class DispatchModel(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.0, RECALL_AFTER_S * 1.5, 1.0, 11.0, 31.0]))
     def wait(self, seconds: float) -> None:
         self.now += seconds
+        for worker in self.workers.values():
+            if worker.rests_until is not None and worker.rests_until <= self.now:
+                worker.rests_until = None
         alone = {type for type in ("T", "U") if not self.open_workers(type)}
         for effect in self.do(self.dispatch.tick(self.now)):
             if isinstance(effect, EndPiece):
@@ -413,6 +422,7 @@ class DispatchModel(RuleBasedStateMachine):
             name = f"last of {type}"
             self.workers[name] = SimWorker(type, 0)
             self.do(self.dispatch.worker_joined(self.now, name, type))
+        self.wait(2 * REST_S)
         for _ in range(len(self.pieces) + 1):
             self.assign()
             for name, worker in self.workers.items():

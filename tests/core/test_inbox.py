@@ -133,6 +133,56 @@ def test_full_queue_returns_what_is_too_much() -> None:
     box.check_invariants()
 
 
+def sized(*sizes: int, manager: bytes = M) -> list[Waiting]:
+    return [Waiting(manager, 10 + n, nbytes=s) for n, s in enumerate(sizes)]
+
+
+def test_queue_full_of_bytes_returns_what_is_too_much() -> None:
+    box = Inbox(max_queued_bytes=100)
+    assert box.receive(sized(60, 30, 20)) == [ReturnPiece((M, 12))]
+    # of another manager, and small enough
+    assert box.receive(sized(10, 1, manager=N)) == [ReturnPiece((N, 11))]
+    box.check_invariants()
+    box.start(0.0)
+    assert box.receive(sized(0, 0, 60)) == []
+    box.check_invariants()
+    assert box.queued == 3
+
+
+def test_piece_beyond_all_bounds_may_wait_alone() -> None:
+    box = Inbox(max_queued_bytes=100)
+    assert box.receive(sized(500, 1)) == [ReturnPiece((M, 11))]
+    assert started(box) == (M, 10)
+    assert box.receive(sized(0, 500)) == []
+    box.check_invariants()
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        lambda box: box.withdraw(M, [10, 11]),
+        lambda box: box.cancel(0.0, M, [11, 10]),
+        lambda box: box.manager_lost(0.0, M),
+        lambda box: [box.start(0.0), box.start(0.0)],
+    ],
+)
+def test_what_leaves_makes_room_for_as_many_bytes(
+    leave: Callable[[Inbox], object],
+) -> None:
+    box = Inbox(max_queued_bytes=100)
+    box.receive(sized(60, 40))
+    leave(box)
+    box.check_invariants()
+    assert box.receive(sized(99, 1, manager=N)) == []
+
+
+def test_piece_that_comes_again_is_counted_once() -> None:
+    box = Inbox(max_queued_bytes=100)
+    assert box.receive([*sized(60), *sized(60), *sized(90)]) == []
+    box.check_invariants()
+    assert box.receive(sized(0, 40)) == []
+
+
 def test_what_is_withdrawn_takes_no_room_for_long() -> None:
     box = inbox(0)
     for number in range(1, 2000):

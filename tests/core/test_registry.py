@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from opencluster.core.bounds import Bounds
 from opencluster.core.registry import (
+    DEATHS_KEPT,
     KINDS,
-    MAX_TEXT,
     Delta,
     Entry,
     Registry,
-    Replica,
     with_attributes,
 )
 from opencluster.errors import RegistryError
@@ -31,6 +31,7 @@ WORKER = Entry(
     attributes={"class": "wordcount:WordCountWorker", "concurrency": 1},
 )
 SERVICE = Entry("e1", "service", type="ephemeris", name="ephemeris-1")
+MAX_TEXT = Bounds().max_text
 SHOP = Entry("s1", "workshop", name="node7")
 
 
@@ -181,11 +182,11 @@ def test_same_registration_again_is_a_renewal() -> None:
 
 def test_changed_registration_takes_the_place_of_the_old() -> None:
     registry = filled(WORKER)
-    registry.renew(0.0, ["w1"], {"w1": {"state": "busy"}})
+    registry.renew(0.0, ["w1"], b"busy")
     changed = with_attributes(WORKER, is_draining=True)
     assert registry.register(1.0, changed) == [Delta(2, "w1", changed)]
     assert registry.find() == [changed]
-    assert registry.snapshot()["figures"] == {"w1": {"state": "busy"}}
+    assert registry.snapshot()["figures"] == {"w1": b"busy"}
 
 
 def test_full_registry_refuses_the_new_and_keeps_the_old() -> None:
@@ -202,7 +203,8 @@ def test_full_registry_refuses_the_new_and_keeps_the_old() -> None:
 def test_removal_says_why() -> None:
     registry = filled(WORKER)
     cause = {"reason": "killed by signal SIGKILL"}
-    assert registry.remove("w1", cause) == [Delta(2, "w1", None, cause)]
+    dated = cause | {"at": 77.0}
+    assert registry.remove("w1", cause, 77.0) == [Delta(2, "w1", None, dated)]
     assert registry.get("w1") is None
     assert registry.find() == []
 
@@ -219,10 +221,9 @@ def test_removal_of_the_unknown_is_no_change() -> None:
 def test_lease_ends_when_it_is_not_renewed() -> None:
     registry = filled(WORKER, lease_s=10.0)
     assert registry.expire(9.9) == []
-    (delta,) = registry.expire(10.0)
-    assert delta == Delta(
-        2, "w1", None, {"reason": "no sign of life for 10 s", "expired": True}
-    )
+    (delta,) = registry.expire(10.0, 77.0)
+    cause = {"reason": "no sign of life for 10 s", "expired": True, "at": 77.0}
+    assert delta == Delta(2, "w1", None, cause)
     assert registry.expire(10.0) == []
 
 
@@ -264,25 +265,30 @@ def test_next_expiry_is_when_the_first_lease_ends() -> None:
 
 def test_newest_figures_take_the_place_of_the_old() -> None:
     registry = filled(WORKER, SHOP)
-    registry.renew(1.0, ["w1"], {"w1": {"pieces_done": 1, "state": "busy"}})
-    registry.renew(2.0, ["w1", "s1"], {"w1": {"pieces_done": 2}, "other": {"x": 1}})
-    registry.renew(3.0, ["w1", "s1"], {})
-    registry.renew(4.0, ["w1", "s1"])
-    assert registry.snapshot()["figures"] == {"w1": {"pieces_done": 2}, "s1": {}}
+    registry.renew(1.0, ["w1"], b"one piece")
+    registry.renew(2.0, ["w1", "s1"], b"two pieces")
+    registry.renew(3.0, ["w1", "s1"])
+    registry.renew(4.0, ["s1"], b"a shop")
+    figures = {"w1": b"two pieces", "s1": b"a shop"}
+    assert registry.snapshot()["figures"] == figures
     assert registry.revision == 2
 
 
-@pytest.mark.parametrize(
-    "figures", [7, ["w1"], "w1", {"w1": None}, {"w1": 7}, {"w1": ["state"]}]
-)
-def test_figures_that_are_none_are_left_out_and_the_lease_is_renewed(
+def test_figures_of_the_forgotten_are_not_kept() -> None:
+    registry = filled(WORKER)
+    assert registry.renew(1.0, ["s1", "w1"], b"figures") == ["s1"]
+    assert registry.renew(1.0, [], b"") == []
+    assert registry.snapshot()["figures"] == {}
+
+
+@pytest.mark.parametrize("figures", [None, 7, "text", {"w1": {}}, bytearray(3)])
+def test_figures_that_are_none_are_refused_and_the_lease_is_as_it_was(
     figures: Any,
 ) -> None:
     registry = filled(WORKER, lease_s=10.0)
-    registry.renew(0.0, ["w1"], {"w1": {"state": "idle"}})
-    assert registry.renew(5.0, ["w1"], figures) == []
-    assert registry.snapshot()["figures"] == {"w1": {"state": "idle"}}
-    assert registry.next_expiry() == 15.0
+    with pytest.raises(RegistryError, match="no bytes"):
+        registry.renew(5.0, ["w1"], figures)
+    assert registry.next_expiry() == 10.0
 
 
 # --- questions -------------------------------------------------------------------
@@ -313,18 +319,27 @@ def test_get_of_the_unknown_is_none() -> None:
 
 
 def test_snapshot_is_a_copy() -> None:
-    registry = filled(WORKER)
-    registry.renew(0.0, ["w1"], {"w1": {"state": "idle"}})
+    registry = filled(WORKER, SHOP)
+    registry.renew(0.0, ["w1"], b"idle")
+    registry.remove("s1", {"reason": "killed"}, 1.0)
     registry.report_job(0.0, {"id": "j1", "state": "running"})
     taken = registry.snapshot()
     taken["entries"][0]["attributes"]["class"] = "other"
-    taken["figures"]["w1"]["state"] = "lost"
+    del taken["figures"]["w1"]
     taken["jobs"][0]["state"] = "done"
+    taken["deaths"].clear()
     fresh = registry.snapshot()
     assert fresh["entries"] == [WORKER.to_fields()]
-    assert fresh["figures"] == {"w1": {"state": "idle"}}
+    assert fresh["figures"] == {"w1": b"idle"}
     assert fresh["jobs"] == [{"id": "j1", "state": "running", "reported_at": 0.0}]
-    assert fresh["revision"] == 1
+    assert [death["id"] for death in fresh["deaths"]] == ["s1"]
+    assert fresh["revision"] == 3
+
+
+def test_ids_are_of_everyone_who_is_here() -> None:
+    registry = filled(WORKER, SHOP)
+    registry.remove("w1")
+    assert registry.ids == ["s1"]
 
 
 # --- jobs ------------------------------------------------------------------------
@@ -408,72 +423,63 @@ def test_report_without_the_id_of_a_job_is_refused(job: Any) -> None:
     assert jobs(registry) == []
 
 
-# --- replicas --------------------------------------------------------------------
+# --- copies ----------------------------------------------------------------------
 
 
-def test_replica_without_a_snapshot_refuses_deltas() -> None:
-    replica = Replica()
-    assert not replica.apply(Delta(1, "w1", WORKER))
-    assert replica.entries == {}
+def copied(registry: Registry, now: float = 0.0, **settings: Any) -> Registry:
+    """Return what became of a registry on its way to another factory."""
+    copy = Registry(**settings)
+    copy.restore(now, registry.snapshot())
+    copy.check_invariants()
+    return copy
 
 
-def test_replica_follows_by_deltas() -> None:
-    registry = Registry()
-    replica = Replica()
-    assert replica.load(registry.snapshot()) == []
-    assert replica.apply(*registry.register(0.0, WORKER))
-    assert replica.apply(*registry.register(0.0, SHOP))
-    assert replica.apply(*registry.remove("w1"))
-    assert replica.entries == {"s1": SHOP}
-    assert replica.revision == registry.revision == 3
+def test_copy_has_all_that_the_registry_has() -> None:
+    registry = filled(WORKER, SERVICE, SHOP)
+    registry.renew(0.0, ["w1"], b"figures")
+    registry.remove("e1", {"reason": "killed"}, 5.0)
+    registry.report_job(3.0, {"id": "j1", "state": "running"})
+    copy = copied(registry, 3.0)
+    assert copy.snapshot() == registry.snapshot()
+    assert copy.find(type="WordCount") == [WORKER]
 
 
-def test_replica_ignores_a_delta_that_it_has() -> None:
-    registry = filled(WORKER)
-    replica = Replica()
-    replica.load(registry.snapshot())
-    registry.remove("w1")
-    replica.load(registry.snapshot())
-    assert replica.apply(Delta(1, "w1", WORKER))
-    assert replica.entries == {}
-    assert replica.revision == 2
+def test_copy_takes_the_place_of_all_that_was_there() -> None:
+    copy = filled(WORKER, SERVICE)
+    copy.report_job(0.0, {"id": "old"})
+    copy.remove("e1", {"reason": "killed"})
+    copy.restore(0.0, filled(SHOP).snapshot())
+    copy.check_invariants()
+    assert copy.snapshot() == filled(SHOP).snapshot()
+    assert copy.find(type="WordCount") == []
 
 
-def test_replica_refuses_a_gap_and_stays_as_it_was() -> None:
-    replica = Replica()
-    replica.load(filled(WORKER).snapshot())
-    assert not replica.apply(Delta(3, "s1", SHOP))
-    assert replica.entries == {"w1": WORKER}
-    assert replica.revision == 1
+def test_leases_and_jobs_of_a_copy_begin_when_it_is_taken() -> None:
+    registry = filled(WORKER, lease_s=10.0)
+    registry.report_job(0.0, {"id": "j1", "state": "running"})
+    copy = copied(registry, 1000.0, lease_s=20.0)
+    assert copy.next_expiry() == 1020.0
+    assert copy.expire(1019.9) == []
+    assert [job["state"] for job in copy.snapshot()["jobs"]] == ["running"]
 
 
-def test_removal_of_what_a_replica_lacks_is_a_revision_like_any() -> None:
-    replica = Replica()
-    replica.load(filled(WORKER).snapshot())
-    assert replica.apply(Delta(2, "s1"))
-    assert replica.revision == 2
+def test_copy_shares_nothing_with_the_message() -> None:
+    snapshot = filled(WORKER).snapshot()
+    snapshot["jobs"] = [{"id": "j1", "state": "running"}]
+    copy = Registry()
+    copy.restore(0.0, snapshot)
+    copy.report_job(1.0, {"id": "j2"})
+    copy.remove("w1", {"reason": "killed"})
+    snapshot["jobs"][0]["state"] = "done"
+    assert snapshot["deaths"] == []
+    assert copy.snapshot()["jobs"][0]["state"] == "running"
 
 
-def test_snapshot_says_what_changed() -> None:
-    replica = Replica()
-    replica.load(filled(WORKER, SERVICE, SHOP).snapshot())
-    changed = with_attributes(WORKER, is_draining=True)
-    newer = filled(SHOP, changed, replace(SERVICE, id="e2"), SHOP, SHOP)
-    deltas = replica.load(newer.snapshot())
-    assert deltas == [
-        Delta(3, "e1"),
-        Delta(3, "w1", changed),
-        Delta(3, "e2", replace(SERVICE, id="e2")),
-    ]
-    assert replica.entries == {entry.id: entry for entry in newer.find()}
-
-
-def test_snapshot_of_a_factory_that_started_anew_is_taken() -> None:
-    replica = Replica()
-    replica.load(filled(WORKER, SHOP).snapshot())
-    deltas = replica.load(Registry().snapshot())
-    assert {delta.id: delta.entry for delta in deltas} == {"w1": None, "s1": None}
-    assert (replica.revision, replica.entries) == (0, {})
+def test_snapshot_of_an_older_version_lacks_what_is_newer() -> None:
+    snapshot = filled(WORKER).snapshot()
+    copy = Registry()
+    copy.restore(0.0, {name: snapshot[name] for name in ("revision", "entries")})
+    assert copy.snapshot() == snapshot
 
 
 @pytest.mark.parametrize(
@@ -482,18 +488,158 @@ def test_snapshot_of_a_factory_that_started_anew_is_taken() -> None:
         {"entries": None},
         {"entries": {"w1": WORKER.to_fields()}},
         {"entries": [WORKER.to_fields(), {"id": "x"}]},
+        {"entries": [7]},
         {"revision": None},
         {"revision": "9"},
+        {"figures": None},
+        {"figures": [b"w1"]},
+        {"figures": {"s1": {"state": "busy"}}},
+        {"jobs": None},
+        {"jobs": {"j1": {}}},
+        {"jobs": [{"id": "j1"}, {"state": "running"}]},
+        {"jobs": [7]},
+        {"jobs": [{"id": 7}]},
+        {"deaths": None},
+        {"deaths": "w1"},
+        {"deaths": [{}]},
+        {"deaths": [None]},
     ],
 )
-def test_malformed_snapshot_is_refused_and_changes_nothing(
+def test_copy_of_what_is_no_snapshot_is_refused_and_changes_nothing(
     change: dict[str, Any],
 ) -> None:
-    replica = Replica()
-    replica.load(filled(WORKER).snapshot())
+    copy = filled(WORKER)
+    before = copy.snapshot()
     with pytest.raises(RegistryError):
-        replica.load(filled(SHOP, SERVICE).snapshot() | change)
-    assert (replica.revision, replica.entries) == (1, {"w1": WORKER})
+        copy.restore(5.0, filled(SHOP, SERVICE).snapshot() | change)
+    copy.check_invariants()
+    assert copy.snapshot() == before
+    assert copy.next_expiry() == 10.0
+
+
+def test_copy_follows_by_changes() -> None:
+    registry, copy = Registry(), Registry()
+    changed = with_attributes(WORKER, is_draining=True)
+    cause = {"reason": "killed by signal SIGKILL"}
+
+    def follow(delta: Delta) -> None:
+        assert copy.apply(0.0, Delta.from_fields(delta.to_fields()))
+        copy.check_invariants()
+        assert copy.snapshot() == registry.snapshot()
+
+    follow(*registry.register(0.0, WORKER))
+    follow(*registry.register(0.0, SHOP))
+    follow(*registry.register(0.0, changed))
+    follow(*registry.register(0.0, replace(SHOP, type="big")))
+    follow(*registry.remove("w1", cause, 77.0))
+    assert copy.revision == 5
+
+
+def test_change_keeps_the_figures_and_renews_the_lease() -> None:
+    registry = filled(WORKER, lease_s=10.0)
+    registry.renew(0.0, ["w1"], b"busy")
+    copy = copied(registry, lease_s=10.0)
+    assert copy.apply(6.0, Delta(2, "w1", with_attributes(WORKER, is_draining=True)))
+    assert copy.snapshot()["figures"] == {"w1": b"busy"}
+    assert copy.next_expiry() == 16.0
+
+
+@pytest.mark.parametrize("revision", [-1, 0, 1, 2])
+def test_change_that_is_here_already_is_no_change(revision: int) -> None:
+    copy = filled(WORKER, SHOP)
+    before = copy.snapshot()
+    assert copy.apply(5.0, Delta(revision, "w1"))
+    assert copy.snapshot() == before
+
+
+@pytest.mark.parametrize("revision", [4, 5, 1 << 60])
+def test_change_that_leaves_a_gap_is_refused(revision: int) -> None:
+    copy = filled(WORKER, SHOP)
+    before = copy.snapshot()
+    assert not copy.apply(5.0, Delta(revision, "w1"))
+    assert copy.snapshot() == before
+
+
+def test_removal_of_what_a_copy_lacks_is_a_revision_like_any() -> None:
+    copy = filled(WORKER)
+    assert copy.apply(0.0, Delta(2, "s1", None, {"reason": "killed"}))
+    assert (copy.revision, copy.ids) == (2, ["w1"])
+    assert copy.snapshot()["deaths"] == []
+
+
+def test_copied_entries_count_for_no_client() -> None:
+    registry = Registry(max_entries_per_client=1)
+    registry.register(0.0, WORKER, "client")
+    copy = copied(registry, max_entries_per_client=1)
+    copy.register(0.0, SHOP, "client")
+    assert copy.apply(0.0, Delta(3, "e1", SERVICE))
+    copy.remove("w1")
+    copy.check_invariants()
+
+
+def test_new_leader_gives_everyone_a_whole_lease() -> None:
+    registry = filled(WORKER, SHOP, lease_s=10.0)
+    registry.report_job(0.0, {"id": "j1", "state": "running"})
+    registry.extend(9.0)
+    assert registry.expire(18.9) == []
+    assert registry.snapshot()["jobs"][0]["state"] == "running"
+    assert registry.revision == 2
+    assert len(registry.expire(19.0)) == 2
+    assert registry.snapshot()["jobs"][0]["state"] == "lost"
+
+
+# --- who was lost ----------------------------------------------------------------
+
+
+def test_death_tells_who_it_was_and_why() -> None:
+    registry = filled(WORKER)
+    registry.remove("w1", {"reason": "killed", "piece": "p1"}, 77.0)
+    assert registry.snapshot()["deaths"] == [
+        {
+            "id": "w1",
+            "kind": "worker",
+            "type": "WordCount",
+            "name": "WordCount-1",
+            "host": "node7",
+            "pid": 42,
+            "at": 77.0,
+            "cause": {"reason": "killed", "piece": "p1"},
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cause", "is_death"),
+    [
+        (None, False),
+        ({"reason": "ended", "exit_code": 0}, False),
+        ({"reason": "ended", "exit_code": 0, "piece": "", "exceeded": ""}, False),
+        ({"reason": "ended", "exit_code": 0, "piece": "p1"}, True),
+        ({"reason": "ended", "exit_code": 0, "exceeded": "time"}, True),
+        ({"reason": "ended", "exit_code": 1}, True),
+        ({"reason": "killed", "exit_code": None}, True),
+        ({"reason": "no sign of life"}, True),
+    ],
+)
+def test_only_who_did_not_leave_in_order_was_lost(
+    cause: dict[str, Any] | None, is_death: bool
+) -> None:
+    registry = filled(WORKER)
+    copy = copied(registry)
+    for delta in registry.remove("w1", cause):
+        assert copy.apply(0.0, delta)
+    assert len(registry.snapshot()["deaths"]) == is_death
+    assert copy.snapshot() == registry.snapshot()
+
+
+def test_only_the_last_deaths_are_remembered() -> None:
+    registry = Registry()
+    for number in range(DEATHS_KEPT + 2):
+        registry.register(0.0, Entry(f"w{number}", "worker"))
+        registry.remove(f"w{number}", {"reason": "killed"})
+    deaths = [death["id"] for death in registry.snapshot()["deaths"]]
+    assert deaths == [f"w{number}" for number in range(2, DEATHS_KEPT + 2)]
+    assert copied(registry).snapshot()["deaths"] == registry.snapshot()["deaths"]
 
 
 def test_broken_rule_is_found() -> None:

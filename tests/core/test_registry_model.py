@@ -1,21 +1,23 @@
-"""Any events in any order: the registry against a model, and replicas against it."""
+"""Any events in any order: the registry against a model, and copies against it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from opencluster.core.registry import Delta, Entry, Registry, Replica, with_attributes
+from opencluster.core.epochs import Epoch
+from opencluster.core.registry import Delta, Entry, Registry, with_attributes
+from opencluster.core.replica import Fit, Replica
 from opencluster.errors import RegistryError
 
 LEASE_S = 10.0
 MOST = 4
+EPOCH = Epoch(1, 0, 7)
 
 identities = st.sampled_from([f"w{number}" for number in range(6)])
 entries = st.builds(
@@ -47,17 +49,18 @@ class Follower:
 
 
 class RegistryModel(RuleBasedStateMachine):
-    """Entries live as long as their leases, and followers know them all."""
+    """Entries live as long as their leases, and whoever follows knows them all."""
 
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
         self.registry = Registry(LEASE_S, max_entries=MOST, jobs_kept=2)
         self.model: dict[str, tuple[Entry, float]] = {}
-        self.figures: dict[str, Any] = {}
+        self.figures: dict[str, bytes] = {}
         self.true = Follower()
-        self.true.replica.load(self.registry.snapshot())
+        self.true.replica.load(EPOCH, self.registry.snapshot())
         self.lossy = Follower()
+        self.copy = Registry(LEASE_S, max_entries=MOST, jobs_kept=2)
 
     def publish(self, deltas: list[Delta]) -> None:
         """Send deltas to the followers, as messages."""
@@ -66,7 +69,8 @@ class RegistryModel(RuleBasedStateMachine):
         for delta in deltas:
             copy = Delta.from_fields(delta.to_fields())
             assert copy == delta
-            assert self.true.replica.apply(copy)
+            assert self.true.replica.apply(EPOCH, copy) is Fit.NEW
+            assert self.copy.apply(self.now, copy)
             self.lossy.mail.append(copy)
 
     # --- what happens to the registry -----------------------------------------------
@@ -82,18 +86,17 @@ class RegistryModel(RuleBasedStateMachine):
         is_news = old is None or old[0] != entry
         assert [(d.id, d.entry) for d in deltas] == [(entry.id, entry)] * is_news
         self.model[entry.id] = (entry, self.now + LEASE_S)
-        self.figures.setdefault(entry.id, {})
         self.publish(deltas)
 
     @rule(ids=st.lists(identities, max_size=4), pieces_done=st.integers(0, 9))
     def renew(self, ids: list[str], pieces_done: int) -> None:
-        figures = {identity: {"pieces_done": pieces_done} for identity in ids[1:]}
+        figures = f"{pieces_done} done".encode()
         unknown = self.registry.renew(self.now, ids, figures)
         assert unknown == [identity for identity in ids if identity not in self.model]
         for identity in set(ids) & set(self.model):
             self.model[identity] = (self.model[identity][0], self.now + LEASE_S)
-            if identity in figures:
-                self.figures[identity] = figures[identity]
+        if ids and ids[0] in self.model:
+            self.figures[ids[0]] = figures
 
     @rule(identity=identities)
     def remove(self, identity: str) -> None:
@@ -111,7 +114,8 @@ class RegistryModel(RuleBasedStateMachine):
         assert {delta.id for delta in deltas} == over
         assert len(deltas) == len(over)
         for identity in over:
-            del self.model[identity], self.figures[identity]
+            del self.model[identity]
+            self.figures.pop(identity, None)
         self.publish(deltas)
 
     @rule(job=st.integers(0, 5), state=st.sampled_from(["running", "done"]))
@@ -138,10 +142,13 @@ class RegistryModel(RuleBasedStateMachine):
         mail, self.lossy.mail = self.lossy.mail, []
         for delta in mail:
             revision, before = replica.revision, dict(replica.entries)
-            is_taken = replica.apply(delta)
+            fit = replica.apply(EPOCH, delta)
             # it is refused exactly when it leaves a gap
-            assert is_taken == (delta.revision <= revision + 1)
-            if delta.revision == revision + 1:
+            assert (fit is Fit.GAP) == (
+                replica.epoch != EPOCH or delta.revision > revision + 1
+            )
+            if fit is Fit.NEW:
+                assert delta.revision == revision + 1
                 self.lossy.tell([delta] if delta.entry or delta.id in before else [])
                 assert replica.revision == delta.revision
             else:
@@ -149,9 +156,28 @@ class RegistryModel(RuleBasedStateMachine):
 
     @rule()
     def ask_for_a_snapshot(self) -> None:
-        self.lossy.tell(self.lossy.replica.load(self.registry.snapshot()))
+        self.lossy.tell(self.lossy.replica.load(EPOCH, self.registry.snapshot()))
         assert self.lossy.replica.entries == self.expected()
         assert self.lossy.replica.revision == self.registry.revision
+
+    # --- what happens to another factory --------------------------------------------
+
+    @rule()
+    def copy_anew(self) -> None:
+        self.copy.restore(self.now, self.registry.snapshot())
+        assert self.copy.snapshot()["figures"] == self.figures
+
+    @rule(seconds=st.sampled_from([0.0, 4.0]))
+    def let_the_copy_lead(self, seconds: float) -> None:
+        self.now += seconds
+        self.registry, self.copy = self.copy, Registry(LEASE_S, MOST, jobs_kept=2)
+        self.registry.extend(self.now)
+        self.copy.restore(self.now, self.registry.snapshot())
+        self.figures = self.registry.snapshot()["figures"]
+        self.model = {
+            identity: (entry, self.now + LEASE_S)
+            for identity, (entry, _) in self.model.items()
+        }
 
     # --- what always holds ----------------------------------------------------------
 
@@ -173,6 +199,13 @@ class RegistryModel(RuleBasedStateMachine):
     def replica_with_all_deltas_is_the_registry(self) -> None:
         assert self.true.replica.entries == self.expected()
         assert self.true.replica.revision == self.registry.revision
+
+    @invariant()
+    def copy_is_the_registry(self) -> None:
+        self.copy.check_invariants()
+        mine, others = self.registry.snapshot(), self.copy.snapshot()
+        for part in ("revision", "entries", "deaths"):
+            assert mine[part] == others[part]
 
     @invariant()
     def replica_that_is_up_to_date_is_the_registry(self) -> None:

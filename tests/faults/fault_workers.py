@@ -174,6 +174,13 @@ class FaultWorker(Worker):
             time.sleep(0.005)
         return self.do_ok(work)
 
+    def do_wait_for(self, work: WorkPiece) -> WorkPiece:
+        """Say that it runs, and wait until there is a file."""
+        self.progress(0, 1)
+        while not Path(work["path"]).exists():
+            time.sleep(0.01)
+        return self.do_ok(work)
+
     def do_cooperate(self, work: WorkPiece) -> WorkPiece:
         """Return what there is as soon as somebody wants the worker to stop."""
         until = time.monotonic() + work["s"]

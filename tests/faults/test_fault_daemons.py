@@ -39,6 +39,7 @@ from opencluster.errors import FactoryUnreachable, WorkerDied
 from opencluster.net.control import Control
 from opencluster.place import Place, factories
 from opencluster.testing import LocalCluster
+from opencluster.wire import figures as figures_of_heartbeat
 
 pytestmark = pytest.mark.processes
 
@@ -99,7 +100,7 @@ def test_a_map_does_not_notice_that_the_factory_is_killed_and_restarted(
             assert counts(path) == {str(n): 1 for n in range(100)}
             wait_until(lambda: {e["id"] for e in entries(here, kind="")} == before)
             status = here.ask_factory("status")
-            assert status["factories"][0]["epoch"] == [2, 0]
+            assert status["factories"][0]["epoch"][:2] == [2, 0]
             # a worker that went and came back since is used again
             victim = min(pids(here))
             with stopped(victim):
@@ -128,9 +129,9 @@ def test_while_the_factory_is_away_managers_wait_and_commands_fail(
 def test_a_late_heartbeat_is_no_error() -> None:
     with cluster(FaultWorker=1) as here:
         worker = entries(here)[0]["id"]
-        figures = {"nobody.123": {"state": "idle"}}
-        arguments = {"ids": ["nobody.123", worker], "figures": figures}
-        assert here.ask_factory("renew", arguments) == {"unknown": ["nobody.123"]}
+        told = figures_of_heartbeat.pack({"nobody.123": {"state": "idle"}})
+        arguments = {"ids": ["nobody.123", worker], "figures": told}
+        assert here.ask_factory("renew", arguments)["unknown"] == ["nobody.123"]
         assert here.ask_factory("deregister", {"id": "nobody.123"}) is None
         # whoever is forgotten registers again with the next heartbeat
         here.ask_factory("deregister", {"id": worker})
@@ -145,7 +146,7 @@ def test_a_port_in_use_is_told(tmp_path: Path, short_path: Path) -> None:
     with program([*options, "--port", "0", *directories[0]], logs[0]):
         wait_until(lambda: "factory at tcp://" in logs[0].read_text())
         text = logs[0].read_text()
-        port = text.partition("tcp://127.0.0.1:")[2].partition(",")[0]
+        port = text.partition("tcp://127.0.0.1:")[2].split()[0]
         with program([*options, "--port", port, *directories[1]], logs[1]) as second:
             assert second.wait(DEADLINE_S) == 1
         said = logs[1].read_text()

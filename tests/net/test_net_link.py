@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import socket
@@ -14,30 +15,32 @@ from typing import Any
 import pytest
 
 from opencluster.core.registry import Delta, Entry
-from opencluster.errors import FactoryUnreachable
+from opencluster.errors import FactoryUnreachable, RemoteProtocolError
 from opencluster.net import link as module
 from opencluster.net.link import FactoryLink, Finder
 from opencluster.net.reactor import Reactor
-from opencluster.net.requests import Handler, answer
+from opencluster.net.requests import Caller, Handler, answer
 from opencluster.net.transport import Peer, PeerLost, Received, TransportEvent
 from opencluster.net.zmq_transport import ZmqTransport
 from opencluster.wire import frames, kinds
 
 DEADLINE_S = 20.0
 MAX_BYTES = 1 << 16
-EPOCH = [1, "factory"]
+EPOCH = [1, 0, 7]
 
 
-def hello(peer: Peer, arguments: Mapping[str, Any]) -> Any:
-    return {"role": "leader"}
+def hello(caller: Caller, arguments: Mapping[str, Any]) -> Any:
+    return {"role": "leader", "epoch": EPOCH, "leader": ""}
 
 
 class Client:
     """A process with a link."""
 
-    def __init__(self, find: Finder, timeout_s: float = DEADLINE_S) -> None:
+    def __init__(
+        self, find: Finder, timeout_s: float = DEADLINE_S, **options: Any
+    ) -> None:
         self.reactor = Reactor(ZmqTransport(MAX_BYTES), self._event)
-        self.link = FactoryLink(self.reactor, find, timeout_s)
+        self.link = FactoryLink(self.reactor, find, timeout_s, **options)
         self.reactor.start()
 
     def close(self) -> None:
@@ -48,7 +51,8 @@ class Client:
         if isinstance(event, PeerLost):
             self.link.peer_lost(event.peer)
         elif isinstance(event, Received):
-            self.link.received(event.peer, frames.unpack(event.header))
+            with contextlib.suppress(RemoteProtocolError):
+                self.link.received(event.peer, frames.unpack(event.header))
 
 
 class Actor:
@@ -76,7 +80,7 @@ class Actor:
         if isinstance(event, Received):
             fields = frames.unpack(event.header)
             self.asked.put(fields)
-            answer(self.reactor, event.peer, fields, self.handlers)
+            answer(self.reactor, "factory", Caller(event.peer), fields, self.handlers)
 
 
 Make = Callable[..., Any]
@@ -104,7 +108,7 @@ def snapshot(*ids: str) -> dict[str, Any]:
 def test_an_error_in_taking_in_one_change_loses_no_other(
     make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
-    actor = make(Actor, subscribe=lambda peer, arguments: snapshot("a", "b", "c"))
+    actor = make(Actor, subscribe=lambda caller, arguments: snapshot("a", "b", "c"))
     endpoint = actor.listen()
     client = make(Client, lambda: [[endpoint]])
     seen: SimpleQueue[str] = SimpleQueue()
@@ -134,9 +138,9 @@ def test_after_a_senseless_snapshot_the_link_asks_again_at_the_next_beat(
 ) -> None:
     answers = itertools.chain([senseless], itertools.repeat(snapshot("a")))
 
-    def subscribe(peer: Peer, arguments: Mapping[str, Any]) -> Any:
+    def subscribe(caller: Caller, arguments: Mapping[str, Any]) -> Any:
         # after the answer, as a beat that comes before it is ignored
-        actor.reactor.post(lambda: actor.beat(peer, 1))
+        actor.reactor.post(lambda: actor.beat(caller.peer, 1))
         return next(answers)
 
     actor = make(Actor, subscribe=subscribe)
@@ -186,9 +190,60 @@ def test_greetings_do_not_pile_up_for_a_factory_that_is_dead(
 
 def test_a_link_survives_an_answer_that_is_too_large(make: Make) -> None:
     sizes = itertools.chain([MAX_BYTES + 1], itertools.repeat(1))
-    big = lambda peer, arguments: "x" * next(sizes)  # noqa: E731
+    big = lambda caller, arguments: "x" * next(sizes)  # noqa: E731
     actor = make(Actor, big=big)
     endpoint = actor.listen()
     client = make(Client, lambda: [[endpoint]])
     # the connection breaks, and on a new one it is asked again
     assert client.link.request("big").result(DEADLINE_S) == "x"
+
+
+@pytest.mark.parametrize("interval_s", ["x", None, [], {}, -1.0, float("nan"), 1e300])
+def test_a_greeting_that_makes_no_sense_finds_no_leader(
+    make: Make, interval_s: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    intervals = itertools.chain([interval_s] * 3, itertools.repeat(0.05))
+
+    def greet(caller: Caller, arguments: Mapping[str, Any]) -> Any:
+        return hello(caller, arguments) | {"heartbeat_interval_s": next(intervals)}
+
+    actor = make(Actor, hello=greet, find=lambda caller, arguments: "all is well")
+    endpoint = actor.listen()
+    client = make(Client, lambda: [[endpoint]])
+    assert client.link.request("find").result(DEADLINE_S) == "all is well"
+    assert next(intervals) == 0.05
+    assert "what makes no sense" in caplog.text
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+def test_a_snapshot_of_another_epoch_is_taken_when_a_greeting_says_the_same(
+    make: Make,
+) -> None:
+    epochs = itertools.chain([[1, 0, 7]], itertools.repeat([2, 0, 7]))
+
+    def greet(caller: Caller, arguments: Mapping[str, Any]) -> Any:
+        return hello(caller, arguments) | {"epoch": next(epochs)}
+
+    later = snapshot("a") | {"epoch": [2, 0, 7]}
+    actor = make(Actor, hello=greet, subscribe=lambda caller, arguments: later)
+    endpoint = actor.listen()
+    client = make(Client, lambda: [[endpoint]])
+    seen: SimpleQueue[Delta] = SimpleQueue()
+    client.link.subscribe(seen.put)
+    assert seen.get(timeout=DEADLINE_S).id == "a"
+    assert client.link.replica.epoch == (2, 0, 7)
+
+
+def test_who_is_forgotten_is_told(make: Make) -> None:
+    def say(caller: Caller, arguments: Mapping[str, Any]) -> None:
+        for names in (7, ["a", 7], ["a", "b"]):
+            header = frames.pack(kinds.FORGOTTEN, names)
+            actor.reactor.transport.send(caller.peer, header)
+
+    actor = make(Actor, say=say)
+    endpoint = actor.listen()
+    told: SimpleQueue[Any] = SimpleQueue()
+    client = make(Client, lambda: [[endpoint]], on_forgotten=told.put)
+    client.link.request("say").result(DEADLINE_S)
+    assert told.get(timeout=DEADLINE_S) == ["a", "b"]
+    assert told.empty()

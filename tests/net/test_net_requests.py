@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 
+from opencluster.core.roles import TRUSTED, Credential
 from opencluster.errors import (
     FactoryUnreachable,
     LocalProtocolError,
     RequestRefused,
 )
 from opencluster.net.reactor import Reactor
-from opencluster.net.requests import Requests, answer
-from opencluster.net.transport import Peer, Received, TransportEvent
+from opencluster.net.requests import Caller, Requests, answer
+from opencluster.net.transport import Received, TransportEvent
 from opencluster.net.zmq_transport import ZmqTransport
 from opencluster.wire import frames
 
@@ -42,19 +43,20 @@ def finished(value: Any) -> Future[Any]:
     return future
 
 
-def raising(peer: Peer, arguments: Mapping[str, Any]) -> Any:
+def raising(caller: Caller, arguments: Mapping[str, Any]) -> Any:
     raise OSError("no such file")
 
 
 HANDLERS = {
-    "echo": lambda peer, arguments: arguments["text"],
-    "later": lambda peer, arguments: finished(arguments["text"]),
+    "echo": lambda caller, arguments: arguments["text"],
+    "later": lambda caller, arguments: finished(arguments["text"]),
     "raises": raising,
-    "unsendable": lambda peer, arguments: object(),
-    "fails later": lambda peer, arguments: failed(),
-    "cancelled later": lambda peer, arguments: cancelled(),
-    "unsendable later": lambda peer, arguments: finished(object()),
-    "silent": lambda peer, arguments: Future(),
+    "unsendable": lambda caller, arguments: object(),
+    "fails later": lambda caller, arguments: failed(),
+    "cancelled later": lambda caller, arguments: cancelled(),
+    "unsendable later": lambda caller, arguments: finished(object()),
+    "silent": lambda caller, arguments: Future(),
+    "start": lambda caller, arguments: caller.who.name,
 }
 
 
@@ -62,6 +64,7 @@ class Two:
     """One who asks and one who answers, in a reactor each."""
 
     def __init__(self) -> None:
+        self.who = TRUSTED
         self.answering = Reactor(ZmqTransport(), self._asked)
         self.asking = Reactor(ZmqTransport(), self._answered)
         endpoint = self.answering.transport.listen("tcp://127.0.0.1:0")
@@ -89,7 +92,8 @@ class Two:
     def _asked(self, event: TransportEvent) -> None:
         if isinstance(event, Received):
             fields = frames.unpack(event.header)
-            answer(self.answering, event.peer, fields, HANDLERS)
+            caller = Caller(event.peer, self.who)
+            answer(self.answering, "workshop", caller, fields, HANDLERS)
 
     def _answered(self, event: TransportEvent) -> None:
         if isinstance(event, Received):
@@ -150,3 +154,18 @@ def test_the_timers_of_answered_requests_do_not_pile_up(two: Two) -> None:
     for _ in range(300):
         two.ask("echo", timeout_s=3600.0, text="")
     assert len(two.asking._timers) < 150
+
+
+def test_who_may_not_ask_is_told_so_and_the_handler_never_runs(two: Two) -> None:
+    two.who = Credential("eve", "observer")
+    with pytest.raises(RequestRefused, match="an observer may not .* start workers"):
+        two.ask("start")
+    assert two.answering.transport.counts.rejected_credentials == 1
+    two.who = Credential("ann", "manager")
+    assert two.ask("start") == "ann"
+
+
+def test_with_keys_an_operation_without_a_rule_is_refused_to_everyone(two: Two) -> None:
+    two.who = Credential("ann", "manager")
+    with pytest.raises(RequestRefused, match="nobody may say 'echo'"):
+        two.ask("echo", text="hello")

@@ -78,12 +78,13 @@ def test_finished_pieces_are_counted_and_forgotten(pair):
 
 def test_rejections_are_no_sign_of_work(pair):
     writer, reader = pair
-    writer.counted(1, 2, 3)
-    writer.counted(4, 5, 6)
+    writer.counted(1, 2, 3, 4)
+    writer.counted(4, 5, 6, 7)
     figures = reader.read().figures()
     assert figures["rejected_messages"] == 4
     assert figures["rejected_handshakes"] == 5
     assert figures["dropped_connections"] == 6
+    assert figures["rejected_credentials"] == 7
     assert reader.read().seen_at == 0.0
 
 

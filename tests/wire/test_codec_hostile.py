@@ -195,6 +195,8 @@ HUGE = 1 << 62
         ([["a"], ["<f8"], [0], None, 1 << 40, False, False], [0]),
         ([["a", "a"], ["<f8", "<f8"], [0, 0], None, 8, False, False], [1]),
         ([[1], ["<f8"], [0], None, 8, False, False], [1]),
+        ([["a"], ["<f8"], [0], [b"t"], 8, False, False], [1]),
+        ([["a"], ["<f8"], [0], [7], 8, False, False], [1]),
     ],
     ids=str,
 )

@@ -1,0 +1,197 @@
+"""Who may say what: the table, its sentences, and who owns an entry."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from opencluster.core.registry import Entry, Registry
+from opencluster.core.roles import (
+    ASKER,
+    FACTORY,
+    MANAGER,
+    OBSERVER,
+    ROLES,
+    RULES,
+    SERVICE,
+    TRUSTED,
+    WORKER,
+    WORKSHOP,
+    Credential,
+    claim,
+    permits,
+    refusal,
+)
+from opencluster.errors import RegistryError
+
+MAY_SAY = {
+    (FACTORY, "hello"): set(ROLES),
+    (FACTORY, "find"): set(ROLES),
+    (FACTORY, "status"): set(ROLES),
+    (FACTORY, "subscribe"): set(ROLES),
+    (FACTORY, "roll"): set(ROLES),
+    (FACTORY, "register"): {WORKSHOP, WORKER},
+    (FACTORY, "renew"): {WORKSHOP, WORKER},
+    (FACTORY, "deregister"): {WORKSHOP, WORKER},
+    (FACTORY, "pulse"): {WORKSHOP, WORKER},
+    (FACTORY, "job"): {MANAGER, WORKER},
+    (FACTORY, "factory"): {FACTORY},
+    (FACTORY, "enroll"): {FACTORY},
+    (WORKSHOP, "status"): set(ROLES),
+    (WORKSHOP, "start"): {MANAGER},
+    (WORKSHOP, "scale"): {MANAGER},
+    (WORKSHOP, "stop"): {MANAGER},
+    (WORKSHOP, "restart"): {MANAGER},
+    (WORKSHOP, "enforce"): {MANAGER, WORKER},
+    (WORKER, "pieces"): {MANAGER},
+    (WORKER, "withdraw"): {MANAGER},
+    (WORKER, "cancel"): {MANAGER},
+    (WORKER, "interrupt"): {MANAGER},
+    (SERVICE, "pieces"): {MANAGER, WORKER},
+    (SERVICE, "withdraw"): {MANAGER, WORKER},
+    (SERVICE, "cancel"): {MANAGER, WORKER},
+    (SERVICE, "interrupt"): {MANAGER, WORKER},
+    (MANAGER, "results"): {WORKER},
+    (MANAGER, "returned"): {WORKER},
+    (MANAGER, "progress"): {WORKER},
+    (MANAGER, "draining"): {WORKER},
+    (MANAGER, "alive"): {WORKER},
+    (ASKER, "reply"): {FACTORY, WORKSHOP},
+    (ASKER, "delta"): {FACTORY},
+    (ASKER, "beat"): {FACTORY},
+    (ASKER, "moved"): {FACTORY},
+    (ASKER, "forgotten"): {FACTORY},
+}
+"""Written out a second time, so that a change of the table is made on purpose."""
+
+
+def key(role: str, name: str = "") -> Credential:
+    return Credential(name or role, role)
+
+
+def test_the_table_says_who_may_say_what_and_nothing_more() -> None:
+    said = {row: {r for r in ROLES if permits(*row, key(r))} for row in RULES}
+    assert said == MAY_SAY
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("receiver", [FACTORY, WORKSHOP, WORKER, "nobody", ""])
+def test_what_is_unknown_may_be_said_by_nobody(receiver: str, role: str) -> None:
+    assert not permits(receiver, "explode", key(role))
+
+
+def test_a_role_that_is_none_may_say_nothing() -> None:
+    assert not any(permits(*row, Credential("x", "pirate")) for row in RULES)
+    # only the one object stands for everyone, not whoever looks like it
+    assert not any(permits(*row, Credential("", "")) for row in RULES)
+
+
+def test_without_keys_everyone_may_say_everything() -> None:
+    assert all(permits(*row, TRUSTED) for row in RULES)
+
+
+def test_a_refusal_says_who_may_do_it() -> None:
+    assert refusal(WORKSHOP, "start", key(OBSERVER)) == (
+        "an observer may not ask a workshop to start workers; "
+        "this needs a manager's key"
+    )
+    assert refusal(FACTORY, "job", key(WORKSHOP)) == (
+        "a workshop may not report a job; this needs a worker or a manager's key"
+    )
+    assert refusal(WORKER, "explode", key(MANAGER)) == (
+        "nobody may say 'explode' to a worker"
+    )
+
+
+def worker(**fields: str) -> Entry:
+    made = Entry("w1", "worker", "Word", "Word-1", public_key="K")
+    return replace(made, **fields)
+
+
+def test_the_owner_is_the_credential_and_never_the_message() -> None:
+    entry = worker(owner="somebody else")
+    assert claim(entry, key(WORKER, "w"), "K").owner == "w"
+    assert claim(entry, TRUSTED, "").owner == ""
+
+
+def test_a_worker_registers_itself_alone() -> None:
+    who = key(WORKER)
+    assert claim(worker(kind="service"), who, "K").owner == WORKER
+    for wrong in (
+        worker(kind="workshop"),
+        worker(kind="failure"),
+        worker(workshop="shop"),
+        worker(public_key="L"),
+        worker(public_key=""),
+    ):
+        with pytest.raises(RegistryError):
+            claim(wrong, who, "K")
+
+
+def test_a_workshop_registers_its_processes_and_itself() -> None:
+    who = key(WORKSHOP)
+    for entry in (worker(workshop="s"), worker(kind="failure", public_key="")):
+        assert claim(entry, who, "S").owner == WORKSHOP
+    shop = Entry("s", "workshop", public_key="S")
+    assert claim(shop, who, "S").owner == WORKSHOP
+    with pytest.raises(RegistryError, match="its own certificate"):
+        claim(replace(shop, public_key="T"), who, "S")
+
+
+@pytest.fixture
+def registry() -> Registry:
+    made = Registry(lease_s=10.0)
+    made.register(0.0, worker(owner="a"))
+    return made
+
+
+def test_an_entry_is_changed_by_its_owner_alone(registry: Registry) -> None:
+    with pytest.raises(RegistryError, match="'a' registered"):
+        registry.register(1.0, worker(owner="b", host="elsewhere"))
+    assert registry.get("w1") == worker(owner="a")
+    assert len(registry.register(1.0, worker(owner="a", host="moved"))) == 1
+
+
+def test_an_entry_is_renewed_by_its_owner_alone(registry: Registry) -> None:
+    assert registry.renew(9.0, ["w1"], owner="b") == ["w1"]
+    assert [d.id for d in registry.expire(10.0)] == ["w1"]
+
+
+def test_its_owner_renews_it(registry: Registry) -> None:
+    assert registry.renew(9.0, ["w1"], owner="a") == []
+    assert registry.expire(10.0) == []
+
+
+def test_an_entry_is_taken_out_by_its_owner_alone(registry: Registry) -> None:
+    with pytest.raises(RegistryError, match="no other may change"):
+        registry.remove("w1", owner="b")
+    assert registry.get("w1") is not None
+    assert registry.remove("nobody", owner="b") == []
+    assert len(registry.remove("w1", owner="a")) == 1
+
+
+def test_a_worker_cannot_have_the_name_of_anothers(registry: Registry) -> None:
+    with pytest.raises(RegistryError, match="the name Word-1"):
+        registry.register(1.0, worker(id="w2", owner="b"))
+    registry.register(1.0, worker(id="w2", owner="b", name="Word-2"))
+    registry.register(1.0, worker(id="w3", owner="b", type="other"))
+    registry.register(1.0, worker(id="w4", owner="a"))
+
+
+def test_workshops_name_their_processes_each_for_itself(registry: Registry) -> None:
+    # two computers may both have a Word-1, under different certificates
+    registry.register(1.0, worker(id="w5", owner="s1", workshop="shop-1"))
+    registry.register(1.0, worker(id="w6", owner="s2", workshop="shop-2"))
+
+
+def test_a_name_is_free_when_its_lease_is_over(registry: Registry) -> None:
+    registry.expire(10.0)
+    registry.register(10.0, worker(id="w2", owner="b"))
+
+
+def test_owner_and_key_survive_the_wire() -> None:
+    entry = worker(owner="a")
+    assert Entry.from_fields(entry.to_fields()) == entry
+    with pytest.raises(RegistryError, match="public_key"):
+        Entry.from_fields(entry.to_fields() | {"public_key": 7})

@@ -1,0 +1,213 @@
+"""What one client may ask of the daemons has bounds, and what exceeds them is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+from fault_tools import DEADLINE_S, cluster, entries, fault, perform, wait_until
+
+from opencluster.config import load
+from opencluster.core.registry import Entry
+from opencluster.place import factories
+from opencluster.testing import LocalCluster
+from opencluster.wire import codec, frames, kinds
+
+pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("here")]
+
+NESTING = 40
+TEXT = 300
+ENTRIES = 5
+SUBSCRIBERS = 2
+JOBS = 3
+QUEUED_BYTES = 100_000
+
+
+@pytest.fixture(scope="module")
+def here() -> Iterator[LocalCluster]:
+    settings = {
+        "limits.max_nesting": NESTING,
+        "limits.max_text": TEXT,
+        "limits.max_entry_bytes": 128 << 10,
+        "limits.max_entries_per_client": ENTRIES,
+        "limits.max_subscribers": SUBSCRIBERS,
+        "factory.jobs_kept": JOBS,
+        "worker.max_queued_bytes": QUEUED_BYTES,
+    }
+    with cluster(settings, FaultWorker=1) as here:
+        yield here
+
+
+class Client:
+    """Somebody who asks a daemon without OpenCluster's own caution."""
+
+    def __init__(self, sock: zmq.Socket[bytes]) -> None:
+        self.sock = sock
+
+    def say(self, *fields: Any, buffers: tuple[bytes, ...] = ()) -> None:
+        self.sock.send_multipart([frames.pack(*fields), *buffers])
+
+    def hear(self, kind: str) -> list[Any]:
+        """Return the fields of the next message of a kind."""
+        while True:
+            fields = frames.unpack(self.sock.recv_multipart()[0])
+            if fields[0] == kind:
+                return fields
+
+    def ask(self, operation: str, arguments: Any) -> Any:
+        self.say(kinds.REQUEST, 1, operation, arguments)
+        return self.hear(kinds.REPLY)[3]
+
+    def refusal(self, operation: str, arguments: Any) -> str:
+        self.say(kinds.REQUEST, 2, operation, arguments)
+        reply = self.hear(kinds.REPLY)
+        assert reply[1:3] == [2, False]
+        message: str = reply[3]["message"]
+        return message
+
+
+@contextmanager
+def client(endpoint: str) -> Iterator[Client]:
+    with zmq.Context() as context, context.socket(zmq.DEALER) as sock:
+        sock.set(zmq.LINGER, 0)
+        sock.set(zmq.RCVTIMEO, int(DEADLINE_S * 1000))
+        sock.connect(endpoint)
+        yield Client(sock)
+
+
+def factory_of(here: LocalCluster) -> str:
+    return factories(load(), here.place)[0][0]
+
+
+def member(number: int, **fields: Any) -> dict[str, Any]:
+    name = f"Guest-{number}"
+    return Entry(name, "worker", type="Guest", name=name).to_fields() | fields
+
+
+def nested(levels: int) -> Any:
+    return [nested(levels - 1)] if levels else 0
+
+
+@pytest.mark.parametrize("name", ["factory", "workshop", "worker"])
+def test_nesting_of_a_message(here: LocalCluster, name: str) -> None:
+    endpoint = factory_of(here)
+    if name != "factory":
+        endpoint = entries(here, name)[0]["endpoints"][0]
+
+    def rejected() -> int:
+        status = here.ask_factory("status")
+        if name == "factory":
+            return int(status["factories"][0]["rejected_messages"])
+        (identity,) = (e["id"] for e in status["entries"] if e["kind"] == name)
+        return int(status["figures"].get(identity, {}).get("rejected_messages", 0))
+
+    before = rejected()
+    with client(endpoint) as sender:
+        # the array of the message and the mapping of the arguments are levels too
+        for levels in (NESTING - 2, NESTING - 1):
+            sender.say(kinds.REQUEST, 1, "surprise", {"x": nested(levels)})
+        expected = before + (2 if name == "worker" else 1)
+        wait_until(lambda: rejected() >= expected)
+        if name != "worker":
+            assert "no such request" in sender.hear(kinds.REPLY)[3]["message"]
+    assert rejected() == expected
+    assert perform(fault("ok", n=1))["n"] == 1
+
+
+def test_length_of_a_text(here: LocalCluster) -> None:
+    with client(factory_of(here)) as sender:
+        bad = {"entries": [member(1, host="x" * (TEXT + 1))]}
+        assert "max_text" in sender.refusal("register", bad)
+        assert sender.ask("find", {"type": "Guest"}) == []
+
+
+def test_size_of_an_entry_and_of_all_that_is_told(here: LocalCluster) -> None:
+    large = {"x": "x" * (128 << 10)}
+    deep = {"x": nested(NESTING - 10)}
+    with client(factory_of(here)) as sender:
+        sender.ask("register", {"entries": [member(1)]})
+        for much, told in ((large, "max_entry_bytes"), (deep, "nested deeper")):
+            bad: dict[str, Any] = {"entries": [member(2, attributes=much)]}
+            assert told in sender.refusal("register", bad)
+            assert told in sender.refusal("job", {"job": {"id": "j"} | much})
+            bad = {"id": "Guest-1", "cause": {"reason": "-"} | much}
+            assert told in sender.refusal("deregister", bad)
+        renewal = {"ids": ["Guest-1"], "figures": b"x" * ((128 << 10) + 1)}
+        assert "max_entry_bytes" in sender.refusal("renew", renewal)
+        assert [e["id"] for e in entries(here, type="Guest")] == ["Guest-1"]
+        assert sender.ask("deregister", {"id": "Guest-1"}) is None
+
+
+def test_entries_of_a_client(here: LocalCluster) -> None:
+    with client(factory_of(here)) as greedy, client(factory_of(here)) as other:
+        for number in range(ENTRIES):
+            greedy.ask("register", {"entries": [member(number)]})
+        bad = {"entries": [member(99)]}
+        assert "max_entries_per_client" in greedy.refusal("register", bad)
+        other.ask("register", bad)
+        assert len(entries(here, type="Guest")) == ENTRIES + 1
+        for number in (*range(ENTRIES), 99):
+            greedy.ask("deregister", {"id": f"Guest-{number}"})
+        greedy.ask("register", bad)
+        greedy.ask("deregister", {"id": "Guest-99"})
+
+
+def test_subscribers_of_a_factory(here: LocalCluster) -> None:
+    with ExitStack() as stack:
+        told = ""
+        for _ in range(SUBSCRIBERS + 1):
+            sender = stack.enter_context(client(factory_of(here)))
+            sender.say(kinds.REQUEST, 1, "subscribe", {})
+            reply = sender.hear(kinds.REPLY)
+            told = "" if reply[2] else reply[3]["message"]
+        assert "max_subscribers" in told
+    # once it is noticed that they are gone, there is room again
+    with client(factory_of(here)) as last:
+
+        def has_room() -> bool:
+            last.say(kinds.REQUEST, 1, "subscribe", {})
+            return bool(last.hear(kinds.REPLY)[2])
+
+        wait_until(has_room)
+
+
+def test_jobs_that_are_kept(here: LocalCluster) -> None:
+    with client(factory_of(here)) as sender:
+        for number in range(JOBS + 2):
+            sender.ask("job", {"job": {"id": f"j{number}", "state": "done"}})
+        jobs = sender.ask("status", {})["jobs"]
+        assert [job["id"] for job in jobs] == [f"j{n}" for n in range(2, JOBS + 2)]
+
+
+def test_bytes_that_wait_in_a_worker(here: LocalCluster, tmp_path: Path) -> None:
+    endpoint = entries(here, type="Fault")[0]["endpoints"][0]
+    gate = tmp_path / "gate"
+    piece, _ = codec.encode(fault("wait_for", path=str(gate)))
+
+    def rows(*sizes: tuple[int, int]) -> list[list[Any]]:
+        works = [(n, codec.encode(fault("ok", pad=bytes(s)))[0]) for n, s in sizes]
+        return [[number, 0, 0.0, payload, 0] for number, payload in works]
+
+    large = QUEUED_BYTES * 6 // 10
+    with client(endpoint) as one, client(endpoint) as other:
+        one.say(kinds.PIECES, [[1, 9, 0.0, piece, 0]])
+        one.hear(kinds.PROGRESS)
+        # the second one finds no room, and then the same number does
+        one.say(kinds.PIECES, rows((2, large), (3, large), (3, 10), (4, 3 * large)))
+        assert one.hear(kinds.RETURNED)[1] == [3, 4]
+        other.say(kinds.PIECES, rows((2, large), (3, 10)))
+        assert other.hear(kinds.RETURNED)[1] == [2]
+        gate.touch()
+        done: list[int] = []
+        while len(done) < 3:
+            done += [row[0] for row in one.hear(kinds.RESULTS)[1]]
+        assert done == [1, 2, 3]
+        assert other.hear(kinds.RESULTS)[1][0][0] == 3
+        # of whatever size, one may wait
+        one.say(kinds.PIECES, rows((9, 3 * QUEUED_BYTES)))
+        assert one.hear(kinds.RESULTS)[1][0][0] == 9
+    assert perform(fault("ok", n=1))["n"] == 1
