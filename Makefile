@@ -2,6 +2,8 @@
 PYTHON ?= python3
 PYTEST_ARGS ?= -n 2 --dist=worksteal
 BENCH ?= latency
+SEEDS ?= 100000
+FIRST ?= 0
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +11,7 @@ PROJECT := setup.cfg setup.py pyproject.toml
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CHECK_VERSION := import sys; sys.exit(sys.version_info < (3, 11))
 
-.PHONY: help demo test lint bench config clean
+.PHONY: help demo test soak lint bench config clean
 .DEFAULT_GOAL := help
 
 help:  ## print this list
@@ -20,6 +22,9 @@ demo: $(VENV)/.installed  ## count words on an embedded cluster of this machine
 
 test: $(VENV)/.installed-test  ## run the tests (PYTEST_ARGS="..." to choose)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+soak: $(VENV)/.installed-test  ## simulate many clusters (SEEDS=100000, from FIRST=0)
+	$(BIN)/python tests/simulation/soak.py $(SEEDS) --first $(FIRST)
 
 lint: $(VENV)/.installed-test  ## check style, format and types
 	$(BIN)/ruff check .

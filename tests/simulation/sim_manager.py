@@ -1,0 +1,237 @@
+"""A manager: `core.dispatch`, a link and the real roster, as ``engines/cluster.py``
+joins them. It submits jobs, and is the user who gets the results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sim_link import SimLink
+from sim_process import Process
+from sim_worker import Payload
+
+from opencluster.core.dispatch import (
+    CancelPieces,
+    Dispatch,
+    Effect,
+    EndPiece,
+    EnforceInterrupt,
+    InterruptPiece,
+    Piece,
+    SendPieces,
+    Verdict,
+    WarnNoWorker,
+    WithdrawPieces,
+)
+from opencluster.engines.roster import Roster
+
+if TYPE_CHECKING:
+    from sim_wires import Wire
+    from sim_world import World
+
+    from opencluster.testing.virtual import VirtualClock
+
+TICK_S = 0.1
+MAX_KILLS = 3
+WORKER_WAIT_S = 60.0
+INTERRUPT_WAIT_S = 1.2
+
+_VERDICTS = {
+    "done": Verdict.DONE,
+    "failed": Verdict.FAILED,
+    "timeout": Verdict.TIMED_OUT,
+    "interrupted": Verdict.INTERRUPTED,
+    "cancelled": Verdict.CANCELLED,
+}
+
+
+@dataclass
+class Job:
+    """Pieces that a user submitted together."""
+
+    id: str
+    pieces: list[int] = field(default_factory=list)
+    unfinished: int = 0
+
+
+class _Reactor:
+    """What the roster needs of a reactor and its transport."""
+
+    def __init__(self, manager: SimManager) -> None:
+        self.transport = self
+        self._manager = manager
+        self._wires: dict[str, Wire] = {}
+
+    def after(self, delay_s: float, callback: Callable[[], None]) -> None:
+        self._manager.after(delay_s, callback)
+
+    def connect(self, endpoint: str, *_: Any) -> Wire:
+        wire = self._wires.get(endpoint)
+        if wire is None:
+            wire = self._manager.world.wires.open(self._manager, endpoint)
+            self._wires[endpoint] = wire
+        return wire
+
+    def disconnect(self, wire: Wire) -> None:
+        self._wires.pop(wire.endpoint, None)
+        self._manager.world.wires.close(wire)
+
+
+class SimManager(Process):
+    """One life of a manager."""
+
+    def __init__(self, world: World, name: str, clock: VirtualClock) -> None:
+        super().__init__(world, name, name, clock)
+        self.dispatch = Dispatch(MAX_KILLS, 8, WORKER_WAIT_S, INTERRUPT_WAIT_S)
+        reactor: Any = _Reactor(self)
+        self._reactor = reactor
+        self.roster = Roster(reactor, self.dispatch, self._do, self.identity)
+        self.jobs: dict[str, Job] = {}
+        self.tickets: dict[int, tuple[Payload, Job]] = {}
+        self._number = 0
+        self.link = SimLink(
+            self, world.factory_names, _nothing, self.roster.registry_changed
+        )
+        self.take(self._begin)
+
+    def check(self) -> None:
+        """Check the rules of managers."""
+        self.world.ledger.check_manager(self)
+
+    def _begin(self) -> None:
+        self.log("starts")
+        self.every(TICK_S, self._tick)
+        self.every(self.world.setup.heartbeat_s, self._report_jobs)
+
+    # --- what its user does ---------------------------------------------------
+
+    def submit(self, pieces: list[tuple[Piece, Payload]]) -> None:
+        """Submit a job; the numbers of the pieces are set here."""
+        job = Job(f"{self.identity}/{len(self.jobs)}")
+        self.jobs[job.id] = job
+        for piece, payload in pieces:
+            self._number += 1
+            piece.id = self._number
+            self.tickets[piece.id] = (payload, job)
+            job.pieces.append(piece.id)
+        job.unfinished = len(pieces)
+        self.log("submits %s", [(p.id, p.type, pay.nature.value) for p, pay in pieces])
+        self.world.ledger.submitted(self, pieces)
+        self._do(self.dispatch.submit(self.now(), [piece for piece, _ in pieces]))
+
+    def cancel(self, numbers: list[int]) -> None:
+        """Give up some pieces."""
+        self.log("cancels %s", numbers)
+        self.world.ledger.unwanted(self, numbers)
+        self._do(self.dispatch.cancel(self.now(), numbers))
+
+    def interrupt(self, numbers: list[int]) -> None:
+        """Interrupt some pieces."""
+        self.log("interrupts %s", numbers)
+        self.world.ledger.unwanted(self, numbers)
+        self._do(self.dispatch.interrupt(self.now(), numbers))
+
+    def _deliver(self, end: EndPiece) -> None:
+        number = end.piece.id
+        self.log("piece %s is over: %s", number, end.verdict.value)
+        self.world.ledger.delivered(self, end)
+        _, job = self.tickets.pop(number)
+        job.unfinished -= 1
+
+    # --- pieces ---------------------------------------------------------------
+
+    def _tick(self) -> None:
+        if self.dispatch.unfinished:
+            self._do(self.dispatch.tick(self.now()))
+
+    def _report_jobs(self) -> None:
+        if not self.link.is_up:
+            return
+        for job in list(self.jobs.values()):
+            state = "running" if job.unfinished else "done"
+            report = {"id": job.id, "state": state, "left": job.unfinished}
+            self.link.request("job", {"job": report}, lambda error, body: None)
+            if not job.unfinished:
+                del self.jobs[job.id]
+
+    def _do(self, effects: Iterable[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case SendPieces(worker, pieces):
+                    self.world.ledger.sent(self, worker, pieces)
+                    self._tell(worker, "pieces", [self._row(p) for p in pieces])
+                case EndPiece():
+                    self._deliver(effect)
+                case WithdrawPieces(worker, numbers):
+                    self._tell(worker, "withdraw", numbers)
+                case CancelPieces(worker, numbers):
+                    self._tell(worker, "cancel", numbers)
+                case InterruptPiece(worker, number):
+                    self._tell(worker, "interrupt", [number])
+                case EnforceInterrupt(worker, number):
+                    self._ask_to_enforce(worker, number)
+                case WarnNoWorker():
+                    self.log("no worker of type %s", effect.type)
+
+    def _row(self, piece: Piece) -> tuple[int, int, float, Payload]:
+        payload, _ = self.tickets[piece.id]
+        return piece.id, piece.priority, piece.timeout_s, payload
+
+    def _tell(self, worker: str, kind: str, content: Any) -> None:
+        contact = self.roster.directory.contacts.get(worker)
+        if contact is not None:
+            wire: Any = contact.peer
+            self.log("-> %s: %s %s", contact.entry.name, kind, content)
+            wire.send((kind, content))
+
+    def _ask_to_enforce(self, worker: str, number: int) -> None:
+        directory = self.roster.directory
+        contact = directory.contacts.get(worker)
+        shop = directory.workshops.get(contact.entry.workshop) if contact else None
+        if shop is not None:
+            wire: Any = directory.connect_workshop(shop)
+            wire.send(("enforce", worker, f"{self.identity}:{number}"))
+
+    # --- connections ----------------------------------------------------------
+
+    def connected(self, wire: Wire) -> None:
+        """Take note that a worker answers."""
+        peer: Any = wire
+        self.roster.connected(peer)
+
+    def lost(self, wire: Wire) -> None:
+        """Take note that a connection broke."""
+        peer: Any = wire
+        self.link.lost(wire)
+        self.roster.disconnected(peer)
+
+    def answered(self, wire: Wire, message: tuple[Any, ...]) -> None:
+        """Take a message of a worker or of a factory."""
+        peer: Any = wire
+        contact = self.roster.directory.by_peer.get(peer)
+        kind = message[0]
+        if contact is None or kind in ("reply", "delta", "beat", "moved"):
+            self.link.answered(wire, message)
+        elif kind == "results":
+            self._results(contact.id, message[1])
+        elif kind == "returned":
+            for number in message[1]:
+                self._do(self.dispatch.returned(self.now(), contact.id, number))
+            self._do(self.dispatch.assign(self.now()))
+        elif kind == "draining":
+            self._do(self.dispatch.worker_draining(self.now(), contact.id))
+
+    def _results(self, worker: str, rows: list[tuple[int, str, float]]) -> None:
+        now = self.now()
+        for number, status, elapsed_s in rows:
+            if status == "drained":
+                self._do(self.dispatch.returned(now, worker, number))
+                continue
+            verdict = _VERDICTS[status]
+            self._do(self.dispatch.finished(now, worker, number, verdict, elapsed_s))
+        self._do(self.dispatch.assign(now))
+
+
+def _nothing() -> None:
+    """Do nothing about a new leader."""

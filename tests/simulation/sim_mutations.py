@@ -1,0 +1,305 @@
+"""Deliberate mistakes, each of one line, that the simulation must find.
+
+The line is changed in the text of its module; of the changed module, the code of every
+function and the value of every constant are put into the real one for a while.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import FunctionType, ModuleType
+from typing import Any
+
+from sim_ledger import Broken
+from sim_setup import Focus, draw
+from sim_world import World, run_world
+
+from opencluster.core.election import Quorum
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One mistake.
+
+    Attributes
+    ----------
+    name : str
+        What is wrong with it.
+    module : str
+        Of ``opencluster.core``.
+    right, wrong : str
+        A line, which stands in the module exactly once, and what it becomes.
+    focus : Focus
+        Where it is searched.
+    """
+
+    name: str
+    module: str
+    right: str
+    wrong: str
+    focus: Focus = Focus()
+
+
+FACTORIES = Focus(
+    ("noise", "part", "one-way", "isolate", "pause", "crash", "flaky"),
+    is_work=False,
+    factories=3,
+)
+MAJORITY = Focus(
+    ("noise", "isolate", "one-way", "pause", "crash", "skew"),
+    quorum=Quorum.MAJORITY,
+    is_work=False,
+    factories=3,
+)
+CLOCKS = Focus(
+    ("isolate", "jump forward", "skew"),
+    quorum=Quorum.MAJORITY,
+    is_work=False,
+    factories=3,
+)
+MEMBERS = Focus(
+    ("noise", "rolling restart", "worker crash", "drain", "workshop crash"),
+    is_work=False,
+    factories=3,
+)
+WORK = Focus(
+    ("part", "one-way", "worker crash", "worker pause", "poison", "drain", "late news"),
+    is_work=True,
+    factories=1,
+)
+
+MUTATIONS = [
+    Mutation(
+        "an epoch's number is not beyond what was seen",
+        "election",
+        "        number = self.seen = self.seen + 1",
+        "        number = self.seen = max(1, self.seen)",
+        FACTORIES,
+    ),
+    Mutation(
+        "an epoch is used before it is on disk",
+        "election",
+        "        return [SaveEpochs(self.seen, self.led, self._wanted)]",
+        "        return self.saved(now, self._wanted)",
+        FACTORIES,
+    ),
+    Mutation(
+        "an older epoch is followed",
+        "election",
+        "        if self.led.is_newer_than(beat.led):",
+        "        if False:",
+        FACTORIES,
+    ),
+    Mutation(
+        "a promise is given to two",
+        "election",
+        "        return is_promised and self._promised_to != name",
+        "        return False",
+        MAJORITY,
+    ),
+    Mutation(
+        "a promise is forgotten by a restart",
+        "election",
+        "        self._promise(SOMEBODY)",
+        "        self._promised_to = SOMEBODY",
+        MAJORITY,
+    ),
+    Mutation(
+        "a leader relies on promises for too long",
+        "election",
+        "LEASE_PART = 0.75",
+        "LEASE_PART = 1.5",
+        MAJORITY,
+    ),
+    Mutation(
+        "a promise counts from when it arrived",
+        "election",
+        "        sent_at = self._sent_at.get(heard.sequence)",
+        "        sent_at = self._now if heard.sequence in self._sent_at else None",
+        MAJORITY,
+    ),
+    Mutation(
+        "a leader writes when its promises are over",
+        "election",
+        "Role.LEADING and self._now <= now < self._lease_end()",
+        "Role.LEADING",
+        MAJORITY,
+    ),
+    Mutation(
+        "a leader goes on after it stood still",
+        "election",
+        "        elif away_s > self.timeout_s:",
+        "        elif False:",
+        Focus(("pause",), is_work=False, factories=3),
+    ),
+    Mutation(
+        "a jump of the clock shortens a promise",
+        "election",
+        "        self._passed_s += min(max(0.0, step_s), self.beat_s)",
+        "        self._passed_s += max(0.0, step_s)",
+        CLOCKS,
+    ),
+    Mutation(
+        "a new leader does not extend leases",
+        "replication",
+        "                    self.registry.extend(now)",
+        "                    pass",
+        FACTORIES,
+    ),
+    Mutation(
+        "a change of an earlier epoch is applied",
+        "replication",
+        "        if not self._is_from_leader(sender, led) or not self._is_in_step:",
+        "        if not self._is_in_step:",
+        MEMBERS,
+    ),
+    Mutation(
+        "a change is applied across a gap",
+        "registry",
+        "        if delta.revision != self.revision + 1:",
+        "        if False:",
+        FACTORIES,
+    ),
+    Mutation(
+        "leases are never over",
+        "registry",
+        "        over = [i for i, r in self._records.items() if r.expires_at <= now]",
+        "        over = []",
+        MEMBERS,
+    ),
+    Mutation(
+        "the unknown are not asked to register again",
+        "registry",
+        "                unknown.append(identity)",
+        "                pass",
+        Focus(("jump forward", "worker crash"), is_work=False),
+    ),
+    Mutation(
+        "a client goes back to an older epoch",
+        "seeking",
+        "        if is_old and not self.epoch.is_absurd_after(epoch):",
+        "        if False:",
+        FACTORIES,
+    ),
+    Mutation(
+        "a client that was sent away greets nobody",
+        "seeking",
+        "        return self._greet_all()",
+        "        return []",
+        FACTORIES,
+    ),
+    Mutation(
+        "a result counts that comes from another worker",
+        "dispatch",
+        "self._crews[worker.type].take_from(worker, piece_id, elapsed_s)",
+        "self._pieces.get(piece_id)",
+        WORK,
+    ),
+    Mutation(
+        "what kills workers is not quarantined",
+        "dispatch",
+        "        elif len(piece.deaths) >= self.max_kills:",
+        "        elif False:",
+        WORK,
+    ),
+    Mutation(
+        "what waited at a lost worker is forgotten",
+        "dispatch",
+        "                effects += self._put_back(now, piece)",
+        "                self._forget(piece)",
+        WORK,
+    ),
+    Mutation(
+        "an interrupted piece runs again",
+        "dispatch",
+        "if piece.interrupted_at is not None:\n            verdict =",
+        "if False:\n            verdict =",
+        Focus(("worker crash", "interrupt", "stubborn"), is_work=True, factories=1),
+    ),
+    Mutation(
+        "a worker takes a piece twice",
+        "inbox",
+        "            if key in self._waiting or (running and not running.is_silent):",
+        "            if key in self._waiting:",
+        WORK,
+    ),
+]
+
+
+def code_of(thing: Any) -> Iterator[tuple[str, FunctionType]]:
+    """Yield the functions of a module or class, by a name that tells them apart."""
+    for name, value in vars(thing).items():
+        for part in (
+            value,
+            getattr(value, "fget", None),
+            getattr(value, "__func__", None),
+        ):
+            if isinstance(part, FunctionType) and part.__module__ == _name(thing):
+                yield name, part
+        if inspect.isclass(value) and value.__module__ == _name(thing):
+            for inner, function in code_of(value):
+                yield f"{name}.{inner}", function
+
+
+def _name(thing: Any) -> str:
+    return str(thing.__name__ if isinstance(thing, ModuleType) else thing.__module__)
+
+
+@contextlib.contextmanager
+def applied(mutation: Mutation) -> Iterator[None]:
+    """Have a mistake in the real module for as long as the block lasts."""
+    module = importlib.import_module(f"opencluster.core.{mutation.module}")
+    text = inspect.getsource(module)
+    assert text.count(mutation.right) == 1, f"{mutation.right!r} is not there once"
+    changed = ModuleType(module.__name__)
+    mistaken = text.replace(mutation.right, mutation.wrong)
+    exec(compile(mistaken, module.__file__ or "", "exec"), vars(changed))
+    real, wrong = dict(code_of(module)), dict(code_of(changed))
+    assert real.keys() == wrong.keys()
+    code = {
+        name: function.__code__
+        for name, function in real.items()
+        if function.__code__ != wrong[name].__code__
+    }
+    constants = {
+        name: value
+        for name, value in vars(module).items()
+        if isinstance(value, int | float | str)
+        and not name.startswith("__")
+        and value != vars(changed)[name]
+    }
+    assert code or constants, "nothing changed"
+    try:
+        for name in code:
+            real[name].__code__ = wrong[name].__code__
+        for name in constants:
+            setattr(module, name, vars(changed)[name])
+        yield
+    finally:
+        for name, original in code.items():
+            real[name].__code__ = original
+        for name, value in constants.items():
+            setattr(module, name, value)
+
+
+def search(mutation: Mutation, seeds: int) -> tuple[int, str]:
+    """Return how many seeds it took to find a mistake, and what it broke.
+
+    Raises
+    ------
+    AssertionError
+        When it was not found.
+    """
+    with applied(mutation):
+        for seed in range(seeds):
+            try:
+                run_world(World(draw(seed, mutation.focus)))
+            except Broken as broken:
+                return seed + 1, broken.rule
+            except Exception as error:
+                return seed + 1, f"{type(error).__name__} in {mutation.module}"
+    raise AssertionError(f"{mutation.name}: not found in {seeds} seeds")

@@ -1,0 +1,285 @@
+"""A worker: `core.inbox` and pieces that take virtual time, as ``serving.py`` joins it
+to sockets and threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from sim_process import Process
+
+from opencluster.core.inbox import (
+    INTERRUPT,
+    TIME_LIMIT,
+    Effect,
+    Inbox,
+    Key,
+    RaiseException,
+    RaiseFlag,
+    ReturnPiece,
+    Waiting,
+)
+from opencluster.core.registry import Entry
+from opencluster.errors import DeathEvidence
+
+if TYPE_CHECKING:
+    from sim_workshop import SimWorkshop
+
+INTERRUPT_GRACE_S = 0.3
+KILL_GRACE_S = 0.4
+MAX_QUEUED = 6
+MAX_QUEUED_BYTES = 1000
+DRAIN_TIMEOUT_S = 0.6
+"""A piece that runs when its worker drains gets this long, which is less than the
+workshop waits."""
+STOP_S = 0.005
+"""How long a piece takes to stop once it sees that it should."""
+
+
+class Nature(Enum):
+    """How a piece behaves."""
+
+    GOOD = "good"
+    RAISES = "raises"
+    POISON = "poison"
+    DEAF = "deaf"
+    """Stops at an exception, not at a flag."""
+    STUBBORN = "stubborn"
+    """Stops at nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """What a piece carries."""
+
+    nature: Nature
+    takes_s: float
+    nbytes: int
+
+
+class SimWorker(Process):
+    """One life of a worker."""
+
+    def __init__(self, workshop: SimWorkshop, slot: str, type: str) -> None:
+        world = workshop.world
+        name = f"{workshop.name}/{slot}"
+        super().__init__(world, name, workshop.node, workshop.clock)
+        self.workshop = workshop
+        self.slot = slot
+        self.is_ready = False
+        self.inbox = Inbox(
+            MAX_QUEUED, INTERRUPT_GRACE_S, KILL_GRACE_S, MAX_QUEUED_BYTES
+        )
+        port = slot if world.setup.are_ports_reused else self.identity
+        endpoint = f"tcp://{workshop.name}/{port}"
+        self.entry = Entry(
+            id=self.identity,
+            kind="worker",
+            type=type,
+            name=slot,
+            pid=world.new_pid(),
+            endpoints=(endpoint,),
+            workshop=workshop.identity,
+        )
+        self._payloads: dict[Key, Payload] = {}
+        self._payload = Payload(Nature.GOOD, 0.0, 0)
+        self._pieces_done = 0
+        self._running: Waiting | None = None
+        self._run = 0
+        self._tick_at: float | None = None
+        self._exceeded = ""
+        world.workers.append(self)
+        world.wires.listen(endpoint, self)
+
+    def be_ready(self) -> None:
+        """Tell the workshop that pieces can come."""
+        self.is_ready = True
+        self.every(self.world.setup.heartbeat_s, self._beat)
+        self.workshop.take(self.workshop.worker_ready, self)
+
+    def fail_to_start(self) -> None:
+        """End before it was ready."""
+        self.end(DeathEvidence("it does not start", exit_code=1))
+
+    def check(self) -> None:
+        """Check the rules of workers."""
+        self.world.ledger.check_worker(self)
+
+    # --- its end --------------------------------------------------------------
+
+    def piece(self) -> str:
+        """Return the piece that runs, as it stands on a scoreboard."""
+        if self._running is None:
+            return ""
+        return f"{self._running.manager.decode()}:{self._running.piece}"
+
+    def end_by_signal(self, reason: str) -> None:
+        """Let a signal end it."""
+        self.end(
+            DeathEvidence(
+                reason,
+                signal="SIGKILL",
+                piece=self.piece(),
+                exceeded=self._exceeded,
+            )
+        )
+
+    def end(self, evidence: DeathEvidence) -> None:
+        """End it; its workshop sees how."""
+        if self.is_alive:
+            self.crash()
+            self.workshop.take(self.workshop.worker_ended, self, evidence)
+
+    # --- connections ----------------------------------------------------------
+
+    def heard(self, key: str, message: tuple[Any, ...]) -> None:
+        """Take a message of a manager."""
+        kind, content = message
+        manager = key.encode()
+        if kind == "pieces":
+            self._take_in(manager, content)
+        elif kind == "withdraw":
+            self._do(self.inbox.withdraw(manager, content))
+        elif kind == "cancel":
+            self._do(self.inbox.cancel(self.now(), manager, content))
+        elif kind == "interrupt":
+            self._do(self.inbox.interrupt(self.now(), manager, content))
+        self._start_next()
+
+    def _take_in(
+        self, manager: bytes, rows: list[tuple[int, int, float, Payload]]
+    ) -> None:
+        if self.inbox.is_draining:
+            self._send(manager, ("draining",))
+        effects: list[Effect] = []
+        for number, priority, timeout_s, payload in rows:
+            waiting = Waiting(manager, number, priority, timeout_s, payload.nbytes)
+            effects += self.inbox.receive([waiting])
+            # of a piece that comes again, the first data count, as did their size
+            if self.inbox.is_waiting(waiting.key):
+                self._payloads.setdefault(waiting.key, payload)
+        self._do(effects)
+
+    def _beat(self) -> None:
+        """Find out which managers are gone."""
+        for manager in sorted(self.inbox.managers()):
+            self._send(manager, ("alive",))
+
+    def _send(self, manager: bytes, message: tuple[Any, ...]) -> None:
+        if not self.world.wires.answer(self, manager.decode(), message):
+            self.log("misses manager %s", manager.decode())
+            effects = self.inbox.manager_lost(self.now(), manager)
+            for key in [key for key in self._payloads if key[0] == manager]:
+                del self._payloads[key]
+            self._do(effects)
+
+    # --- pieces ---------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Finish what runs, give back the rest, and end."""
+        if self.inbox.is_draining:
+            return
+        self.log("drains")
+        managers = sorted(self.inbox.managers())
+        effects = self.inbox.drain()
+        for manager in managers:
+            self._send(manager, ("draining",))
+        self._do(effects)
+        self.after(DRAIN_TIMEOUT_S, self._interrupt_for_drain)
+        self._end_when_drained()
+
+    def _interrupt_for_drain(self) -> None:
+        self._do(self.inbox.interrupt_running(self.now()))
+
+    def _end_when_drained(self) -> None:
+        if self.inbox.is_draining and self._running is None:
+            self.end(DeathEvidence("it left", exit_code=0))
+
+    def _start_next(self) -> None:
+        if self._running is not None or self.inbox.is_draining or not self.is_alive:
+            return
+        waiting = self.inbox.start(self.now())
+        if waiting is None:
+            return
+        self._running = waiting
+        self._run += 1
+        payload = self._payload = self._payloads.pop(waiting.key)
+        self.world.ledger.started_piece(self, waiting)
+        if payload.nature is Nature.POISON:
+            self.after(payload.takes_s, self._die_of_poison, self._run)
+        else:
+            self.after(payload.takes_s, self._finish, self._run, "")
+        if waiting.timeout_s:
+            self._plan_tick()
+
+    def _die_of_poison(self, run: int) -> None:
+        if run == self._run and self._running is not None:
+            self.end_by_signal("killed by signal SIGSEGV")
+
+    def _finish(self, run: int, stopped_by: str) -> None:
+        waiting = self._running
+        if run != self._run or waiting is None:
+            return
+        self._running = None
+        payload, status = self._payload, stopped_by
+        if not status:
+            status = "failed" if payload.nature is Nature.RAISES else "done"
+        self.log("ends piece %s: %s", waiting.piece, status)
+        if self.inbox.finish(waiting.key):
+            self.world.ledger.finished_piece(waiting, status)
+            row = (waiting.piece, status, payload.takes_s)
+            self._send(waiting.manager, ("results", [row]))
+        self._pieces_done += 1
+        if self._pieces_done == self.world.setup.max_pieces:
+            self.drain()
+        self._end_when_drained()
+        self._start_next()
+
+    def _do(self, effects: Iterable[Effect]) -> None:
+        returns: dict[bytes, list[int]] = {}
+        for effect in effects:
+            match effect:
+                case ReturnPiece((manager, piece) as key):
+                    # one that found no room may have come twice, and found some then
+                    if not self.inbox.is_waiting(key):
+                        self._payloads.pop(key, None)
+                    returns.setdefault(manager, []).append(piece)
+                case RaiseFlag(key, reason, enforce_at):
+                    self._flagged(key, reason, enforce_at)
+                case RaiseException(key, reason):
+                    self._stop(key, reason, (Nature.DEAF,))
+        for manager, pieces in returns.items():
+            self._send(manager, ("returned", pieces))
+
+    def _flagged(self, key: Key, reason: str, enforce_at: float) -> None:
+        natures = (Nature.GOOD, Nature.RAISES, Nature.POISON)
+        self._stop(key, reason, natures)
+        delay_s = enforce_at - self.now()
+        self.after(delay_s, self._enforce, self._run, reason)
+        self._plan_tick()
+
+    def _stop(self, key: Key, reason: str, natures: tuple[Nature, ...]) -> None:
+        running = self._running
+        if running is None or running.key != key:
+            return
+        if self._payload.nature in natures:
+            status = {TIME_LIMIT: "timeout", INTERRUPT: "interrupted"}
+            self.after(STOP_S, self._finish, self._run, status.get(reason, reason))
+
+    def _enforce(self, run: int, reason: str) -> None:
+        if run == self._run and self._running is not None:
+            self._exceeded = "time" if reason == TIME_LIMIT else ""
+            self.end_by_signal("was interrupted and did not stop")
+
+    def _plan_tick(self) -> None:
+        at = self.inbox.next_time()
+        if at is not None and (self._tick_at is None or at < self._tick_at):
+            self._tick_at = at
+            self.after(at - self.now(), self._tick)
+
+    def _tick(self) -> None:
+        self._tick_at = None
+        self._do(self.inbox.tick(self.now()))
+        self._plan_tick()

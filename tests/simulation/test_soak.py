@@ -1,0 +1,38 @@
+"""The program behind ``make soak``."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+SOAK = Path(__file__).parent / "soak.py"
+
+
+def begin(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(SOAK), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_a_soak_says_what_passed() -> None:
+    with begin("60", "--first", "1000", "--jobs", "2") as soak:
+        said, _ = soak.communicate()
+    assert soak.returncode == 0
+    assert "60 of 60 seeds, 0." in said
+    assert said.splitlines()[-1] == "all 60 seeds from 1000 passed"
+
+
+def test_an_interrupt_stops_it_in_good_order() -> None:
+    with begin("1000000", "--jobs", "2") as soak:
+        assert soak.stdout is not None
+        assert "50 of 1000000 seeds" in soak.stdout.readline()
+        soak.send_signal(signal.SIGINT)
+        said = soak.stdout.read()
+    assert soak.returncode == 130
+    assert said.splitlines()[-1] == "stopped"
+    assert "Traceback" not in said
