@@ -1,0 +1,84 @@
+"""Whatever process is killed, at random, for a minute."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import time
+from collections import Counter
+
+import pytest
+from chaos_scene import LENGTH, Scene, scene, tell
+from chaos_watch import watched
+
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(120 + 90 * LENGTH)]
+
+SECONDS = 60 * LENGTH
+PAUSE_S = (0.1, 0.8)
+"""Range of the time between two kills, and half of that for which one is down."""
+
+
+class Killer:
+    """Kills programs and workers at random, and starts the programs again."""
+
+    def __init__(self, here: Scene, seed: int) -> None:
+        self._here = here
+        self._cluster = here.cluster
+        self._random = random.Random(seed)
+        self._down: dict[str, float] = {}
+        self.kills: Counter[str] = Counter()
+
+    def go_on_for(self, seconds: float) -> None:
+        """Kill for so long, then start everything again."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            self._raise(time.monotonic())
+            getattr(self, f"_kill_{self._random.choice(['worker', 'program'])}")()
+            time.sleep(self._random.uniform(*PAUSE_S))
+        self._raise(float("inf"))
+
+    def _raise(self, now: float) -> None:
+        for name in [name for name, due in self._down.items() if due <= now]:
+            del self._down[name]
+            self._cluster.restart(name)
+
+    def _kill_program(self) -> None:
+        names = [*self._cluster.factories, *self._here.workshops]
+        name = self._random.choice([n for n in names if n not in self._down] or names)
+        if name in self._down:
+            return
+        self._cluster.kill(name)
+        self.kills["workshops" if name in self._here.workshops else "factories"] += 1
+        pause_s = 2 * self._random.uniform(*PAUSE_S)
+        self._down[name] = time.monotonic() + pause_s
+
+    def _kill_worker(self) -> None:
+        pids = [p for w in self._here.workshops for p in self._cluster.workers_of(w)]
+        if pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._random.choice(pids), signal.SIGKILL)
+                self.kills["workers"] += 1
+
+
+def test_workers_workshops_and_factories_are_killed_at_random() -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    with scene(workshops=3) as here:
+        here.start_map(1000)
+        killer = Killer(here, seed)
+        with watched(here.cluster) as watch:
+            killer.go_on_for(SECONDS)
+            here.check_whole()
+        account = here.finish_map()
+    kills = ", ".join(f"{n} {what}" for what, n in sorted(killer.kills.items()))
+    tell(
+        f"kill -9 at random for {SECONDS:.0f} s: {kills}",
+        account,
+        f"{len(watch.claims)} epochs",
+    )
+    account.check()
+    assert set(killer.kills) == {"factories", "workers", "workshops"}
+    # the pieces that went with their workers
+    assert account.runs > account.asked >= 1000
