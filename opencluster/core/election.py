@@ -3,8 +3,9 @@
 Rules that this module keeps:
 
 1. A factory that hears no leader asks the others whether they do. It stands only when
-   none of those that answer leads or hears a leader, and none that stands earlier in
-   the list, and is able to lead, answers.
+   none of those that answer leads or hears a leader, and nobody who is able to lead and
+   goes before it answers. The one whose copy of the registry is of a newer epoch goes
+   before, among equals the one that stands earlier in the list.
 2. An epoch is on disk before it is used, and its number is higher than any that this
    factory, or anyone whose message it got, has seen.
 3. Of two leaders that meet, the one of the newer epoch stays. Nobody follows an epoch
@@ -12,9 +13,11 @@ Rules that this module keeps:
 4. With a quorum of ``majority``, a leader leads as long as more than half of the
    factories of its list promise to hear nobody else. A promise lasts for the leader's
    time-out, is given to one at a time, and is presumed given by a factory that has
-   just started or whose time has jumped.
+   just started or whose time has jumped. It ends early only when the one that it was
+   given to leads no more with the epoch that it was given for.
 5. A leader that was not heard of by itself for the time-out (its process was stopped,
    or its computer slept) steps down before it does anything else.
+6. A factory that leaves does not stand any more, nor does anyone wait for it.
 
 A factory is named by the text under which it stands in the list.
 """
@@ -148,6 +151,13 @@ class Election:
         Highest number on disk.
     led : Epoch
         Newest epoch on disk that anyone led.
+
+    Attributes
+    ----------
+    revision : int
+        Of the registry that this factory has; set by who keeps it.
+    copy : Epoch
+        Of the leader whose registry that is, or was; set by who keeps it.
     """
 
     def __init__(
@@ -173,6 +183,7 @@ class Election:
         self.led = led
         self.seen = max(seen, led.number)
         self.revision = 0
+        self.copy = NO_EPOCH
         self._randomness = randomness
         self._now = 0.0
         # time that only counts as far as it was seen to pass; see rule 4
@@ -181,15 +192,19 @@ class Election:
         self._round = 0
         self._asked_at = 0.0
         self._answers: dict[str, Tell] = {}
+        self._rumour = ""
         self._lost: set[str] = set()
         self._heard_at = 0.0
         self._wanted: Epoch | None = None
+        self._is_saved = False
         self._stood_at = 0.0
         self._stand_after = 0.0
         self._unable_until = 0.0
+        self._is_leaving = False
         # with a majority: too few answered when it was last asked
         self._is_cut_off = False
         self._promised_to = ""
+        self._promised_for = NO_EPOCH
         self._promised_until_s = 0.0
         self._sequence = 0
         self._sent_at: dict[int, float] = {}
@@ -234,6 +249,8 @@ class Election:
         self.seen = max(self.seen, message.seen, message.led.number)
         match message:
             case Ask(led=led, round=round):
+                if self._leads_no_more(sender, led):
+                    effects += self._lose_leader(now, f"{sender} looks for a leader")
                 effects += [*self._learn(now, led), self._tell(now, sender, round)]
             case Tell():
                 effects += self._take_answer(now, sender, message)
@@ -279,12 +296,13 @@ class Election:
         effects = self.observe(now)
         if self.role is not Role.STANDING or epoch != self._wanted:
             return effects
+        self._is_saved = True
         if self.quorum is Quorum.COURTESY:
             return effects + self._lead(now)
         if self._is_promised_to_another(self.me):
             return effects + self._look(now)
         self._stood_at = now
-        self._promise(self.me)
+        self._promise(self.me, epoch)
         self._promises = {}
         if self._others_needed == 0:
             return effects + self._lead(now)
@@ -300,12 +318,15 @@ class Election:
 
     def resign(self, now: float) -> list[Effect]:
         """Leave in good order: the others need not wait for the time-out."""
-        self._unable_until = now + UNABLE_PARTS * self.timeout_s
-        if self.role is not Role.LEADING:
-            return []
-        goodbye = self._to_others(Resign(self.seen, self.led))
-        self._lead_no_more()
-        return [*goodbye, StepDown("this factory leaves")]
+        effects = self.observe(now)
+        self._is_leaving = True
+        if self.role is Role.STANDING:
+            effects += self._look(now)
+        elif self.role is Role.LEADING:
+            effects += self._to_others(Resign(self.seen, self.led))
+            self._lead_no_more()
+            effects.append(StepDown("this factory leaves"))
+        return effects
 
     def observe(self, now: float) -> list[Effect]:
         """Let time pass; a leader that was away for too long leads no more."""
@@ -341,7 +362,17 @@ class Election:
 
     def is_able(self, now: float) -> bool:
         """Return whether this factory could lead."""
-        return now >= self._unable_until and not self._is_cut_off
+        is_hindered = self._is_leaving or self._is_cut_off
+        return now >= self._unable_until and not is_hindered
+
+    @property
+    def said_to_lead(self) -> str:
+        """Who leads, for those who look for the leader; empty when nobody is known.
+
+        A factory that hears no leader itself names the one whom others hear. It does
+        not follow it for that.
+        """
+        return self.leader or self._rumour
 
     def silence_s(self, now: float) -> float:
         """Return for how long the leader was not heard of; 0 for itself."""
@@ -353,6 +384,7 @@ class Election:
         assert (self.role is Role.LEADING) == (self.leader == self.me)
         assert (self.role is Role.FOLLOWING) == (self.leader not in ("", self.me))
         assert (self.role is Role.STANDING) == (self._wanted is not None)
+        assert self.said_to_lead != self.me or self.role is Role.LEADING
         if self.role is Role.LEADING:
             assert (self.led.place, self.led.run) == (self.place, self.run)
         if self._wanted is not None:
@@ -378,8 +410,8 @@ class Election:
             return -math.inf
         return times[needed - 1] + LEASE_PART * self.timeout_s
 
-    def _promise(self, name: str) -> None:
-        self._promised_to = name
+    def _promise(self, name: str, epoch: Epoch = NO_EPOCH) -> None:
+        self._promised_to, self._promised_for = name, epoch
         # a jump ahead counts for a beat at most, which the promise lasts longer for
         self._promised_until_s = self._passed_s + self.timeout_s + self.beat_s
 
@@ -416,15 +448,35 @@ class Election:
         self._is_cut_off = answered < self._others_needed
         roles = {answer.role for answer in self._answers.values()}
         is_led = bool({Role.LEADING.value, Role.FOLLOWING.value} & roles)
-        earlier = self.names[: self.place]
-        goes_before = (n in self._answers and self._answers[n].is_able for n in earlier)
-        if is_led or any(goes_before) or not self._can_stand(now):
+        self._rumour = self._newest_rumour()
+        is_behind = any(map(self._goes_before, self.names))
+        if is_led or is_behind or not self._can_stand(now):
             return []
         number = self.seen = self.seen + 1
         self.role = Role.STANDING
         self._wanted = Epoch(number, self.place, self.run)
+        self._is_saved = False
         self._stood_at = now
         return [SaveEpochs(self.seen, self.led, self._wanted)]
+
+    def _goes_before(self, name: str) -> bool:
+        """Return whether a factory answers, is able to lead, and should do so first."""
+        answer = self._answers.get(name)
+        if answer is None or not answer.is_able:
+            return False
+        is_earlier = self.names.index(name) < self.place
+        if answer.copy == self.copy:
+            return is_earlier
+        return answer.copy.is_newer_than(self.copy)
+
+    def _newest_rumour(self) -> str:
+        """Return who leads, by what those say that hear a leader."""
+        name, epoch = "", NO_EPOCH
+        for answer in self._answers.values():
+            is_somebody = answer.leader not in ("", self.me)
+            if is_somebody and not epoch.is_newer_than(answer.led):
+                name, epoch = answer.leader, answer.led
+        return name
 
     def _can_stand(self, now: float) -> bool:
         if now < self._stand_after or not self.is_able(now):
@@ -433,8 +485,9 @@ class Election:
         return is_courtesy or not self._is_promised_to_another(self.me)
 
     def _tell(self, now: float, to: str, round: int = 0) -> SendMessage:
-        able = self.is_able(now)
-        return SendMessage(to, Tell(self.seen, self.led, round, self.role.value, able))
+        able, role = self.is_able(now), self.role.value
+        shared = (self.seen, self.led, round, role, able, self.leader, self.copy)
+        return SendMessage(to, Tell(*shared))
 
     def _take_answer(self, now: float, sender: str, tell: Tell) -> list[Effect]:
         is_current = self.role is Role.LOOKING and tell.round == self._round
@@ -467,6 +520,7 @@ class Election:
             self._lead_no_more()
         if self._promised_to == self.me:
             self._promised_until_s = self._passed_s
+        self._is_cut_off, self._rumour = False, ""
         if epoch != self.led:
             self.led = epoch
             effects.append(SaveEpochs(self.seen, epoch))
@@ -483,7 +537,7 @@ class Election:
         self._heard_at = now
         is_promise = not self._is_promised_to_another(sender)
         if is_promise:
-            self._promise(sender)
+            self._promise(sender, beat.led)
         heard = Heard(self.seen, self.led, beat.sequence, self.revision, is_promise)
         return [*effects, SendMessage(sender, heard)]
 
@@ -492,18 +546,27 @@ class Election:
         return [StepDown(reason), *self._look(now)]
 
     def _take_resignation(self, now: float, sender: str, led: Epoch) -> list[Effect]:
-        if self.leader != sender or self.led != led:
+        if not self._leads_no_more(sender, led):
             return []
-        if self._promised_to == sender:
-            self._promised_until_s = self._passed_s
         return self._lose_leader(now, f"{sender} leaves")
+
+    def _leads_no_more(self, sender: str, led: Epoch) -> bool:
+        """Return whether the leader itself, which speaks of this epoch, is past it.
+
+        A leader that asks who leads has stepped down, or is a new process; before it
+        led, it could not say that it had. What was promised to it ends with that.
+        """
+        if (self._promised_to, self._promised_for) == (sender, led):
+            self._promised_until_s = self._passed_s
+        is_following = self.role is Role.FOLLOWING
+        return is_following and (sender, led) == (self.leader, self.led)
 
     # --- leading -------------------------------------------------------------
 
     def _lead(self, now: float) -> list[Effect]:
         assert self._wanted is not None
         self.role, self.leader, self.led = Role.LEADING, self.me, self._wanted
-        self._wanted = None
+        self._wanted, self._rumour = None, ""
         self._ticked_at = now
         self._sequence = 0
         self._sent_at = {}
@@ -540,11 +603,11 @@ class Election:
         if not is_free or not is_newest or self._is_promised_to_another(sender):
             return [*effects, self._tell(now, sender)]
         self.seen = max(self.seen, epoch.number)
-        self._promise(sender)
+        self._promise(sender, epoch)
         return [*effects, SendMessage(sender, Grant(self.seen, self.led, epoch))]
 
     def _take_grant(self, now: float, sender: str, epoch: Epoch) -> list[Effect]:
-        is_ours = self.role is Role.STANDING and epoch == self._wanted
+        is_ours = self._is_saved and epoch == self._wanted
         if not is_ours or sender not in self.names:
             return []
         self._promises[sender] = self._stood_at

@@ -41,11 +41,17 @@ class Tell(_Common):
         The value of a `core.election.Role`.
     is_able : bool
         Whether the sender could lead.
+    leader : str
+        The leader that the sender hears, or itself; empty when there is none.
+    copy : Epoch
+        Of the leader whose registry the sender has.
     """
 
     round: int
     role: str
     is_able: bool
+    leader: str
+    copy: Epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +113,8 @@ class Resign(_Common):
 MAX_ABOUT = 16
 MAX_KEY = 64
 """How many numbers a factory says about itself, and the characters of their names."""
+MAX_TEXT = 512
+"""Characters of any other text, such as the name of a factory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +177,7 @@ def _number(value: Any) -> int:
 
 
 def _text(value: Any) -> str:
-    if type(value) is not str:
+    if type(value) is not str or len(value) > MAX_TEXT:
         raise RegistryError("a message between factories lacks a text")
     return value
 
@@ -214,6 +222,8 @@ def highest_number(message: Message) -> int:
         numbers.append(message.seen)
     if isinstance(message, Stand | Grant):
         numbers.append(message.epoch.number)
+    if isinstance(message, Tell):
+        numbers.append(message.copy.number)
     return max(numbers)
 
 

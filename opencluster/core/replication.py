@@ -42,6 +42,9 @@ from opencluster.core.factory_messages import (
 from opencluster.core.registry import Delta, Entry, Registry
 from opencluster.errors import NotLeader, RegistryError
 
+MAX_FOLLOWERS = 64
+"""Factories that follow and of which a leader knows, those of its list not counted."""
+
 
 @dataclass(frozen=True, slots=True)
 class Publish:
@@ -228,9 +231,11 @@ class ReplicatedRegistry:
     # --- questions -----------------------------------------------------------
 
     def age_s(self, now: float) -> float | None:
-        """Return how old what is known here may be, or ``None`` when that is nothing.
+        """Return how old what is known here is, or ``None`` when that is nothing.
 
-        What a leader knows is of this moment.
+        What a leader knows is of this moment. A follower counts since it heard a beat
+        of its leader while it had everything; how long that beat was on its way is not
+        known and not counted.
         """
         if self.election.may_write(now):
             return 0.0
@@ -264,6 +269,9 @@ class ReplicatedRegistry:
         self.registry.check_invariants()
         assert not self._is_in_step or self.election.role is Role.FOLLOWING
         assert not self._subscribed or self.election.role is Role.LEADING
+        assert self._subscribed.keys() <= self.followers.keys()
+        assert len(self._joined) <= MAX_FOLLOWERS
+        assert not self.election.copy.is_newer_than(self.election.led)
 
     @property
     def is_in_step(self) -> bool:
@@ -273,7 +281,7 @@ class ReplicatedRegistry:
     # --- inside --------------------------------------------------------------
 
     def _not_leader(self) -> NotLeader:
-        leader = self.election.leader
+        leader = self.election.said_to_lead
         leader = "" if leader == self.election.me else leader
         where = f"the leader is {leader}" if leader else "no leader is known"
         return NotLeader(f"this factory does not lead; {where}", leader)
@@ -284,9 +292,10 @@ class ReplicatedRegistry:
         for effect in effects:
             settled.append(effect)
             match effect:
-                case Lead():
+                case Lead(epoch=epoch):
                     self._reset()
                     self.registry.extend(now)
+                    self.election.copy = epoch
                 case Follow():
                     self._reset()
                     settled += self._subscribe(now)
@@ -324,8 +333,22 @@ class ReplicatedRegistry:
         if not is_leading or led != self.election.led:
             return []
         self._subscribed[sender] = about
-        self.followers[sender] = FollowerState(now, 0, about)
+        self._note_follower(sender, FollowerState(now, 0, about))
         return [SendMessage(sender, Snapshot(led, self.registry.snapshot()))]
+
+    def _note_follower(self, sender: str, state: FollowerState) -> None:
+        """Remember a follower; one that is not in the list may push out another."""
+        self.followers.pop(sender, None)
+        self.followers[sender] = state
+        joined = self._joined
+        if len(joined) > MAX_FOLLOWERS:
+            del self.followers[joined[0]]
+            self._subscribed.pop(joined[0], None)
+
+    @property
+    def _joined(self) -> list[str]:
+        """Followers that are not in the list, the one heard longest ago first."""
+        return [name for name in self.followers if name not in self.election.names]
 
     def _note(self, now: float, sender: str, message: Message) -> list[Effect]:
         is_leading = self.election.role is Role.LEADING
@@ -333,7 +356,7 @@ class ReplicatedRegistry:
             case Heard(led=led, revision=revision) if is_leading:
                 if led == self.election.led:
                     about = self._subscribed.get(sender, {})
-                    self.followers[sender] = FollowerState(now, revision, about)
+                    self._note_follower(sender, FollowerState(now, revision, about))
             case Beat(led=led, revision=revision):
                 if self._is_from_leader(sender, led) and self._is_in_step:
                     return self._compare(now, revision)
@@ -367,6 +390,7 @@ class ReplicatedRegistry:
         self.registry.restore(now, content)
         self._is_in_step = True
         self._synced_at = now
+        self.election.copy = led
         self.election.revision = self.registry.revision
         return []
 

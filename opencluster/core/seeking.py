@@ -108,7 +108,7 @@ class Seeker:
             Who leads, if it follows.
         """
         self._greeted.discard(name)
-        if is_leading:
+        if is_leading and epoch != NO_EPOCH:
             return self._consider(name, epoch)
         effects: list[Effect] = []
         if name == self.leader:
@@ -161,8 +161,6 @@ class Seeker:
         if is_old and not self.epoch.is_absurd_after(epoch):
             # by the epoch in our greeting it knows by now that it has to go beyond
             return self._abandon("its epoch is old") if name == self.leader else []
-        if name == self.leader and epoch == self.epoch:
-            return []
         if self.leader and epoch == self.epoch:
             return []
         self.leader, self.epoch = name, epoch

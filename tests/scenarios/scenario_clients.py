@@ -120,7 +120,7 @@ class Client:
             factory.do(factory.running.claimed(factory.now, epoch))
             election = factory.running.election
             is_leading = election.role is Role.LEADING
-            led, leader = election.led, election.leader
+            led, leader = election.led, election.said_to_lead
             text = f"{election.role.value} {self.world.text(led)} {leader}".rstrip()
 
             def answer() -> None:

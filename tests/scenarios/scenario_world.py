@@ -444,6 +444,8 @@ class World:
                     words.append(str(identity))
                 case bool():
                     words.append(name if value else name.replace("is_", "not_"))
+                case "":
+                    pass
                 case str():
                     words.append(value)
                 case int():
