@@ -131,6 +131,8 @@ class Place:
     def write(self, content: Mapping[str, Any]) -> None:
         """Replace the cluster file in one step."""
         draft = self.cluster_file.with_suffix(".new")
+        draft.unlink(missing_ok=True)
+        draft.touch(mode=0o600)
         draft.write_text(json.dumps(content, indent=2) + "\n")
         draft.replace(self.cluster_file)
 
@@ -252,12 +254,43 @@ def listening_endpoint(
         not set.
     """
     address = config.network.bind if host in ("", "*") else host
-    if not (has_keys or config.cluster.insecure or is_loopback(address)):
-        raise SecurityError(
-            f"refusing to listen at {address}:{port} without keys: everyone who "
-            "reaches this address could run code here. Make keys with `opencluster "
-            "keys new` and set [cluster] keys on each computer (docs/security.md), "
-            "listen at 127.0.0.1, or write `insecure = true` in [cluster] if the "
-            "network is closed to strangers"
-        )
-    return f"tcp://{address}:{port}"
+    endpoint = f"tcp://{address}:{port}"
+    check_listening(config, endpoint, has_keys)
+    return endpoint
+
+
+def check_listening(config: Config, endpoint: str, has_keys: bool) -> None:
+    """Refuse to listen where strangers could come in.
+
+    Parameters
+    ----------
+    config : Config
+        The settings.
+    endpoint : str
+        Where to listen: ``tcp://address:port`` or ``ipc://path``.
+    has_keys : bool
+        Only who holds a key of the cluster is let in.
+
+    Raises
+    ------
+    SecurityError
+        When strangers could reach it, there are no keys, and ``[cluster] insecure`` is
+        not set.
+    """
+    if has_keys or config.cluster.insecure or _is_private(endpoint):
+        return
+    raise SecurityError(
+        f"refusing to listen at {endpoint.removeprefix('tcp://')} without keys: "
+        "everyone who reaches this address could run code here. Make keys with "
+        "`opencluster keys new` and set [cluster] keys on each computer "
+        "(docs/security.md), listen at 127.0.0.1, or write `insecure = true` in "
+        "[cluster] if the network is closed to strangers"
+    )
+
+
+def _is_private(endpoint: str) -> bool:
+    """Return whether only this computer, or its files' owner, reaches an endpoint."""
+    if endpoint.startswith("tcp://"):
+        return is_loopback(endpoint.removeprefix("tcp://").rpartition(":")[0])
+    # libzmq's "@name" is no file, so no permissions keep anyone out
+    return endpoint.startswith("ipc://") and not endpoint.startswith("ipc://@")

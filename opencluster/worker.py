@@ -220,7 +220,6 @@ class Runner:
                 self._station.drain()
 
     def _listen(self, host: str, port: int) -> Entry:
-        self.place.make()
         name = (
             socket_name(self._board_path, self._pid)
             if self._board_path is not None
@@ -231,6 +230,7 @@ class Runner:
         if port or self.config.cluster.factories:
             has_keys = self._keys is not None
             wanted.append(listening_endpoint(self.config, host, port, has_keys))
+        self.place.make()
         endpoints = [self._station.transport.listen(endpoint) for endpoint in wanted]
         return Entry(
             id=self._id,

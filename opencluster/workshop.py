@@ -69,17 +69,18 @@ class Workshop:
         self.name = config.workshop.name or host_name()
         self.id = uuid.uuid4().hex
         network = config.network
+        keys = Keyring.load(keys_directory(config, place), WORKSHOP)
+        wanted = self._wanted(has_keys=keys is not None)
         place.make()
         # before anything else: what marks our processes marks those of another too
         self._claim = Claim(place.path, self.id)
-        keys = Keyring.load(keys_directory(config, place), WORKSHOP)
         self._transport = ZmqTransport(
             network.max_message_bytes,
             network.zmtp_heartbeat_s,
             network.zmtp_timeout_s,
             keys,
         )
-        self.endpoints = self._listen()
+        self.endpoints = [self._transport.listen(endpoint) for endpoint in wanted]
         self._reactor = Reactor(self._transport, self._event)
         self._rejections = Rejections(self._transport.counts, log)
         self._link = FactoryLink(
@@ -142,13 +143,12 @@ class Workshop:
 
         self._reactor.watch(pidfd, ended)
 
-    def _listen(self) -> list[str]:
-        local = ipc_endpoint(self.place.sockets, f"shop-{self.id[:12]}")
-        wanted = [local]
+    def _wanted(self, has_keys: bool) -> list[str]:
+        """Return where to listen."""
+        wanted = [ipc_endpoint(self.place.sockets, f"shop-{self.id[:12]}")]
         if self.config.cluster.factories:
-            has_keys = self._transport.keys is not None
             wanted.append(listening_endpoint(self.config, "*", 0, has_keys))
-        return [self._transport.listen(endpoint) for endpoint in wanted]
+        return wanted
 
     def _poll(self) -> None:
         delay_s = EAGER_POLL_S

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import stat
 import tempfile
@@ -16,6 +17,7 @@ from opencluster.launchers import local
 from opencluster.place import (
     DIRECTORY_VARIABLE,
     Place,
+    check_listening,
     factories,
     keys_directory,
     listening_endpoint,
@@ -141,3 +143,23 @@ def test_sockets_of_the_dead_are_removed_and_those_of_the_living_are_not(
         place.forget()
         left = [path.name for path in place.sockets.iterdir()]
     assert left == ["w-living.sock"]
+
+
+@pytest.mark.parametrize("endpoint", ["ipc:///run/x.sock", "tcp://127.0.0.1:1"])
+def test_a_local_endpoint_needs_no_keys(endpoint: str) -> None:
+    check_listening(load(files=[], environ={}), endpoint, has_keys=False)
+
+
+@pytest.mark.parametrize("endpoint", ["ipc://@name", "tcp://10.0.0.1:1", "tcp://*:1"])
+def test_an_endpoint_that_others_reach_needs_keys(endpoint: str) -> None:
+    with pytest.raises(SecurityError, match="opencluster keys new"):
+        check_listening(load(files=[], environ={}), endpoint, has_keys=False)
+
+
+def test_the_cluster_file_is_its_owners_alone(short: Path) -> None:
+    before = os.umask(0)
+    try:
+        Place(short).write({"factories": []})
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(Place(short).cluster_file.stat().st_mode) == 0o600

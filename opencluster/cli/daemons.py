@@ -20,6 +20,7 @@ from opencluster.errors import ConfigError
 from opencluster.net.keys import Keyring
 from opencluster.place import (
     Place,
+    check_listening,
     factory_names,
     keys_directory,
     listening_endpoint,
@@ -67,11 +68,14 @@ def factory_command(
     set_up_logging(config.log.level)
     allow_many_files()
     place = Place.find()
-    place.make()
     names, me = standing(config, place, listen, port or config.factory.port, number)
     keys = Keyring.load(keys_directory(config, place), FACTORY)
-    if not listen:
-        listen = _factory_endpoint(config, host, port, me, keys is not None)
+    has_keys = keys is not None
+    if listen:
+        check_listening(config, listen, has_keys)
+    else:
+        listen = _factory_endpoint(config, host, port, me, has_keys)
+    place.make()
     state = place.factory_state(number or 1)
     factory = Factory(config, [listen], state, names, me, keys)
     end_on_signals(factory.stop)

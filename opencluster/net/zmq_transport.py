@@ -144,6 +144,8 @@ class ZmqTransport:
     def listen(self, endpoint: str) -> str:
         """Listen at an endpoint, and return it with the port filled in.
 
+        A local socket is closed to other users, wherever it stands.
+
         Raises
         ------
         EndpointInUse
@@ -158,6 +160,8 @@ class ZmqTransport:
             ) from None
         bound = self._server.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
         self._listening.append(bound)
+        if bound.startswith("ipc://") and not bound.startswith("ipc://@"):
+            Path(bound.removeprefix("ipc://")).chmod(0o700)
         return bound
 
     def connect(self, endpoint: str, public_key: str = "") -> Peer:

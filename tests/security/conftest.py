@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from security_site import Computer, KeyedManager, Site
 from security_tools import Client, RunningFactory, loaded
 
+from opencluster.engines import directory as directories
 from opencluster.net.keyfiles import make_keys
 from opencluster.net.keys import Keyring
 
@@ -42,3 +46,25 @@ def clients(
     yield make
     for client in made:
         client.close()
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    path = Path(tempfile.mkdtemp())
+    made = Site(path)
+    try:
+        yield made
+    finally:
+        for computer in reversed(made.computers):
+            computer.stop()
+        shutil.rmtree(path)
+
+
+@pytest.fixture
+def alice(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[KeyedManager]:
+    """Yield a manager on another computer: what is local elsewhere it cannot reach."""
+    monkeypatch.setattr(directories, "host_id", lambda: "another computer")
+    computer = Computer(Path(tempfile.mkdtemp(dir=site.path)), site.address)
+    engine = computer.hand(site.head.keys, "alice").engine()
+    yield KeyedManager(engine)
+    engine.close()

@@ -1,221 +1,21 @@
-"""A whole cluster with keys over TCP, each computer with its own certificates alone."""
+"""A whole cluster with keys: who works in it, who is kept out, and what is told."""
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import shutil
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
 
 import pytest
+from security_site import PROGRAMS, KeyedManager, Site, Speaker, number
 from security_tools import DEADLINE_S, loaded, secrets_of, wait_until
 
-from opencluster import Manager, WorkPiece
-from opencluster.config import load
+from opencluster import WorkPiece
 from opencluster.core.registry import Entry
 from opencluster.core.roles import ROLES
-from opencluster.engines import directory as directories
-from opencluster.engines.cluster import ClusterEngine
 from opencluster.errors import RequestRefused
 from opencluster.net.keyfiles import certificates
-from opencluster.net.keys import Keyring
-from opencluster.net.reactor import Reactor
-from opencluster.net.transport import Received, TransportEvent
-from opencluster.net.zmq_transport import ZmqTransport
-from opencluster.place import Place
 from opencluster.wire import codec, frames, kinds
 
 pytestmark = pytest.mark.processes
-
-PROGRAMS = Path(__file__).with_name("security_programs.py")
-ROOT = Path(__file__).parent.parent.parent
-QUICK = {
-    "CLUSTER_HEARTBEAT_INTERVAL_S": "0.2",
-    "CLUSTER_LEASE_S": "2",
-    "WORKER_DRAIN_TIMEOUT_S": "1",
-    "MANAGER_WORKER_WAIT_S": str(DEADLINE_S),
-}
-
-
-class Computer:
-    """A directory of a cluster and one of keys, as if on a computer of its own."""
-
-    def __init__(self, path: Path, factories: str = "") -> None:
-        self.path = path
-        self.keys = path / "k"
-        self.keys.mkdir(parents=True, mode=0o700)
-        path.chmod(0o700)
-        self.log = path / "log"
-        self.processes: list[subprocess.Popen[bytes]] = []
-        self.environment = {
-            "OPENCLUSTER_DIR": str(path / "c"),
-            "OPENCLUSTER_CLUSTER_KEYS": str(self.keys),
-            "OPENCLUSTER_CLUSTER_FACTORIES": factories,
-            **{f"OPENCLUSTER_{name}": value for name, value in QUICK.items()},
-        }
-
-    def hand(self, source: Path, *names: str) -> Computer:
-        """Copy certificates here, as an operator would."""
-        for name in names:
-            shutil.copy(source / f"{name}.key", self.keys)
-        return self
-
-    def command(self, *arguments: str, **environment: str) -> tuple[str, int]:
-        """Run a command to its end; return what it printed and its exit code."""
-        done = subprocess.run(
-            self._argv(arguments),
-            env=self._whole_environment(environment),
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE_S,
-            check=False,
-        )
-        return done.stdout + done.stderr, done.returncode
-
-    def start(self, *arguments: str) -> None:
-        """Run a command for as long as the test does."""
-        with self.log.open("ab") as log:
-            process = subprocess.Popen(
-                self._argv(arguments),
-                env=self._whole_environment({}),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-        self.processes.append(process)
-
-    def said(self) -> str:
-        """Return what its processes have logged."""
-        logs = [self.log, *(self.path / "c" / "logs").glob("*.log")]
-        return "".join(log.read_text() for log in logs if log.exists())
-
-    def stop(self) -> None:
-        for process in reversed(self.processes):
-            process.terminate()
-        for process in reversed(self.processes):
-            process.wait(DEADLINE_S)
-
-    def engine(self) -> ClusterEngine:
-        """Return a manager's engine on this computer."""
-        config = load(files=[], environ=self.environment)
-        return ClusterEngine(config, Place(self.path / "c"))
-
-    @staticmethod
-    def _argv(arguments: Sequence[str]) -> list[str]:
-        return [sys.executable, "-m", "opencluster", *arguments]
-
-    def _whole_environment(self, more: dict[str, str]) -> dict[str, str]:
-        mine = {n: v for n, v in os.environ.items() if not n.startswith("OPENCLUSTER_")}
-        return mine | {"PYTHONPATH": str(ROOT)} | self.environment | more
-
-
-class Site:
-    """Computers of one cluster, and the keys that its operator has."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.computers: list[Computer] = []
-        self.head = self.computer("head")
-        self.ok(self.head, "keys", "new")
-        for name, role in {
-            "node7": "workshop",
-            "solo": "worker",
-            "alice": "manager",
-            "bob": "manager",
-            "guest": "observer",
-        }.items():
-            self.ok(self.head, "keys", "add", name, "--role", role)
-        self.head.start("factory", "--port", "0")
-        found = wait_until(
-            lambda: re.search(r"factory at tcp://([\d.]+:\d+)", self.head.said())
-        )
-        self.address = found[1]
-        self.head.environment["OPENCLUSTER_CLUSTER_FACTORIES"] = self.address
-        self.node = self.computer("node", "node7", "worker")
-        self.node.start(
-            "workshop",
-            *("--workers", f"{PROGRAMS}:SquareWorker=2"),
-            *("--workers", f"{PROGRAMS}:AskingWorker=1"),
-            *("--workers", f"{PROGRAMS}:AdderService=1"),
-        )
-        self.solo = self.computer("solo", "solo")
-        alone = ["--foreground", "--type", "Solo"]
-        self.solo.start("worker", f"{PROGRAMS}:SquareWorker", *alone)
-
-    def computer(self, name: str, *certificates: str) -> Computer:
-        """Return one more computer, with copies of these certificates and no roll."""
-        address = getattr(self, "address", "")
-        made = Computer(self.path / name, address)
-        self.computers.append(made)
-        return made.hand(self.head.keys, *certificates) if certificates else made
-
-    def ok(self, computer: Computer, *arguments: str) -> str:
-        text, code = computer.command(*arguments)
-        assert code == 0, text
-        return text
-
-    def status(self) -> dict[str, Any]:
-        """Return what `opencluster status` says, asked by an observer."""
-        done = subprocess.run(
-            self.head._argv(["status", "--json"]),
-            env=self.head._whole_environment({}),
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE_S,
-            check=True,
-        )
-        status: dict[str, Any] = json.loads(done.stdout)
-        return status
-
-    def worker(self, type: str) -> dict[str, Any]:
-        """Return the row of one worker."""
-        rows = [row for row in self.status()["workers"] if row["type"] == type]
-        return rows[0] if rows else {}
-
-
-class KeyedManager(Manager):
-    """Uses a certain engine, instead of the one of this process."""
-
-    def __init__(self, engine: ClusterEngine) -> None:
-        super().__init__()
-        self._own_engine = engine
-
-    @property
-    def engine(self) -> ClusterEngine:
-        return self._own_engine
-
-
-@pytest.fixture(scope="module")
-def site() -> Iterator[Site]:
-    path = Path(tempfile.mkdtemp())
-    made = Site(path)
-    try:
-        yield made
-    finally:
-        for computer in reversed(made.computers):
-            computer.stop()
-        shutil.rmtree(path)
-
-
-@pytest.fixture
-def alice(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[KeyedManager]:
-    """Yield a manager on another computer: what is local elsewhere it cannot reach."""
-    monkeypatch.setattr(directories, "host_id", lambda: "another computer")
-    computer = Computer(Path(tempfile.mkdtemp(dir=site.path)), site.address)
-    engine = computer.hand(site.head.keys, "alice").engine()
-    yield KeyedManager(engine)
-    engine.close()
-
-
-def number(n: int, **more: Any) -> WorkPiece:
-    return WorkPiece(number=n, **more)
 
 
 def test_a_map_runs_over_tcp_with_keys(alice: KeyedManager) -> None:
@@ -255,35 +55,6 @@ def test_an_observer_cannot_start_a_worker(site: Site) -> None:
     assert site.worker("Mine") == {}
     # looking is what it is for
     assert "Square" in site.ok(guest, "status")
-
-
-class Speaker:
-    """Somebody with certain keys who says anything to anybody."""
-
-    def __init__(self, keys: Keyring | None) -> None:
-        self.transport = ZmqTransport(keys=keys)
-        self.heard: list[list[Any]] = []
-        self.reactor = Reactor(self.transport, self._event, is_vital=False)
-        self.reactor.start()
-
-    def say(self, entry: Entry, header: bytes) -> None:
-        done: Future[bool] = Future()
-        tcp = next(e for e in entry.endpoints if e.startswith("tcp://"))
-
-        def send() -> None:
-            peer = self.transport.connect(tcp, entry.public_key)
-            done.set_result(self.transport.send(peer, header))
-
-        self.reactor.post(send)
-        assert done.result(DEADLINE_S)
-
-    def close(self) -> None:
-        self.reactor.stop()
-        self.reactor.join(DEADLINE_S)
-
-    def _event(self, event: TransportEvent) -> None:
-        if isinstance(event, Received):
-            self.heard.append(frames.unpack(event.header))
 
 
 @pytest.mark.parametrize("role", [r for r in ROLES if r != "manager"])
@@ -375,19 +146,3 @@ def test_no_secret_is_in_any_log_status_or_list(
     secrets = {s for computer in site.computers for s in secrets_of(computer.keys)}
     assert len(secrets) >= len(certificates(site.head.keys))
     assert not any(secret in text for secret in secrets for text in shown)
-
-
-@pytest.mark.parametrize("command", ["factory", "workshop"])
-def test_nothing_listens_to_strangers_without_keys(
-    command: str, tmp_path: Path
-) -> None:
-    bare = Computer(tmp_path / "bare", "127.0.0.1:9100")
-    text, code = bare.command(
-        command,
-        OPENCLUSTER_CLUSTER_KEYS="",
-        OPENCLUSTER_CLUSTER_FACTORIES="" if command == "factory" else "127.0.0.1:9",
-        OPENCLUSTER_NETWORK_BIND="0.0.0.0",
-    )
-    assert code == 1
-    assert "opencluster keys new" in text
-    assert "insecure = true" in text
