@@ -2,6 +2,7 @@
 PYTHON ?= python3
 PYTEST_ARGS ?= -n 2 --dist=worksteal
 BENCH ?= latency
+SECONDS ?= 60
 SEEDS ?= 100000
 FIRST ?= 0
 
@@ -11,7 +12,7 @@ PROJECT := setup.cfg setup.py pyproject.toml
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CHECK_VERSION := import sys; sys.exit(sys.version_info < (3, 11))
 
-.PHONY: help demo test soak lint bench config clean
+.PHONY: help demo test soak fuzz lint bench config clean
 .DEFAULT_GOAL := help
 
 help:  ## print this list
@@ -33,6 +34,9 @@ lint: $(VENV)/.installed-test  ## check style, format and types
 
 bench: $(VENV)/.installed-bench  ## measure (BENCH=latency, throughput, startup, memory or all)
 	$(BIN)/python -m bench $(BENCH)
+
+fuzz: $(VENV)/.installed-test  ## feed wrong messages to every handler (SECONDS=600)
+	$(BIN)/python tests/fuzz/fuzz.py --seconds $(SECONDS)
 
 config: $(VENV)/.installed  ## write config.ini and docs/configuration.md anew
 	$(BIN)/python -c "from opencluster.config import *; \
