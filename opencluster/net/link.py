@@ -112,6 +112,7 @@ class FactoryLink:
         self.replica = Replica()
         self._seeker = Seeker(patience_s)
         self._peers: dict[str, Peer] = {}
+        self._refusals: dict[str, str] = {}
         self._names: dict[Peer, str] = {}
         self._former = ""
         self._followers: dict[str, None] = {}
@@ -196,12 +197,14 @@ class FactoryLink:
     def peer_lost(self, peer: Peer) -> None:
         """Take note that a connection broke."""
         name = self._names.pop(peer, None)
+        refusal = self._reactor.transport.refusal(peer)
         if name is not None:
+            self._refusals[name] = refusal
             # libzmq keeps what is sent to a dead peer, without limit, and does not
             # reopen a connection that broke the protocol: the next greeting starts anew
             self._reactor.transport.disconnect(peer)
             self._followers.pop(name, None)
-        self.requests.peer_lost(peer)
+        self.requests.peer_lost(peer, refusal)
         if name is not None:
             self._do(self._seeker.lost(name))
 
@@ -266,6 +269,7 @@ class FactoryLink:
             return
         role, epoch, leader, interval_s = hello
         self._note_roll(name, asked.result())
+        self._refusals.pop(name, None)
         self._followers.pop(name, None)
         if role == "follower":
             self._followers[name] = None
@@ -357,6 +361,11 @@ class FactoryLink:
                 "no cluster found: start one with `opencluster start`, or name it with "
                 "--dir, OPENCLUSTER_DIR or [cluster] factories"
             )
+        refused = [
+            f"{name} {reason}" for name, reason in self._refusals.items() if reason
+        ]
+        if refused:
+            return f"no factory let us in: {'; and '.join(refused)}"
         return (
             f"no factory answered (tried {'; '.join(known)}); "
             "is it running? see `opencluster status`"

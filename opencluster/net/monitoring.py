@@ -20,6 +20,10 @@ HANDSHAKE_FAILURES = (
     | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 )
 
+_CURE = (
+    "this process has none: copy a certificate into keys in the cluster's directory, "
+    "or name another directory by [cluster] keys"
+)
 _DONTWAIT = int(zmq.DONTWAIT)
 
 
@@ -41,40 +45,50 @@ def monitor(
     return watch
 
 
-def take(watch: zmq.Socket[bytes]) -> list[tuple[int, str]]:
-    """Return the events that wait at a monitor, each with its endpoint.
+def take(watch: zmq.Socket[bytes]) -> list[tuple[int, int, str]]:
+    """Return the events that wait at a monitor, each with its value and endpoint.
 
     Unpacked here, as ``zmq.utils.monitor`` brings asyncio into every process. The
     layout is that of zmq_socket_monitor(3): event and value, then the endpoint.
     """
-    events: list[tuple[int, str]] = []
+    events: list[tuple[int, int, str]] = []
     while len(events) < EVENTS_PER_TURN:
         try:
             head, endpoint = watch.recv_multipart(_DONTWAIT)
         except zmq.Again:
             break
-        event, _value = struct.unpack("=HI", head)
-        events.append((event, endpoint.rstrip(b"\0").decode(errors="replace")))
+        event, value = struct.unpack("=HI", head)
+        events.append((event, value, endpoint.rstrip(b"\0").decode(errors="replace")))
     return events
 
 
-def why(event: int, has_keys: bool) -> str:
-    """Return why a handshake failed, as far as libzmq tells."""
+def why(event: int, value: int, has_keys: bool) -> str:
+    """Return why a handshake failed, as far as libzmq tells, and what helps.
+
+    Parameters
+    ----------
+    event, value : int
+        What the monitor said.
+    has_keys : bool
+        Whether this process has keys.
+    """
     if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
         return (
             "does not admit the certificate of this process: it is revoked, or not on "
             "the roll there; see `opencluster keys show`"
         )
-    if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
+    if event != zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
         return (
-            "speaks another protocol, or has no keys while this process has some"
+            "broke off the handshake: it ended, or has no keys or another key than was "
+            "expected"
             if has_keys
-            else "speaks another protocol, or wants keys while this process has none: "
-            "copy a certificate here, or set [cluster] keys"
+            else f"broke off the handshake: it ended, or wants keys; {_CURE}"
         )
+    if value != zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH:
+        return "speaks another protocol: is it of OpenCluster, and of this version?"
     return (
-        "broke off the handshake: it ended, or has no keys or another key than was "
-        "expected"
+        "has no keys, while this process has some: start it again with keys, or this "
+        "process without"
         if has_keys
-        else "broke off the handshake: it ended, or wants keys"
+        else f"wants keys; {_CURE}"
     )

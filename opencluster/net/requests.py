@@ -108,10 +108,13 @@ class Requests:
         else:
             future.set_exception(_error_from(body))
 
-    def peer_lost(self, peer: Peer) -> None:
-        """Fail what was asked of a peer that is gone."""
+    def peer_lost(self, peer: Peer, refusal: str = "") -> None:
+        """Fail what was asked of a peer that is gone, or does not let us in."""
+        reason = "the connection broke before the answer came"
+        if refusal:
+            reason = f"who listens there {refusal}"
         for number in [n for n, entry in self._pending.items() if entry[0] == peer]:
-            self._fail(number, "the connection broke before the answer came")
+            self._fail(number, reason)
 
     def _fail(self, number: int, reason: str) -> None:
         entry = self._pending.pop(number, None)

@@ -6,7 +6,7 @@ events. A peer is an opaque identity, good for as long as its connection lives.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -99,14 +99,23 @@ class Transport(Protocol):
     def disconnect(self, peer: Peer) -> None:
         """Close a connection that `connect` opened."""
 
+    def refusal(self, peer: Peer) -> str:
+        """Return why the last handshake with a peer of ours failed, if it did.
+
+        A predicate to the endpoint: ``"wants keys"``; to be asked before `disconnect`.
+        """
+
     def send(self, peer: Peer, header: bytes, buffers: Sequence[Any] = ()) -> bool:
         """Send a message; ``False`` means that the peer is gone."""
 
     def pollables(self) -> Iterable[Any]:
         """Return what must be polled for input; each once, for its lifetime."""
 
-    def receive(self) -> list[TransportEvent]:
-        """Return what happened since the last call, a bounded number of events."""
+    def receive(self, ready: Container[Any] | None = None) -> list[TransportEvent]:
+        """Return what happened since the last call, a bounded number of events.
+
+        `ready` holds the pollables that have input; without it all are looked at.
+        """
 
     def close(self, linger_s: float = 0.0) -> None:
         """Close everything, waiting at most this long for what was sent to leave."""

@@ -15,7 +15,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +54,10 @@ SMALL_BYTES = 1 << 16
 CONNECT_TIMEOUT_MS = 2000
 """How long one attempt to connect may take: after a network was cut, the next attempt
 finds it healed much sooner than the kernel gives up the one before."""
+REFUSALS_KEPT = 64
+"""Endpoints of which it is remembered why the last handshake failed."""
+KEEPALIVE_IDLE_S = 60
+"""Silence after which the kernel asks whether an accepted connection still stands."""
 MAX_PORT = 65535
 INBOUND, OUTBOUND = b"<", b">"
 
@@ -134,6 +138,7 @@ class ZmqTransport:
         self._listening: list[str] = []
         self._number = 0
         self._warned_at: float | None = None
+        self._refusals: dict[str, str] = {}
         self._lost: list[Peer] = []
 
     @property
@@ -204,6 +209,10 @@ class ZmqTransport:
             if self._gate is not None:
                 self._gate.disconnected(peer)
 
+    def refusal(self, peer: Peer) -> str:
+        """Return why the last handshake with a peer of ours failed, if it did."""
+        return self._refusals.get(self._endpoints.get(peer, ""), "")
+
     def send(self, peer: Peer, header: bytes, buffers: Sequence[Any] = ()) -> bool:
         """Send a message; ``False`` means that the peer is gone.
 
@@ -235,14 +244,25 @@ class ZmqTransport:
         sockets += [self._server_monitor, self._client_monitor]
         return sockets if self._gate is None else [*sockets, self._gate.handshakes]
 
-    def receive(self) -> list[TransportEvent]:
-        """Return what happened since the last call, a bounded number of events."""
+    def receive(self, ready: Container[Any] | None = None) -> list[TransportEvent]:
+        """Return what happened since the last call, a bounded number of events.
+
+        Parameters
+        ----------
+        ready : container, optional
+            Which of the pollables have input; by default all are looked at, which
+            costs more.
+        """
         events: list[TransportEvent] = []
         self._part(events)
-        self._take_messages(self._client, OUTBOUND, events)
-        self._take_messages(self._server, INBOUND, events)
-        self._take_connections(events)
-        self._take_rejections()
+        if ready is None or self._client in ready:
+            self._take_messages(self._client, OUTBOUND, events)
+        if ready is None or self._server in ready:
+            self._take_messages(self._server, INBOUND, events)
+        if ready is None or self._client_monitor in ready:
+            self._take_connections(events)
+        if ready is None or self._server_monitor in ready:
+            self._take_rejections()
         return events
 
     def close(self, linger_s: float = 0.0) -> None:
@@ -342,26 +362,33 @@ class ZmqTransport:
         return self._gate.guest(sender, frame)
 
     def _take_connections(self, events: list[TransportEvent]) -> None:
-        for event, endpoint in take(self._client_monitor):
+        for event, value, endpoint in take(self._client_monitor):
             if event & HANDSHAKE_FAILURES:
                 self.counts.rejected_handshakes += 1
-                self._note_failure(event, endpoint)
+                self._note_failure(event, value, endpoint)
                 continue
+            stands = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
+            if stands:
+                self._refusals.pop(endpoint, None)
             peer = self._peers.get(endpoint)
             if peer is None:
                 continue
-            stands = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
             events.append(PeerConnected(peer) if stands else PeerLost(peer))
 
-    def _note_failure(self, event: int, endpoint: str) -> None:
-        """Say why a connection of ours does not come to stand, once a minute."""
+    def _note_failure(self, event: int, value: int, endpoint: str) -> None:
+        """Keep why a connection of ours fails, and say so once a minute."""
+        reason = why(event, value, self.keys is not None)
+        self._refusals.pop(endpoint, None)
+        self._refusals[endpoint] = reason
+        if len(self._refusals) > REFUSALS_KEPT:
+            del self._refusals[next(iter(self._refusals))]
         now = time.monotonic()
         if self._warned_at is None or now - self._warned_at >= WARN_INTERVAL_S:
             self._warned_at = now
-            log.warning("%s %s", endpoint, why(event, self.keys is not None))
+            log.warning("%s %s", endpoint, reason)
 
     def _take_rejections(self) -> None:
-        for event, _ in take(self._server_monitor):
+        for event, _, _ in take(self._server_monitor):
             if event & HANDSHAKE_FAILURES:
                 self.counts.rejected_handshakes += 1
             else:

@@ -21,7 +21,7 @@ from opencluster.core.registry import Entry
 from opencluster.engines.cluster import ClusterEngine
 from opencluster.net.keys import Keyring
 from opencluster.net.reactor import Reactor
-from opencluster.net.transport import Received, TransportEvent
+from opencluster.net.transport import PeerLost, Received, TransportEvent
 from opencluster.net.zmq_transport import ZmqTransport
 from opencluster.place import Place
 from opencluster.wire import frames
@@ -147,6 +147,8 @@ class Site:
         self.solo = self.computer("solo", "solo")
         alone = ["--foreground", "--type", "Solo"]
         self.solo.start("worker", f"{PROGRAMS}:SquareWorker", *alone)
+        wanted = {"Square", "Asking", "adder", "Solo"}
+        wait_until(lambda: {row["type"] for row in self.members()} >= wanted)
 
     def computer(self, name: str, *certificates: str) -> Computer:
         """Return one more computer, with copies of these certificates and no roll."""
@@ -173,6 +175,11 @@ class Site:
         status: dict[str, Any] = json.loads(done.stdout)
         return status
 
+    def members(self) -> list[dict[str, Any]]:
+        """Return the rows of all workers and services."""
+        status = self.status()
+        return [*status["workers"], *status["services"]]
+
     def worker(self, type: str) -> dict[str, Any]:
         """Return the row of one worker."""
         rows = [row for row in self.status()["workers"] if row["type"] == type]
@@ -197,6 +204,7 @@ class Speaker:
     def __init__(self, keys: Keyring | None) -> None:
         self.transport = ZmqTransport(keys=keys)
         self.heard: list[list[Any]] = []
+        self.losses = 0
         self.reactor = Reactor(self.transport, self._event, is_vital=False)
         self.reactor.start()
 
@@ -216,6 +224,10 @@ class Speaker:
         self.reactor.join(DEADLINE_S)
 
     def _event(self, event: TransportEvent) -> None:
+        if isinstance(event, PeerLost):
+            # libzmq does not ask again where it was refused
+            self.transport.disconnect(event.peer)
+            self.losses += 1
         if isinstance(event, Received):
             self.heard.append(frames.unpack(event.header))
 

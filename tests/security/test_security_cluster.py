@@ -57,6 +57,18 @@ def test_an_observer_cannot_start_a_worker(site: Site) -> None:
     assert "Square" in site.ok(guest, "status")
 
 
+def test_one_without_keys_is_told_so_within_the_time_allowed(site: Site) -> None:
+    nobody = site.computer("nobody")
+    text, code = nobody.command(
+        "status",
+        OPENCLUSTER_CLUSTER_KEYS="",
+        OPENCLUSTER_FACTORY_REQUEST_TIMEOUT_S="2",
+    )
+    assert code == 3
+    assert f"tcp://{site.address} wants keys" in text
+    assert "[cluster] keys" in text
+
+
 @pytest.mark.parametrize("role", [r for r in ROLES if r != "manager"])
 def test_nobody_but_a_manager_hands_pieces_to_a_worker(
     site: Site, alice: KeyedManager, role: str, tmp_path: Path
