@@ -258,12 +258,13 @@ class Election:
                 effects += self._take_beat(now, sender, message)
             case Heard():
                 self._take_promise(sender, message)
-            case Stand(epoch=epoch):
+            case Stand(led=led, epoch=epoch):
+                effects += self._learn(now, led)
                 effects += self._take_stand(now, sender, epoch)
             case Grant(epoch=epoch):
                 effects += self._take_grant(now, sender, epoch)
-            case Resign(led=led):
-                effects += self._take_resignation(now, sender, led)
+            case _:
+                effects += self._take_resignation(now, sender, message.led)
         return effects
 
     def claimed(self, now: float, epoch: Epoch) -> list[Effect]:
@@ -405,10 +406,8 @@ class Election:
         needed = self._others_needed
         if not needed:
             return math.inf
-        times = sorted(self._promises.values(), reverse=True)
-        if len(times) < needed:
-            return -math.inf
-        return times[needed - 1] + LEASE_PART * self.timeout_s
+        times = sorted([*self._promises.values(), *[-math.inf] * needed])
+        return times[-needed] + LEASE_PART * self.timeout_s
 
     def _promise(self, name: str, epoch: Epoch = NO_EPOCH) -> None:
         self._promised_to, self._promised_for = name, epoch
