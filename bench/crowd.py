@@ -26,6 +26,7 @@ from opencluster.net.reactor import Reactor, Timer
 from opencluster.net.transport import Peer, PeerLost, Received, TransportEvent
 from opencluster.net.zmq_transport import ZmqTransport
 from opencluster.place import Place, factories
+from opencluster.registration import interval_in
 from opencluster.wire import figures, frames, kinds
 from opencluster.workshop import ANSWERED_HEARTBEATS
 
@@ -83,16 +84,6 @@ class Line:
         """Run a callback later."""
         return self._reactor.after(delay_s, callback)
 
-    def every(self, interval_s: float, callback: Callable[[], None]) -> Timer:
-        """Run a callback again and again, out of step with the other workshops."""
-        return self._reactor.after(
-            random.uniform(0, interval_s),
-            lambda: self._begin(interval_s, callback),
-        )
-
-    def _begin(self, interval_s: float, callback: Callable[[], None]) -> None:
-        self._reactor.every(interval_s, callback)
-
 
 class Shop:
     """One simulated workshop.
@@ -123,7 +114,9 @@ class Shop:
         )
         self.is_registered = False
         self._heartbeats = 0
-        line.every(config.cluster.heartbeat_interval_s, self._heartbeat)
+        self._line = line
+        self._interval_s = config.cluster.heartbeat_interval_s
+        line.after(random.uniform(0, self._interval_s), self._heartbeat_again)
 
     def _leader_found(self) -> None:
         if self.is_registered:
@@ -140,6 +133,10 @@ class Shop:
     def _registered(self, asked: Future[Any]) -> None:
         self.is_registered |= asked.exception() is None
 
+    def _heartbeat_again(self) -> None:
+        self._line.after(self._interval_s, self._heartbeat_again)
+        self._heartbeat()
+
     def _heartbeat(self) -> None:
         """Do as a workshop does."""
         if not self.link.is_up:
@@ -154,6 +151,7 @@ class Shop:
             self.link.request("renew", arguments).add_done_callback(self._renewed)
 
     def _renewed(self, asked: Future[Any]) -> None:
+        self._interval_s = interval_in(asked, self._interval_s)
         if asked.exception() is None and asked.result()["unknown"]:
             self._register(asked.result()["unknown"])
 

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MAX_HEARTBEAT_INTERVAL_S = 3600.0
+"""A factory that asks for fewer heartbeats than this makes no sense."""
+
 
 class Registration(Protocol):
     """One way to stand in the registry."""
@@ -114,8 +117,8 @@ class OwnRegistration:
             patience_s=config.factory.leader_timeout_s,
             keys=keys,
         )
-        interval_s = config.cluster.heartbeat_interval_s
-        reactor.post(lambda: self._start(interval_s))
+        self._interval_s = config.cluster.heartbeat_interval_s
+        reactor.post(self._renew)
 
     def announce(self, entry: Entry) -> None:
         """Register as soon as a factory is there."""
@@ -156,9 +159,6 @@ class OwnRegistration:
         """Write the counts where the heartbeat finds them."""
         self._scoreboard.counted(**counts.to_fields())
 
-    def _start(self, interval_s: float) -> None:
-        self._reactor.every(interval_s, self._renew)
-
     def _register(self) -> None:
         if self._entry is not None:
             fields = self._entry.to_fields()
@@ -183,6 +183,7 @@ class OwnRegistration:
             self._heart.start()
 
     def _renew(self) -> None:
+        self._reactor.after(self._interval_s, self._renew)
         if self._entry is None or not self._link.is_up:
             return
         own = self._scoreboard.read().figures()
@@ -192,6 +193,7 @@ class OwnRegistration:
         asked.add_done_callback(self._renewed)
 
     def _renewed(self, asked: Future[Any]) -> None:
+        self._interval_s = interval_in(asked, self._interval_s)
         if unknown_in(asked):
             log.info("the factory does not know this process (any more): registering")
             self._register()
@@ -210,3 +212,20 @@ def unknown_in(asked: Future[Any]) -> list[str]:
         log.error("the factory answered a renewal with what makes no sense")
         return []
     return [identity for identity in unknown if isinstance(identity, str)]
+
+
+def interval_in(asked: Future[Any], interval_s: float) -> float:
+    """Return how often to report, by what a factory answered to a renewal.
+
+    Parameters
+    ----------
+    asked : Future
+        The renewal.
+    interval_s : float
+        How often it is done so far: it stays when the answer does not tell.
+    """
+    body = None if asked.exception() is not None else asked.result()
+    wanted = body.get("heartbeat_interval_s") if isinstance(body, Mapping) else None
+    if isinstance(wanted, float) and 0.0 < wanted <= MAX_HEARTBEAT_INTERVAL_S:
+        return wanted
+    return interval_s

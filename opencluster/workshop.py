@@ -35,7 +35,7 @@ from opencluster.node.host import host_id, host_name
 from opencluster.node.measure import Measurer
 from opencluster.node.orders import read_count, read_entry
 from opencluster.place import Place, factories, keys_directory, listening_endpoint
-from opencluster.registration import unknown_in
+from opencluster.registration import interval_in, unknown_in
 from opencluster.wire import figures, frames, kinds
 
 log = logging.getLogger(__name__)
@@ -68,17 +68,18 @@ class Workshop:
         self.place = place
         self.name = config.workshop.name or host_name()
         self.id = uuid.uuid4().hex
-        network = config.network
+        network, limits = config.network, config.limits
         keys = Keyring.load(keys_directory(config, place), WORKSHOP)
         wanted = self._wanted(has_keys=keys is not None)
         place.make()
         # before anything else: what marks our processes marks those of another too
         self._claim = Claim(place.path, self.id)
         self._transport = ZmqTransport(
-            network.max_message_bytes,
+            min(network.max_message_bytes, limits.max_request_bytes),
             network.zmtp_heartbeat_s,
             network.zmtp_timeout_s,
             keys,
+            limits.max_queued_messages,
         )
         self.endpoints = [self._transport.listen(endpoint) for endpoint in wanted]
         self._reactor = Reactor(self._transport, self._event)
@@ -107,6 +108,7 @@ class Workshop:
         self._measurer = Measurer()
         self._failures: dict[str, Entry] = {}
         self._heartbeats = 0
+        self._interval_s = config.cluster.heartbeat_interval_s
         self._is_registered = False
         self._handlers = {
             "status": self._status,
@@ -122,8 +124,7 @@ class Workshop:
     def run(self) -> None:
         """Work until `stop`; returns when every process has ended."""
         log.info("workshop %s at %s", self.name, ", ".join(self.endpoints))
-        interval_s = self.config.cluster.heartbeat_interval_s
-        self._reactor.every(interval_s, self._heartbeat)
+        self._reactor.after(self._interval_s, self._heartbeat_again)
         self._reactor.after(EAGER_POLL_S, self._poll)
         self._floor.open()
         self._reactor.run()
@@ -317,6 +318,10 @@ class Workshop:
         if error is not None:
             log.error("could not register: %s", error)
 
+    def _heartbeat_again(self) -> None:
+        self._reactor.after(self._interval_s, self._heartbeat_again)
+        self._heartbeat()
+
     def _heartbeat(self) -> None:
         if not self._link.is_up:
             return
@@ -333,6 +338,7 @@ class Workshop:
             self._link.request("renew", arguments).add_done_callback(self._renewed)
 
     def _renewed(self, asked: Future[Any]) -> None:
+        self._interval_s = interval_in(asked, self._interval_s)
         self._register_forgotten(unknown_in(asked))
 
     def _register_forgotten(self, ids: Sequence[str]) -> None:

@@ -28,6 +28,10 @@ from opencluster.errors import RegistryError
 KINDS = ("workshop", "worker", "service", "failure")
 """What can be registered; a ``failure`` says that a type does not start somewhere."""
 
+HEARTBEATS_PER_S = 500
+"""Heartbeats that a factory takes each second; with more members each sends fewer."""
+HEARTBEATS_PER_LEASE = 4
+"""Of which all but the last may get lost."""
 DEATHS_KEPT = 50
 """Members of which it is remembered how they were lost."""
 SCHEMES = ("tcp://", "ipc://")
@@ -224,6 +228,7 @@ class Registry:
         self.revision = 0
         self._records: dict[str, _Record] = {}
         self._by_type: dict[str, dict[str, _Record]] = {}
+        self._reporting: set[str] = set()
         self._jobs: dict[str, dict[str, Any]] = {}
         self._deaths: deque[dict[str, Any]] = deque(maxlen=DEATHS_KEPT)
 
@@ -350,13 +355,17 @@ class Registry:
     def report_job(self, now: float, job: Mapping[str, Any]) -> None:
         """Take in the statistics of a job, by its ``id``.
 
-        A job that runs and is not reported again within a lease counts as lost: its
+        It belongs to the ``owner`` who reported it first, and no other changes it. One
+        that runs and is not reported again within a lease counts as lost: its
         manager is gone.
         """
         identity = job.get("id") if isinstance(job, Mapping) else None
         if not isinstance(identity, str) or not identity:
             raise RegistryError("a job report needs the job's id")
         self.bounds.check("a job report", job)
+        former = self._jobs.get(identity)
+        if former is not None and former.get("owner") != job.get("owner"):
+            raise RegistryError(f"job {identity:.80} is another's")
         others = [i for i in self._jobs if i != identity]
         if len(others) >= self.jobs_kept:
             finished = (i for i in others if self._jobs[i].get("state") != "running")
@@ -401,13 +410,14 @@ class Registry:
             raise RegistryError("the jobs of a snapshot are none")
         until = now + self.lease_s
         records = {e.id: _Record(e, until, figures.get(e.id, b"")) for e in entries}
-        reports = {job["id"]: {**job, "reported_at": now} for job in jobs}
-        self.revision, self._records, self._jobs = revision, records, reports
+        recent = jobs[-self.jobs_kept :]
+        reports = {job["id"]: {**job, "reported_at": now} for job in recent}
+        self.revision, self._jobs = revision, reports
         self._clients = Counter({"": len(records)} if records else {})
         self._deaths = deque(deaths, maxlen=DEATHS_KEPT)
-        self._by_type = {}
+        self._records, self._by_type, self._reporting = {}, {}, set()
         for record in records.values():
-            self._by_type.setdefault(record.entry.type, {})[record.entry.id] = record
+            self._put(record)
 
     def apply(self, now: float, delta: Delta) -> bool:
         """Apply a change of the registry that this one copies.
@@ -472,6 +482,16 @@ class Registry:
             "deaths": list(self._deaths),
         }
 
+    def heartbeat_interval_s(self, least_s: float) -> float:
+        """Return how often each member should report itself, in seconds.
+
+        Members of a workshop are reported by it. The more report, the rarer they
+        do it, so that heartbeats never take more than a small part of a processor;
+        a lease always lasts for several of them.
+        """
+        rare_s = len(self._reporting) / HEARTBEATS_PER_S
+        return max(least_s, min(rare_s, self.lease_s / HEARTBEATS_PER_LEASE))
+
     def next_expiry(self) -> float | None:
         """Return when the first lease ends, or ``None`` when nobody is here."""
         return min((r.expires_at for r in self._records.values()), default=None)
@@ -486,6 +506,8 @@ class Registry:
             assert record.entry.kind in KINDS
         listed = [i for of_type in self._by_type.values() for i in of_type]
         assert sorted(listed) == sorted(self._records)
+        reporting = {i for i, r in self._records.items() if not r.entry.workshop}
+        assert self._reporting == reporting
         assert self._clients == Counter(r.client for r in self._records.values())
 
     def _check_figures(self, ids: Sequence[str], nbytes: int) -> None:
@@ -518,12 +540,15 @@ class Registry:
             self._unlist(former.entry)
         self._records[entry.id] = record
         self._by_type.setdefault(entry.type, {})[entry.id] = record
+        if not entry.workshop:
+            self._reporting.add(entry.id)
 
     def _unlist(self, entry: Entry) -> None:
         of_type = self._by_type[entry.type]
         del of_type[entry.id]
         if not of_type:
             del self._by_type[entry.type]
+        self._reporting.discard(entry.id)
 
     def _take_out(self, identity: str, cause: Mapping[str, Any] | None) -> None:
         """Remove an entry, and remember how it was lost unless it left in order."""

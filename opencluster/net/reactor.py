@@ -185,7 +185,7 @@ class Reactor:
         ready = self._poll()
         self._run_posted()
         if not self._transport_keys.isdisjoint(ready):
-            for event in self.transport.receive():
+            for event in self.transport.receive(ready):
                 self._guarded(self._on_event, event)
         for fd in ready:
             if fd in self._readers:

@@ -10,6 +10,8 @@ import pytest
 from opencluster.core.bounds import Bounds
 from opencluster.core.registry import (
     DEATHS_KEPT,
+    HEARTBEATS_PER_LEASE,
+    HEARTBEATS_PER_S,
     KINDS,
     Delta,
     Entry,
@@ -647,3 +649,41 @@ def test_broken_rule_is_found() -> None:
     registry.register(0.0, replace(WORKER, kind="spaceship"))
     with pytest.raises(AssertionError):
         registry.check_invariants()
+
+
+# --- how often members report ----------------------------------------------------
+
+
+def crowd(count: int) -> Registry:
+    registry = Registry(lease_s=10.0)
+    for number in range(count):
+        shop = Entry(f"s{number}", "workshop", name=f"node{number}")
+        worker = replace(WORKER, id=f"w{number}", workshop=shop.id)
+        for entry in (shop, worker):
+            registry.register(0.0, entry)
+    return registry
+
+
+def test_a_few_members_report_as_often_as_the_setting_says() -> None:
+    assert crowd(0).heartbeat_interval_s(1.0) == 1.0
+    assert crowd(HEARTBEATS_PER_S).heartbeat_interval_s(1.0) == 1.0
+    assert crowd(10).heartbeat_interval_s(0.01) == 10 / HEARTBEATS_PER_S
+
+
+def test_many_members_report_more_rarely_but_several_times_in_a_lease() -> None:
+    many = crowd(2 * HEARTBEATS_PER_S)
+    assert many.heartbeat_interval_s(1.0) == 2.0
+    assert many.heartbeat_interval_s(3.0) == 3.0
+    many.lease_s = 4.0
+    assert many.heartbeat_interval_s(0.1) == 4.0 / HEARTBEATS_PER_LEASE
+
+
+def test_who_leaves_or_belongs_to_a_workshop_does_not_count() -> None:
+    registry = crowd(3 * HEARTBEATS_PER_S)
+    for number in range(2 * HEARTBEATS_PER_S):
+        registry.remove(f"s{number}")
+    assert registry.heartbeat_interval_s(0.5) == 1.0
+    copy = Registry()
+    copy.restore(0.0, registry.snapshot())
+    assert copy.heartbeat_interval_s(0.5) == 1.0
+    copy.check_invariants()

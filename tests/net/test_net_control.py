@@ -51,7 +51,7 @@ def test_what_is_asked_when_the_transport_breaks_is_an_error(
     silent = ZmqTransport()
     entry = {"name": "node7", "endpoints": [silent.listen("tcp://127.0.0.1:0")]}
 
-    def receive() -> None:
+    def receive(ready: object) -> None:
         raise MemoryError("no room for a header")
 
     monkeypatch.setattr(control._transport, "receive", receive)

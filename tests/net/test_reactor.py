@@ -136,7 +136,7 @@ class Failing(ZmqTransport):
         super().__init__()
         self.connect(self.listen("tcp://127.0.0.1:0"))
 
-    def receive(self) -> list[TransportEvent]:
+    def receive(self, ready: object = None) -> list[TransportEvent]:
         raise MemoryError("no room for a header")
 
 
