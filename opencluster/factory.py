@@ -31,7 +31,7 @@ from opencluster.core.epochs import Epoch
 from opencluster.core.factory_messages import from_fields, to_fields
 from opencluster.core.registry import Delta, Entry, Registry
 from opencluster.core.replication import Effect, Publish, ReplicatedRegistry
-from opencluster.core.roles import FACTORY, check, claim
+from opencluster.core.roles import FACTORY, check, claim, permits
 from opencluster.errors import NotLeader, RegistryError, RemoteProtocolError
 from opencluster.net.fellows import Fellows
 from opencluster.net.heart import HEART_PREFIX
@@ -163,7 +163,7 @@ class Factory:
 
     def _hello(self, caller: Caller, arguments: Mapping[str, Any]) -> dict[str, Any]:
         known = arguments.get("epoch")
-        if known is not None:
+        if known is not None and permits(FACTORY, "epoch", caller.who):
             self._do(self._core.claimed(_now(), Epoch.from_fields(known)))
         return {
             "role": _public(self._core.election.role),
@@ -224,7 +224,11 @@ class Factory:
         return [entry.to_fields() for entry in self.registry.find(**wanted)]
 
     def _job(self, caller: Caller, arguments: Mapping[str, Any]) -> None:
-        self._do(self._core.report_job(_now(), arguments["job"]))
+        job = arguments["job"]
+        if not isinstance(job, Mapping):
+            raise RegistryError("the report of a job is no mapping")
+        owned = {**job, "owner": caller.who.name}
+        self._do(self._core.report_job(_now(), owned))
 
     def _status(self, caller: Caller, arguments: Mapping[str, Any]) -> dict[str, Any]:
         now = _now()

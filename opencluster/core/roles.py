@@ -95,6 +95,12 @@ RULES: Mapping[tuple[str, str], Rule] = {
             "roll": "ask a factory who is admitted",
         },
     ),
+    # part of a greeting; of an observer it is not heard, as it can end a leadership
+    **_rules(
+        FACTORY,
+        (FACTORY, WORKSHOP, WORKER, MANAGER),
+        {"epoch": "say who has led"},
+    ),
     **_rules(
         FACTORY,
         (WORKSHOP, WORKER),

@@ -128,12 +128,24 @@ class Roster:
             self._meet(entry)
 
     def _make_way(self, entry: Entry) -> None:
-        """Give up who listened where somebody else does now: it must have ended."""
+        """Give up who listened where somebody else does now: it must have ended.
+
+        Raises
+        ------
+        SecurityError
+            When it has proved by its key that it still listens there.
+        """
         former = self.directory.predecessor(entry)
-        if former is not None:
-            former.is_registered = False
-            evidence = DeathEvidence(f"{entry.name} has its address now")
-            self._lose(former, evidence, False, None)
+        if former is None:
+            return
+        if former.is_joined and former.entry.public_key != entry.public_key:
+            raise SecurityError(
+                f"it claims the address of {former.entry.name}, whose key proves that "
+                "it still listens there"
+            )
+        former.is_registered = False
+        evidence = DeathEvidence(f"{entry.name} has its address now")
+        self._lose(former, evidence, False, None)
 
     def _entry_gone(self, delta: Delta) -> None:
         self.directory.workshops.pop(delta.id, None)

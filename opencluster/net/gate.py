@@ -11,7 +11,9 @@ Must not decide who may say what: that stands in `core.roles`.
 from __future__ import annotations
 
 import logging
+import os
 import time
+from hashlib import blake2b
 
 import zmq
 from zmq.utils import z85
@@ -26,8 +28,13 @@ log = logging.getLogger(__name__)
 ZAP_ENDPOINT = "inproc://zeromq.zap.01"
 """Where libzmq asks; the name is that of RFC 27, and the context's own."""
 ZAP_VERSION = b"1.0"
+ZAP_FRAMES = 8
+"""Of a question, who asks included, besides the proof."""
+KEY_BYTES = 32
 HANDSHAKES_PER_TURN = 64
 """Answered before the other sockets get their turn."""
+SHOWN_BYTES = 4
+"""How much of its identity a process has everywhere: it is in the names of pieces."""
 GUESTS_KEPT = 65_536
 """Accepted connections of which the key is remembered: as many at least, twice as many
 at most. Those that nothing was sent to or came from for longest are forgotten: a
@@ -47,6 +54,8 @@ class Gate:
         Who this process is, and the roll.
     counts : TransportCounts
         Where refusals are counted.
+    identity : bytes
+        Of this process; others see how it begins.
     """
 
     def __init__(
@@ -54,8 +63,11 @@ class Gate:
         context: zmq.Context[zmq.Socket[bytes]],
         keys: Keyring,
         counts: TransportCounts,
+        identity: bytes,
     ) -> None:
         self.keys = keys
+        self._identity = identity
+        self._salt = os.urandom(16)
         self._counts = counts
         # before any socket is guarded: libzmq lets everyone in whom it cannot ask about
         self.handshakes: zmq.Socket[bytes] = context.socket(zmq.ROUTER)
@@ -97,6 +109,7 @@ class Gate:
                 f"{self.keys.version}), or revoked: see `opencluster keys show`"
             )
         client.set(zmq.CURVE_SERVERKEY, public_key.encode())
+        client.set(zmq.ROUTING_ID, self._identity_at(endpoint))
 
     def connected(self, peer: Peer, public_key: str) -> None:
         """Note whom a connection that we opened leads to."""
@@ -150,11 +163,24 @@ class Gate:
         """Answer nobody any more; only when no guarded socket is left."""
         self.handshakes.close(linger=0)
 
+    def _identity_at(self, endpoint: str) -> bytes:
+        """Return the identity that this process has at one endpoint, and nowhere else.
+
+        Whoever knows an identity takes over its connection (``ROUTER_HANDOVER``): one
+        who listens must not be able to do so where else we are connected.
+        """
+        shown, hidden = self._identity[:SHOWN_BYTES], len(self._identity) - SHOWN_BYTES
+        there = blake2b(endpoint.encode(), key=self._salt, digest_size=hidden)
+        return shown + there.digest()
+
     def _answer(self, request: list[bytes]) -> None:
         """Answer one question of RFC 27: whether a key may come in."""
+        if len(request) < ZAP_FRAMES:
+            return
         asker, _, version, number, _, address, _, mechanism, *proof = request
         public_key = ""
-        if version == ZAP_VERSION and mechanism == b"CURVE":
+        is_curve = version == ZAP_VERSION and mechanism == b"CURVE"
+        if is_curve and list(map(len, proof)) == [KEY_BYTES]:
             public_key = z85.encode(proof[0]).decode()
         who = self.keys.credential(public_key)
         if who is None:

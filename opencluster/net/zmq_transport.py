@@ -293,7 +293,7 @@ class ZmqTransport:
         # imported here, so that it costs nothing where there are no keys
         from opencluster.net.gate import Gate
 
-        gate = Gate(self._context, self.keys, self.counts)
+        gate = Gate(self._context, self.keys, self.counts, self.identity)
         gate.guard(self._server, self._client)
         return gate
 

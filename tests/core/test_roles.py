@@ -31,6 +31,7 @@ MAY_SAY = {
     (FACTORY, "status"): set(ROLES),
     (FACTORY, "subscribe"): set(ROLES),
     (FACTORY, "roll"): set(ROLES),
+    (FACTORY, "epoch"): set(ROLES) - {OBSERVER},
     (FACTORY, "register"): {WORKSHOP, WORKER},
     (FACTORY, "renew"): {WORKSHOP, WORKER},
     (FACTORY, "deregister"): {WORKSHOP, WORKER},

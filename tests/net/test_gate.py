@@ -17,7 +17,7 @@ from opencluster.net import gate as gates
 from opencluster.net.keyfiles import Certificate, make_certificate, make_keys
 from opencluster.net.keys import Keyring
 from opencluster.net.transport import PeerConnected, PeerLost, Received, TransportEvent
-from opencluster.net.zmq_transport import ZmqTransport
+from opencluster.net.zmq_transport import INBOUND, ZmqTransport
 
 DEADLINE_S = 20.0
 MAX_BYTES = 1 << 20
@@ -268,6 +268,43 @@ def test_a_connection_is_remembered_while_there_is_traffic(
     assert len(guests._guests) + len(guests._older_guests) <= 8
     revoke(server, "manager")
     assert not server.send(subscriber, b"beat")
+
+
+def test_one_who_listens_cannot_take_over_our_connection_to_another(make: Make) -> None:
+    first, second, manager = make("worker"), make("worker"), make("manager")
+    for server in (first, second):
+        endpoint = server.listen("tcp://127.0.0.1:0")
+        manager.send(manager.connect(endpoint, key_of(server)), b"work")
+    at_first = message(first, manager).peer
+    at_second = message(second, manager).peer
+    # what people see of it is the same: it is in the names of pieces
+    assert at_first[:5] == at_second[:5] == INBOUND + manager.identity[:4]
+    assert at_first != at_second
+    # the second one comes to the first as what it knows of the manager
+    with zmq.Context() as context, context.socket(zmq.DEALER) as thief:
+        assert second.keys is not None
+        thief.set(zmq.ROUTING_ID, at_second.removeprefix(INBOUND))
+        thief.set(zmq.CURVE_PUBLICKEY, key_of(second).encode())
+        thief.set(zmq.CURVE_SECRETKEY, second.keys.own.secret_key.encode())
+        thief.set(zmq.CURVE_SERVERKEY, key_of(first).encode())
+        thief.set(zmq.LINGER, 0)
+        thief.connect(first._listening[0])
+        thief.send(b"it is me")
+        assert message(first, manager).peer == at_second
+        assert first.send(at_first, b"result")
+        assert message(manager, first).header == b"result"
+
+
+def test_we_are_the_same_at_one_place_when_we_come_again(make: Make) -> None:
+    server, client = make("worker"), make("manager")
+    endpoint = server.listen("tcp://127.0.0.1:0")
+    seen = set()
+    for _ in range(2):
+        peer = client.connect(endpoint, key_of(server))
+        client.send(peer, b"work")
+        seen.add(message(server, client).peer)
+        client.disconnect(peer)
+    assert len(seen) == 1
 
 
 def test_nobody_comes_in_unasked(make: Make) -> None:

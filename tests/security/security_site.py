@@ -125,6 +125,7 @@ class Site:
         self.ok(self.head, "keys", "new")
         for name, role in {
             "node7": "workshop",
+            "node7-worker": "worker",
             "solo": "worker",
             "alice": "manager",
             "bob": "manager",
@@ -137,7 +138,7 @@ class Site:
         )
         self.address = found[1]
         self.head.environment["OPENCLUSTER_CLUSTER_FACTORIES"] = self.address
-        self.node = self.computer("node", "node7", "worker")
+        self.node = self.computer("node", "node7", "node7-worker")
         self.node.start(
             "workshop",
             *("--workers", f"{PROGRAMS}:SquareWorker=2"),

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 from security_site import PROGRAMS, KeyedManager, Site, Speaker, number
-from security_tools import DEADLINE_S, loaded, secrets_of, wait_until
+from security_tools import (
+    DEADLINE_S,
+    Client,
+    keys_named,
+    loaded,
+    secrets_of,
+    wait_until,
+)
 
 from opencluster import WorkPiece
 from opencluster.core.registry import Entry
@@ -99,6 +106,27 @@ def test_a_manager_cannot_register_in_the_name_of_a_worker(
     asked = alice.engine._link.request("register", {"entries": [entry.to_fields()]})
     with pytest.raises(RequestRefused, match="a manager may not register"):
         asked.result(DEADLINE_S)
+
+
+def test_a_worker_cannot_push_another_from_its_address(
+    site: Site, alice: KeyedManager
+) -> None:
+    alice.submit("Solo", number(1)).result(DEADLINE_S)
+    contacts = alice.engine._directory.contacts
+    (solo,) = (c for c in list(contacts.values()) if c.type == "Solo")
+    before = site.worker("Solo")
+    keys = keys_named(site.head.keys, "node7-worker", "worker")
+    mallory = Client(f"tcp://{site.address}", keys)
+    try:
+        fields = {"type": "Solo", "endpoints": (solo.endpoint,)}
+        mallory.register("mallory-1", **fields)
+        wait_until(lambda: "mallory-1" in alice.engine._roster._unmet)
+        results = alice.map("Solo", [number(n) for n in range(20)])
+        assert {r["pid"] for r in results} == {before["pid"]}
+        assert contacts[solo.id] is solo
+        mallory.ask("deregister", id="mallory-1")
+    finally:
+        mallory.close()
 
 
 def test_revoking_takes_effect_everywhere_while_all_of_it_runs(

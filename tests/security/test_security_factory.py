@@ -21,7 +21,7 @@ from security_tools import (
     wait_until,
 )
 
-from opencluster.core.epochs import NO_EPOCH
+from opencluster.core.epochs import NO_EPOCH, Epoch
 from opencluster.core.factory_messages import Resign, to_fields
 from opencluster.core.registry import Entry
 from opencluster.core.roll import Roll
@@ -132,6 +132,33 @@ def test_an_observer_reports_no_job(clients: Clients) -> None:
         clients("observer").ask("job", job={"id": "j"})
     clients("manager").ask("job", job={"id": "j", "state": "running"})
     assert [job["id"] for job in clients("observer").ask("status")["jobs"]] == ["j"]
+
+
+def test_a_manager_cannot_change_what_another_reports_of_its_job(
+    directory: Path, clients: Clients
+) -> None:
+    add_certificate(directory, "eve", "manager")
+    eve = clients(keys_named(directory, "eve", "manager"))
+    clients("manager").ask("job", job={"id": "j", "state": "running"})
+    with pytest.raises(RequestRefused, match="job j is another's"):
+        eve.ask("job", job={"id": "j", "state": "done", "owner": "manager"})
+    clients("manager").ask("job", job={"id": "j", "state": "failed"})
+    (job,) = eve.ask("status")["jobs"]
+    assert (job["state"], job["owner"]) == ("failed", "manager")
+
+
+def test_an_observer_ends_no_leadership_by_what_it_says_of_another(
+    factory: RunningFactory, clients: Clients
+) -> None:
+    observer = clients("observer")
+    observer.ask("find")
+    before = factory.factory.epoch
+    newer = Epoch(before.number + 1, 5, 7)
+    answer = observer.ask("hello", epoch=newer)
+    assert (answer["role"], Epoch.from_fields(answer["epoch"])) == ("leader", before)
+    # as those who register may: they alone remember what all factories have lost
+    clients("worker").ask("hello", epoch=newer)
+    wait_until(lambda: factory.factory.epoch.number > newer.number)
 
 
 def test_an_operation_that_does_not_exist_is_refused_to_everyone(
@@ -292,7 +319,7 @@ def test_a_factory_without_keys_is_not_believed_by_who_has_some(
     running = RunningFactory(None, tmp_path / "bare")
     worker = Client(running.endpoint, loaded(directory, "worker"))
     try:
-        with pytest.raises(FactoryUnreachable, match="has no keys, while this"):
+        with pytest.raises(FactoryUnreachable, match="has no keys"):
             worker.ask("find", REFUSED_S)
         assert worker.transport.counts.rejected_handshakes
     finally:
