@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 MOST_BACK_S = 2.0
 """How far a clock goes back behind what its process has read before."""
 FLAKY_S = 0.3
+BLINK_S = 0.03
+"""For how long a process is gone that is restarted at once."""
 CLOSE_S = 0.6
 """Within this time, faults meet."""
 
@@ -46,6 +48,7 @@ class Trouble:
             "isolate": self._isolate,
             "pause": self._pause,
             "crash": self._crash,
+            "blink": self._blink,
             "lost disk": self._lose_disk,
             "full disk": self._fill_disk,
             "slow disk": self._slow_disk,
@@ -221,13 +224,18 @@ class Trouble:
             self._for_a_while(process.wake, self._chance.choice([0.3, 0.8, 2.0]))
 
     def _crash(self) -> None:
-        world = self._world
-        typical_s = self._chance.choice([0.05, 1.2])
-        for factory in self._some_factories() if typical_s < 1.0 else [self._factory()]:
-            if factory is not None:
-                world.crash_factory(factory)
-                back = partial(world.restart_factory, factory.name)
-                self._for_a_while(back, typical_s)
+        factory = self._factory()
+        if factory is not None:
+            self._restart_later(factory, 1.2)
+
+    def _blink(self) -> None:
+        for factory in self._some_factories():
+            self._restart_later(factory, BLINK_S)
+
+    def _restart_later(self, factory: SimFactory, typical_s: float) -> None:
+        self._world.crash_factory(factory)
+        back = partial(self._world.restart_factory, factory.name)
+        self._for_a_while(back, typical_s)
 
     def _lose_disk(self) -> None:
         factory = self._factory()

@@ -258,6 +258,8 @@ class Ledger:
                 self.broken("what is over is not sent again", f"piece {piece.id}")
             if len(piece.deaths) >= self._world.setup.max_kills:
                 self.broken("quarantined pieces never run again", f"{piece.id} is sent")
+            if piece.losses > piece.retries or piece.errors > piece.error_retries:
+                self.broken("no piece is tried too often", f"{piece.id} is sent")
             if record.is_unwanted:
                 self.broken("what was interrupted does not run again", f"{piece.id}")
             wire: Wire = contact.peer  # type: ignore[assignment]

@@ -19,6 +19,7 @@ from sim_setup import Focus, draw
 from sim_world import World, run_world
 
 from opencluster.core.election import Quorum
+from opencluster.testing.virtual import Faults
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Mutation:
     module : str
         Of ``opencluster.core``.
     right, wrong : str
-        A line, which stands in the module exactly once, and what it becomes.
+        A text, which stands in the module exactly once, and what it becomes.
     focus : Focus
         Where it is searched.
     """
@@ -44,152 +45,207 @@ class Mutation:
     focus: Focus = Focus()
 
 
+LATE = Faults(delay_s=0.002, lateness=0.3, late_s=2.0)
+"""Many messages come so late that whoever they are about is somebody else by then."""
 FACTORIES = Focus(
     ("noise", "part", "one-way", "isolate", "pause", "crash", "flaky"),
     is_work=False,
     factories=3,
 )
-MAJORITY = Focus(
+CRASHES = Focus(("crash", "rolling restart"), is_work=False, factories=3)
+PAUSES = Focus(("pause",), is_work=False, factories=2, company=0.0, gap_s=0.5)
+LATENESS = Focus(
+    ("isolate", "crash", "flaky", "worker crash"),
+    is_work=False,
+    factories=3,
+    noise=LATE,
+)
+ISOLATION = Focus(
+    ("isolate",),
+    quorum=Quorum.MAJORITY,
+    is_work=False,
+    factories=3,
+    company=0.0,
+    gap_s=2.0,
+)
+HALVES = Focus(("isolate", "part"), quorum=Quorum.MAJORITY, is_work=False, factories=4)
+PROMISES = Focus(
     ("noise", "isolate", "one-way", "pause", "crash", "skew"),
     quorum=Quorum.MAJORITY,
     is_work=False,
     factories=3,
 )
-CLOCKS = Focus(
-    ("isolate", "jump forward", "skew"),
+RESTARTS = Focus(
+    ("isolate", "blink", "skew"),
     quorum=Quorum.MAJORITY,
     is_work=False,
     factories=3,
+    company=0.7,
+    gap_s=1.0,
+)
+LATE_PROMISES = Focus(
+    ("isolate",),
+    quorum=Quorum.MAJORITY,
+    is_work=False,
+    factories=3,
+    noise=Faults(delay_s=0.002, lateness=0.3, late_s=1.0),
+    company=0.0,
+    gap_s=2.0,
+)
+CLOCKS = Focus(
+    ("isolate", "jump forward"),
+    quorum=Quorum.MAJORITY,
+    is_work=False,
+    factories=3,
+    company=0.7,
+    gap_s=0.5,
 )
 MEMBERS = Focus(
     ("noise", "rolling restart", "worker crash", "drain", "workshop crash"),
     is_work=False,
     factories=3,
 )
+FORGETTING = Focus(("jump forward", "worker crash"), is_work=False)
 WORK = Focus(
     ("part", "one-way", "worker crash", "worker pause", "poison", "drain", "late news"),
     is_work=True,
     factories=1,
+)
+INTERRUPTS = Focus(
+    ("interrupt", "stubborn"),
+    is_work=True,
+    factories=1,
+    company=0.7,
+    gap_s=0.5,
 )
 
 MUTATIONS = [
     Mutation(
         "an epoch's number is not beyond what was seen",
         "election",
-        "        number = self.seen = self.seen + 1",
-        "        number = self.seen = max(1, self.seen)",
-        FACTORIES,
+        "number = self.seen = self.seen + 1",
+        "number = self.seen = max(1, self.seen)",
+        CRASHES,
     ),
     Mutation(
         "an epoch is used before it is on disk",
         "election",
-        "        return [SaveEpochs(self.seen, self.led, self._wanted)]",
-        "        return self.saved(now, self._wanted)",
-        FACTORIES,
+        "return [SaveEpochs(self.seen, self.led, self._wanted)]",
+        "return self.saved(now, self._wanted)",
+        CRASHES,
     ),
     Mutation(
         "an older epoch is followed",
         "election",
-        "        if self.led.is_newer_than(beat.led):",
-        "        if False:",
+        "if self.led.is_newer_than(beat.led):",
+        "if False:",
         FACTORIES,
     ),
     Mutation(
-        "a promise is given to two",
+        "a promise is given twice",
         "election",
-        "        return is_promised and self._promised_to != name",
-        "        return False",
-        MAJORITY,
+        "return is_promised and self._promised_to != name",
+        "return False",
+        PROMISES,
     ),
     Mutation(
         "a promise is forgotten by a restart",
         "election",
-        "        self._promise(SOMEBODY)",
-        "        self._promised_to = SOMEBODY",
-        MAJORITY,
+        "self._promise(SOMEBODY)",
+        "self._promised_to = SOMEBODY",
+        RESTARTS,
+    ),
+    Mutation(
+        "half of the factories are a majority",
+        "election",
+        "return len(self.names) // 2 if is_majority else 0",
+        "return (len(self.names) - 1) // 2 if is_majority else 0",
+        HALVES,
     ),
     Mutation(
         "a leader relies on promises for too long",
         "election",
         "LEASE_PART = 0.75",
         "LEASE_PART = 1.5",
-        MAJORITY,
+        ISOLATION,
     ),
     Mutation(
         "a promise counts from when it arrived",
         "election",
-        "        sent_at = self._sent_at.get(heard.sequence)",
-        "        sent_at = self._now if heard.sequence in self._sent_at else None",
-        MAJORITY,
+        "sent_at = self._sent_at.get(heard.sequence)",
+        "sent_at = self._now if heard.sequence in self._sent_at else None",
+        LATE_PROMISES,
     ),
     Mutation(
-        "a leader writes when its promises are over",
+        "a leader goes on when its promises are over",
         "election",
-        "Role.LEADING and self._now <= now < self._lease_end()",
-        "Role.LEADING",
-        MAJORITY,
+        "+ LEASE_PART * self.timeout_s",
+        "+ 60.0 * self.timeout_s",
+        ISOLATION,
     ),
     Mutation(
         "a leader goes on after it stood still",
         "election",
-        "        elif away_s > self.timeout_s:",
-        "        elif False:",
-        Focus(("pause",), is_work=False, factories=3),
+        "elif away_s > self.timeout_s:",
+        "elif False:",
+        PAUSES,
     ),
     Mutation(
         "a jump of the clock shortens a promise",
         "election",
-        "        self._passed_s += min(max(0.0, step_s), self.beat_s)",
-        "        self._passed_s += max(0.0, step_s)",
+        "self._passed_s += min(max(0.0, step_s), self.beat_s)",
+        "self._passed_s += max(0.0, step_s)",
         CLOCKS,
     ),
     Mutation(
         "a new leader does not extend leases",
         "replication",
-        "                    self.registry.extend(now)",
-        "                    pass",
+        "self.registry.extend(now)",
+        "pass",
         FACTORIES,
     ),
     Mutation(
-        "a change of an earlier epoch is applied",
+        "the copy of an earlier leader is taken",
         "replication",
-        "        if not self._is_from_leader(sender, led) or not self._is_in_step:",
-        "        if not self._is_in_step:",
-        MEMBERS,
+        "if not self._is_from_leader(sender, led):\n            return []\n"
+        "        revision",
+        "if self.election.role is not Role.FOLLOWING:\n            return []\n"
+        "        revision",
+        LATENESS,
     ),
     Mutation(
         "a change is applied across a gap",
         "registry",
-        "        if delta.revision != self.revision + 1:",
-        "        if False:",
-        FACTORIES,
+        "if delta.revision != self.revision + 1:",
+        "if False:",
+        MEMBERS,
     ),
     Mutation(
         "leases are never over",
         "registry",
-        "        over = [i for i, r in self._records.items() if r.expires_at <= now]",
-        "        over = []",
+        "over = [i for i, r in self._records.items() if r.expires_at <= now]",
+        "over = []",
         MEMBERS,
     ),
     Mutation(
         "the unknown are not asked to register again",
         "registry",
-        "                unknown.append(identity)",
-        "                pass",
-        Focus(("jump forward", "worker crash"), is_work=False),
+        "unknown.append(identity)",
+        "pass",
+        FORGETTING,
     ),
     Mutation(
         "a client goes back to an older epoch",
         "seeking",
-        "        if is_old and not self.epoch.is_absurd_after(epoch):",
-        "        if False:",
+        "if is_old and not self.epoch.is_absurd_after(epoch):",
+        "if False:",
         FACTORIES,
     ),
     Mutation(
-        "a client that was sent away greets nobody",
+        "a client that knows no leader looks for none",
         "seeking",
-        "        return self._greet_all()",
-        "        return []",
+        "return []\n        return self._greet_all()",
+        "return []\n        return []",
         FACTORIES,
     ),
     Mutation(
@@ -200,17 +256,31 @@ MUTATIONS = [
         WORK,
     ),
     Mutation(
+        "a result counts that comes after the verdict",
+        "dispatch",
+        "if piece is not None and piece.is_over:",
+        "if False:",
+        INTERRUPTS,
+    ),
+    Mutation(
         "what kills workers is not quarantined",
         "dispatch",
-        "        elif len(piece.deaths) >= self.max_kills:",
-        "        elif False:",
+        "elif len(piece.deaths) >= self.max_kills:",
+        "elif False:",
+        WORK,
+    ),
+    Mutation(
+        "losses are not counted against retries",
+        "dispatch",
+        "elif piece.losses > piece.retries:",
+        "elif False:",
         WORK,
     ),
     Mutation(
         "what waited at a lost worker is forgotten",
         "dispatch",
-        "                effects += self._put_back(now, piece)",
-        "                self._forget(piece)",
+        "effects += self._put_back(now, piece)",
+        "self._forget(piece)",
         WORK,
     ),
     Mutation(
@@ -218,13 +288,20 @@ MUTATIONS = [
         "dispatch",
         "if piece.interrupted_at is not None:\n            verdict =",
         "if False:\n            verdict =",
-        Focus(("worker crash", "interrupt", "stubborn"), is_work=True, factories=1),
+        INTERRUPTS,
     ),
     Mutation(
-        "a worker takes a piece twice",
+        "a worker forgets what it was asked to give back",
         "inbox",
-        "            if key in self._waiting or (running and not running.is_silent):",
-        "            if key in self._waiting:",
+        "return [ReturnPiece(waiting.key) for waiting in back]",
+        "return []",
+        WORK,
+    ),
+    Mutation(
+        "a worker takes more than it has room for",
+        "inbox",
+        "if running or self.is_draining or self._is_full(piece):",
+        "if running or self.is_draining:",
         WORK,
     ),
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 from opencluster.core.election import Quorum
@@ -18,6 +18,7 @@ FAULTS = (
     "isolate",
     "pause",
     "crash",
+    "blink",
     "lost disk",
     "full disk",
     "slow disk",
@@ -115,12 +116,21 @@ class Focus:
         How many there are.
     is_work : bool or None
         Jobs are submitted, rather than factories watched.
+    noise : Faults or None
+        How the network treats messages.
+    company : float or None
+        Probability that a fault brings another one with it.
+    gap_s : float or None
+        Typical time between two faults.
     """
 
     faults: tuple[str, ...] = ()
     quorum: Quorum | None = None
     factories: int = 0
     is_work: bool | None = None
+    noise: Faults | None = None
+    company: float | None = None
+    gap_s: float | None = None
 
 
 ANYTHING = Focus()
@@ -141,7 +151,7 @@ def draw(seed: int, focus: Focus = ANYTHING) -> Setup:
     share = chance.choice([0.15, 0.3, 0.5])
     faults = frozenset(name for name in FAULTS if chance.random() < share)
     faults = frozenset(focus.faults) or faults
-    return Setup(
+    setup = Setup(
         seed=seed,
         factories=_names("f", focus.factories or count),
         workshops=_names("w", shops),
@@ -157,6 +167,10 @@ def draw(seed: int, focus: Focus = ANYTHING) -> Setup:
         jobs=chance.randint(1, 3) if is_work else 0,
         are_ports_reused=chance.random() < 0.3,
         max_pieces=chance.choice([0, 0, 3]),
+    )
+    told = {"noise": focus.noise, "company": focus.company, "gap_s": focus.gap_s}
+    return replace(
+        setup, **{n: value for n, value in told.items() if value is not None}
     )
 
 

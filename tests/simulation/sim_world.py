@@ -32,8 +32,16 @@ LOOK_S = 0.25
 """How often it is looked whether it is."""
 CALM_LOOKS = 2
 """Looks in a row that must find it so."""
-MAX_EVENTS = 300_000
-"""No seed has nearly as many: more means that something goes round in circles."""
+SHORT_S, LONG_S = 0.004, 0.6
+JOBS = [
+    ((SHORT_S,), 12),
+    ((0.1,), 12),
+    ((LONG_S,), 8),
+    ((3.0,), 3),
+    # so many are sent ahead that some wait behind a long one, and are called back
+    ((SHORT_S,) * 5 + (LONG_S,), 24),
+]
+"""How long the pieces of a job take at most, and how many they are at most."""
 
 
 class World:
@@ -187,16 +195,16 @@ class World:
         chance = self.chance
         manager = chance.choice(managers)
         types = sorted({type for shop in self.setup.catalogues for type in shop})
-        longest_s, most = chance.choice([(0.004, 12), (0.1, 12), (0.6, 8), (3.0, 3)])
+        lengths_s, most = chance.choice(JOBS)
         pieces = [
-            self._piece(chance.choice(types), longest_s)
+            self._piece(chance.choice(types), chance.choice(lengths_s))
             for _ in range(chance.randint(1, most))
         ]
         manager.take(manager.submit, pieces)
 
     def _piece(self, type: str, longest_s: float) -> tuple[Piece, Payload]:
         chance, faults = self.chance, self.setup.faults
-        natures = [Nature.GOOD] * 12
+        natures = [Nature.GOOD] * 6
         natures += [Nature.POISON] * ("poison" in faults)
         natures += [Nature.RAISES] * ("raising" in faults)
         natures += [Nature.DEAF, Nature.STUBBORN] * ("stubborn" in faults)
