@@ -46,6 +46,8 @@ EAGER_INTERVAL_S = 0.1
 """How often it is looked after the leader while one is missed, or an answer is due."""
 EAGER_S = 10.0
 """For how long a leader is missed eagerly; a cluster may be down for days."""
+FOLLOWER_AFTER_S = 0.5
+"""For how long a question waits for a leader before a follower may answer it."""
 PROBE_INTERVAL_S = 0.5
 """How often it is looked after the leader otherwise."""
 MAX_BEAT_INTERVAL_S = 3600.0
@@ -64,6 +66,7 @@ class _Question:
     operation: str
     arguments: Mapping[str, Any]
     may_be_old: bool
+    began_at: float = field(default_factory=time.monotonic)
     future: Future[Any] = field(default_factory=Future)
 
 
@@ -145,7 +148,7 @@ class FactoryLink:
         timeout_s : float, optional
             How long the answer may take, whoever leads meanwhile.
         may_be_old : bool
-            While nobody leads, a follower may answer.
+            When nobody leads for a moment, a follower may answer.
         """
         deadline = time.monotonic() + (timeout_s or self._timeout_s)
         question = _Question(deadline, operation, arguments or {}, may_be_old)
@@ -217,6 +220,7 @@ class FactoryLink:
             if not self.is_up:
                 self._look_up()
             self._do(self._seeker.tick(now, self._awaited_since()))
+            self._ask_followers(now)
         finally:
             is_missed = not self.is_up and now - self._missed_since < EAGER_S
             is_eager = is_missed or self._asked or self._waiting
@@ -276,8 +280,6 @@ class FactoryLink:
         if role == "leader":
             self._hello, self._beat_interval_s = asked.result(), interval_s
         self._do(self._seeker.answered(name, role == "leader", epoch, leader))
-        if not self.is_up:
-            self._ask_followers()
 
     def _adopt(self, name: str) -> None:
         self._beat_at = time.monotonic()
@@ -299,7 +301,6 @@ class FactoryLink:
             self._ask(self._seeker.leader, question)
         else:
             self._waiting.append(question)
-            self._ask_followers()
 
     def _ask(self, name: str, question: _Question) -> None:
         now = time.monotonic()
@@ -312,12 +313,14 @@ class FactoryLink:
         )
         asked.add_done_callback(lambda done: self._answered(name, question, done))
 
-    def _ask_followers(self) -> None:
+    def _ask_followers(self, now: float) -> None:
         """While nobody leads, ask a follower what may be a little old."""
-        if not self._followers:
+        if self.is_up or not self._followers:
             return
         follower = next(iter(self._followers))
-        for question in [q for q in self._waiting if q.may_be_old]:
+        since = now - FOLLOWER_AFTER_S
+        old = [q for q in self._waiting if q.may_be_old and q.began_at <= since]
+        for question in old:
             self._waiting.remove(question)
             self._ask(follower, question)
 

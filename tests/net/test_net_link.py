@@ -247,3 +247,45 @@ def test_who_is_forgotten_is_told(make: Make) -> None:
     client.link.request("say").result(DEADLINE_S)
     assert told.get(timeout=DEADLINE_S) == ["a", "b"]
     assert told.empty()
+
+
+# --- what a follower may answer ------------------------------------------------
+
+
+def following(caller: Caller, arguments: Mapping[str, Any]) -> Any:
+    return {"role": "follower", "epoch": EPOCH, "leader": ""}
+
+
+def named(name: str) -> Handler:
+    return lambda caller, arguments: name
+
+
+def test_a_leader_that_is_slow_to_greet_is_asked_before_a_follower(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FOLLOWER_AFTER_S", DEADLINE_S)
+    is_greeted = threading.Event()
+
+    def slow_hello(caller: Caller, arguments: Mapping[str, Any]) -> Any:
+        assert is_greeted.wait(DEADLINE_S)
+        return hello(caller, arguments)
+
+    def quick_hello(caller: Caller, arguments: Mapping[str, Any]) -> Any:
+        is_greeted.set()
+        return following(caller, arguments)
+
+    leader = make(Actor, hello=slow_hello, status=named("leader")).listen()
+    follower = make(Actor, hello=quick_hello, status=named("follower")).listen()
+    client = make(Client, lambda: [[leader], [follower]])
+    asked = client.link.request("status", may_be_old=True)
+    assert asked.result(DEADLINE_S) == "leader"
+
+
+def test_a_follower_answers_when_nobody_leads_for_a_moment(make: Make) -> None:
+    follower = make(Actor, hello=following, status=named("follower")).listen()
+    client = make(Client, lambda: [[follower]])
+    asked = client.link.request("status", may_be_old=True)
+    assert asked.result(DEADLINE_S) == "follower"
+    # what must be new waits for a leader
+    with pytest.raises(FactoryUnreachable):
+        client.link.request("status", timeout_s=1.0).result(DEADLINE_S)
