@@ -25,6 +25,9 @@ from opencluster.place import Place, factories, keys_directory
 FINGERPRINT_CHARACTERS = 16
 """Of a key's SHA-256: enough to compare by eye, and to tell keys apart."""
 
+TELL_ATTEMPTS = 5
+"""How often a roll is joined with the changes of others before that is given up."""
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _USES = {
@@ -62,12 +65,29 @@ def keys_command() -> None:
         manager    hands out pieces, starts and stops workers
         observer   looks, and changes nothing
 
+    A cluster of this computer alone needs no keys. For one of several computers, on
+    the one of its factory:
+
     \b
-    A cluster of several computers, on the one of its factory:
         opencluster keys new
-        scp ~/.local/state/opencluster/default/keys/work*.key node7:KEYS/
-    On node7, with `factories` and `keys = KEYS` in [cluster]:
+        opencluster keys add node7 --role workshop
+        opencluster keys add node7-workers --role worker
+        scp ~/.local/state/opencluster/default/keys/node7*.key node7:KEYS/
+
+    On node7, with `factories = HOST:PORT` and `keys = KEYS` in [cluster], and KEYS of
+    mode 700:
+
+    \b
         opencluster workshop
+
+    Later, while everything runs:
+
+    \b
+        opencluster keys add alice --role manager
+        opencluster keys show
+        opencluster keys revoke alice
+
+    A whole site, step by step, is in docs/security.md.
     """
 
 
@@ -224,36 +244,49 @@ def _changing(
         return
     keys = Keyring.load(directory, FACTORY)
     with Control(config, partial(factories, config, place), keys) as control:
-        for answer in control.every_factory("roll", {}).values():
-            if isinstance(answer, Mapping):
-                _keep(directory, answer)
-        yield directory, partial(_tell, control)
+        _gather(control, directory)
+        yield directory, partial(_tell, control, directory)
 
 
-def _keep(directory: Path, fields: Mapping[str, Any]) -> None:
+def _gather(control: Control, directory: Path) -> Roll:
+    """Join the roll here with those of all factories; keep it, and return it."""
+    answers = control.every_factory("roll", {}).values()
     with keyfiles.locked(directory):
-        keyfiles.save_roll(directory, Roll.from_fields(fields))
+        roll = keyfiles.read_roll(directory) if _has_roll(directory) else Roll()
+        for answer in answers:
+            if isinstance(answer, Mapping):
+                roll = roll.joined(Roll.from_fields(answer))
+        keyfiles.save_roll(directory, roll)
+    return roll
 
 
-def _tell(control: Control, roll: Roll) -> None:
-    """Give every factory the new roll.
+def _tell(control: Control, directory: Path, roll: Roll) -> None:
+    """Give every factory the new roll, and see that it is the one that holds.
+
+    Who is admitted may be changed elsewhere at the same time. Both changes shall hold,
+    so what the factories have is joined with the roll here, and told again.
 
     Raises
     ------
     FactoryUnreachable
         When none takes it.
     SecurityError
-        When one has changed on its own meanwhile.
+        When there is no end of other changes.
     """
-    answers = control.every_factory("enroll", {"roll": roll.to_fields()})
+    for _ in range(TELL_ATTEMPTS):
+        answers = control.every_factory("enroll", {"roll": roll.to_fields()})
+        joined = _gather(control, directory)
+        if joined == roll:
+            break
+        roll = joined
+    else:
+        raise SecurityError(
+            "who is admitted is being changed elsewhere at the same time: run the "
+            "command again"
+        )
     for endpoint, answer in answers.items():
         if isinstance(answer, OpenClusterError):
             click.echo(f"{endpoint} was not told: {answer}", err=True)
-        elif answer != roll.version:
-            raise SecurityError(
-                f"{endpoint} goes by roll version {answer}, not {roll.version}: who is "
-                "admitted was changed elsewhere at the same time; run the command again"
-            )
     told = [e for e, a in answers.items() if not isinstance(a, OpenClusterError)]
     if not told:
         raise FactoryUnreachable(

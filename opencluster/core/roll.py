@@ -6,6 +6,8 @@ Rules that this module keeps:
    that of the higher version holds, whoever brings it.
 2. Names and public keys are unique. A revoked certificate stays on the roll, so that
    its name is never given to another key.
+3. Of rolls that were changed apart from each other, nothing is lost when they are
+   joined: what one of them revokes stays revoked.
 """
 
 from __future__ import annotations
@@ -153,6 +155,28 @@ class Roll:
         revoked = replace(holder, is_revoked=True)
         holders = tuple(revoked if h is holder else h for h in self.holders)
         return Roll(self.version + 1, holders)
+
+    def joined(self, other: Roll) -> Roll:
+        """Return a roll that says all that this and another one say.
+
+        That is the newer one, unless the other has what it lacks; then it is one of a
+        higher version. Of two keys of one name that of the newer roll counts.
+
+        Raises
+        ------
+        SecurityError
+            When it would be too long.
+        """
+        newer, older = (other, self) if other.version > self.version else (self, other)
+        revoked = {h.public_key for h in older.holders if h.is_revoked}
+        taken = {text for h in newer.holders for text in (h.name, h.public_key)}
+        known = tuple(
+            replace(h, is_revoked=h.is_revoked or h.public_key in revoked)
+            for h in newer.holders
+        )
+        added = [h for h in older.holders if taken.isdisjoint((h.name, h.public_key))]
+        holders = _checked([*known, *added])
+        return newer if holders == newer.holders else Roll(newer.version + 1, holders)
 
     def to_fields(self) -> dict[str, Any]:
         """Return the roll as plain types, for a message or a file."""

@@ -12,6 +12,7 @@ import fcntl
 import json
 import logging
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -61,22 +62,32 @@ class Certificate:
 
 
 def check_closed(path: Path) -> None:
-    """Refuse a file or directory of secrets that others can look into.
+    """Refuse a file or directory of secrets that is another's, or open to others.
 
     Raises
     ------
     SecurityError
-        When it is open to others, or is not there.
+        When it is, or is not there.
     """
     try:
-        mode = path.stat().st_mode & 0o777
+        found = path.stat()
     except OSError as error:
         raise SecurityError(
             f"no keys at {path}: {error.strerror}; make them with `opencluster keys "
             "new`, or copy them from the computer that has them"
         ) from None
+    _check_closed(path, found)
+
+
+def _check_closed(path: Path, found: os.stat_result) -> None:
+    mode = found.st_mode & 0o777
+    if found.st_uid != os.getuid():
+        raise SecurityError(
+            f"{path} belongs to another user, who could look at the secrets in it and "
+            "change them: copy it, and use the copy"
+        )
     if mode & 0o077:
-        wanted = "700" if path.is_dir() else "600"
+        wanted = "700" if stat.S_ISDIR(found.st_mode) else "600"
         raise SecurityError(
             f"{path} is open to others (mode {mode:03o}), and holds secrets: "
             f"run `chmod {wanted} {path}`"
@@ -102,8 +113,7 @@ def read_certificate(path: Path) -> Certificate:
     SecurityError
         When the file is open to others, or makes no sense.
     """
-    check_closed(path)
-    fields = _read(path)
+    fields = _read(path, is_secret=True)
     name, role = fields.get("name"), fields.get("role")
     keys = [fields.get(key) for key in ("public", "secret", "factory")]
     is_whole = role in ROLES and all(map(is_key, keys)) and path.stem == name
@@ -294,9 +304,11 @@ def factory_certificate(directory: Path) -> Certificate:
     return read_certificate(path)
 
 
-def _read(path: Path) -> Mapping[str, Any]:
+def _read(path: Path, is_secret: bool = False) -> Mapping[str, Any]:
     try:
         with path.open("rb") as file:
+            if is_secret:
+                _check_closed(path, os.fstat(file.fileno()))
             content = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise SecurityError(f"cannot read {path}: {error.strerror}") from None

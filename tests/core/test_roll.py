@@ -112,3 +112,31 @@ def test_a_roll_is_bounded() -> None:
     assert Roll.from_fields({"version": 1, "certificates": rows[:-1]}).version == 1
     with pytest.raises(SecurityError, match="at most"):
         Roll.from_fields({"version": 1, "certificates": rows})
+
+
+def test_rolls_that_were_changed_apart_are_joined_without_loss(roll: Roll) -> None:
+    eve, joe = Holder("eve", "manager", key("e")), Holder("joe", "worker", key("j"))
+    here = roll.without("ann").with_holder(eve)
+    there = roll.without("bob").with_holder(joe)
+    for joined in (here.joined(there), there.joined(here)):
+        assert joined.version == here.version + 1
+        assert {h.name for h in joined.holders} == {"ann", "bob", "eve", "joe"}
+        assert {h.name for h in joined.holders if h.is_revoked} == {"ann", "bob"}
+        # whoever is asked next agrees
+        assert joined.joined(here) == joined.joined(there) == joined
+        assert here.joined(joined) == joined
+
+
+def test_of_a_roll_and_a_later_one_the_later_is_what_they_say(roll: Roll) -> None:
+    later = roll.without("ann")
+    assert roll.joined(later) is later
+    assert later.joined(roll) is later
+    assert Roll().joined(roll) is roll
+
+
+def test_of_two_keys_of_one_name_the_newer_roll_has_the_right_one(roll: Roll) -> None:
+    here = roll.with_holder(Holder("eve", "manager", key("e")))
+    there = roll.without("bob").with_holder(Holder("eve", "worker", key("f")))
+    joined = here.joined(there)
+    assert joined.credential(key("f")) == Credential("eve", "worker")
+    assert joined.credential(key("e")) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import stat
 from pathlib import Path
 
@@ -268,3 +269,11 @@ def test_a_draft_that_was_left_behind_is_in_nobodys_way(directory: Path) -> None
 
 def test_an_empty_roll_is_version_zero() -> None:
     assert Roll().version == 0
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("name", ["worker.key", "."])
+def test_what_belongs_to_another_user_is_refused(directory: Path, name: str) -> None:
+    os.chown(directory / name, 65534, -1)
+    with pytest.raises(SecurityError, match="belongs to another user"):
+        Keyring.load(directory, "worker")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -176,6 +177,18 @@ def test_a_certificate_that_is_added_is_admitted_at_once(site: Site) -> None:
         engine.close()
 
 
+def processes_of(site: Site) -> list[str]:
+    """Return the command line and environment of each process of the site."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            environment = (path / "environ").read_text(errors="replace")
+            command = (path / "cmdline").read_text(errors="replace")
+            if str(site.path) in environment:
+                found.append(f"{command}\n{environment}")
+    return found
+
+
 def test_no_secret_is_in_any_log_status_or_list(
     site: Site, alice: KeyedManager
 ) -> None:
@@ -183,6 +196,10 @@ def test_no_secret_is_in_any_log_status_or_list(
     shown = [site.ok(site.head, "status", "--json"), site.ok(site.head, "status")]
     shown += [site.ok(site.head, "keys", "show"), site.ok(site.head, "config", "show")]
     shown += [computer.said() for computer in site.computers]
+    processes = processes_of(site)
+    # a factory, a workshop, what that runs, and a worker on its own
+    assert len(processes) >= 7
+    shown += processes
     secrets = {s for computer in site.computers for s in secrets_of(computer.keys)}
     assert len(secrets) >= len(certificates(site.head.keys))
     assert not any(secret in text for secret in secrets for text in shown)

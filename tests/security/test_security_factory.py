@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from security_tools import (
     REFUSED_S,
     Client,
@@ -21,11 +23,13 @@ from security_tools import (
     wait_until,
 )
 
+from opencluster.cli import main
 from opencluster.core.epochs import NO_EPOCH, Epoch
 from opencluster.core.factory_messages import Resign, to_fields
 from opencluster.core.registry import Entry
 from opencluster.core.roll import Roll
 from opencluster.errors import FactoryUnreachable, RequestRefused
+from opencluster.net import keyfiles
 from opencluster.net.heart import HEART_PREFIX, Heart
 from opencluster.net.keyfiles import (
     add_certificate,
@@ -416,6 +420,54 @@ def test_a_new_roll_goes_from_factory_to_factory(
         wait_until(lambda: all(read_roll(f).version == new.version for f in files))
     finally:
         chief.close()
+
+
+def test_changes_that_two_operators_make_apart_all_hold(
+    directory: Path, factory: RunningFactory, tmp_path: Path, clients: Clients
+) -> None:
+    second = tmp_path / "second"
+    shutil.copytree(directory, second)
+    # one while nobody could be told, and one that the factory heard of
+    revoke_certificate(second, "observer")
+    clients("factory").ask(
+        "enroll", roll=factory.keys.roll.without("manager").to_fields()
+    )
+    arguments = ["keys", "revoke", "worker", "--keys", str(second)]
+    environment = {"OPENCLUSTER_CLUSTER_FACTORIES": factory.endpoint}
+    done = CliRunner().invoke(main, arguments, env=environment)
+    assert done.exit_code == 0, done.output
+    roll = factory.keys.roll
+    revoked = {holder.name for holder in roll.holders if holder.is_revoked}
+    assert revoked == {"observer", "manager", "worker"}
+    assert read_roll(second) == roll
+
+
+def test_changes_that_two_operators_make_at_once_all_hold(
+    directory: Path,
+    factory: RunningFactory,
+    tmp_path: Path,
+    clients: Clients,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    second = tmp_path / "second"
+    shutil.copytree(directory, second)
+    chief = clients("factory")
+    revoke = keyfiles.revoke_certificate
+
+    def revoke_while_another_does(where: Path, name: str) -> Roll:
+        others = factory.keys.roll.without("manager")
+        chief.ask("enroll", roll=others.to_fields())
+        return revoke(where, name)
+
+    monkeypatch.setattr(keyfiles, "revoke_certificate", revoke_while_another_does)
+    arguments = ["keys", "revoke", "worker", "--keys", str(second)]
+    environment = {"OPENCLUSTER_CLUSTER_FACTORIES": factory.endpoint}
+    done = CliRunner().invoke(main, arguments, env=environment)
+    assert done.exit_code == 0, done.output
+    roll = factory.keys.roll
+    revoked = {holder.name for holder in roll.holders if holder.is_revoked}
+    assert revoked == {"manager", "worker"}
+    assert read_roll(second) == roll
 
 
 # --- what is captured ------------------------------------------------------
