@@ -71,6 +71,8 @@ def factory_command(
     names, me = standing(config, place, listen, port or config.factory.port, number)
     keys = Keyring.load(keys_directory(config, place), FACTORY)
     has_keys = keys is not None
+    if keys is not None:
+        keys.check_roll()
     if listen:
         check_listening(config, listen, has_keys)
     else:

@@ -31,7 +31,7 @@ TELL_ATTEMPTS = 5
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _USES = {
-    "factory": "computers that run a factory",
+    "factory": "computers that run a factory; copy roll there as well",
     "workshop": "computers that run a workshop",
     "worker": "computers that run workers or services",
     "manager": "people and programs that use the cluster",

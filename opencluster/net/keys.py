@@ -105,6 +105,16 @@ class Keyring:
         """The public key of the cluster's factories."""
         return self.own.factory_key
 
+    def check_roll(self) -> None:
+        """Say so when it is not known who is admitted: for who cannot ask anyone."""
+        if not self.version:
+            log.warning(
+                "there is no %s in %s, so only factories are admitted until one tells "
+                "who else is: copy it from where the keys were made",
+                ROLL,
+                self._directory,
+            )
+
     def credential(self, public_key: str) -> Credential | None:
         """Return whose key it is, or ``None`` when it is not admitted.
 

@@ -364,11 +364,13 @@ class FactoryLink:
                 "no cluster found: start one with `opencluster start`, or name it with "
                 "--dir, OPENCLUSTER_DIR or [cluster] factories"
             )
-        refused = [
-            f"{name} {reason}" for name, reason in self._refusals.items() if reason
-        ]
+        refused: dict[str, list[str]] = {}
+        for name, reason in self._refusals.items():
+            refused.setdefault(reason, []).append(name)
+        refused.pop("", None)
         if refused:
-            return f"no factory let us in: {'; and '.join(refused)}"
+            told = (f"{', '.join(names)} {reason}" for reason, names in refused.items())
+            return f"no factory let us in: {'; and '.join(told)}"
         return (
             f"no factory answered (tried {'; '.join(known)}); "
             "is it running? see `opencluster status`"

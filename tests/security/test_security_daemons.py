@@ -131,6 +131,29 @@ def test_a_workshop_says_why_it_takes_no_order(site: Site, alice: KeyedManager) 
             control.workshop(over_tcp(shop), "stop", {"name": "Square-1"})
 
 
+@pytest.mark.parametrize("receiver", ["workshop", "Solo"])
+def test_a_manager_cannot_speak_as_a_factory_to_those_who_follow_one(
+    site: Site, alice: KeyedManager, receiver: str
+) -> None:
+    entry = entry_of(alice.engine, receiver)
+    before = row_of(site, entry.id)["rejected_credentials"]
+    messages = [
+        frames.pack(kinds.MOVED),
+        frames.pack(kinds.FORGOTTEN, [entry.id]),
+        frames.pack(kinds.BEAT, [99, 0, 0], 1, 99),
+        frames.pack(kinds.DELTA, [99, 0, 0], {"revision": 1, "id": entry.id}),
+        frames.pack(kinds.REPLY, 1, True, {}),
+    ]
+    speaker = Speaker(keys_named(site.head.keys, "alice", "manager"))
+    try:
+        for message in messages:
+            speaker.say(entry, message)
+        wanted = before + len(messages)
+        wait_until(lambda: row_of(site, entry.id)["rejected_credentials"] == wanted)
+    finally:
+        speaker.close()
+
+
 @pytest.mark.parametrize("receiver", RECEIVERS)
 def test_revoking_takes_effect_at_whoever_a_manager_is_connected_to(
     site: Site, alice: KeyedManager, tmp_path: Path, receiver: str

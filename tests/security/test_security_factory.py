@@ -302,6 +302,33 @@ def test_a_pulse_from_who_has_no_heart_is_refused(
     wait_until(lambda: factory.counts.rejected_credentials == 1)
 
 
+@pytest.mark.parametrize("role", ["manager", "observer", "factory"])
+def test_a_heartbeat_from_who_registers_nothing_is_refused(
+    clients: Clients, factory: RunningFactory, role: str
+) -> None:
+    clients("worker").register("w1")
+    header = frames.pack(kinds.RENEW, ["w1"], b"")
+    clients(role).send(factory.endpoint, header, factory.keys.own.public_key)
+    wait_until(lambda: factory.counts.rejected_credentials == 1)
+
+
+def test_a_heartbeat_renews_nothing_of_another(
+    two_workers: tuple[Client, Client], factory: RunningFactory
+) -> None:
+    ann, bob = two_workers
+    told: list[Any] = []
+    bob.link._on_forgotten = told.append
+    record = factory.factory.registry._records["ann-1"]
+    before = record.expires_at
+    bob.ask("find")
+    bob.link.tell(frames.pack(kinds.RENEW, ["ann-1"], b""))
+    # as if it were not there
+    wait_until(lambda: told == [["ann-1"]])
+    assert record.expires_at == before
+    ann.link.tell(frames.pack(kinds.RENEW, ["ann-1"], b""))
+    wait_until(lambda: record.expires_at > before)
+
+
 def test_one_who_listens_where_a_factory_should_be_is_not_believed(
     directory: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
