@@ -91,14 +91,14 @@ class Factory:
         keys: Keyring | None = None,
     ) -> None:
         self.config = config
-        network = config.network
+        network, limits = config.network, config.limits
         self._file = EpochFile(state_dir / "epoch")
         self._transport = ZmqTransport(
-            network.max_message_bytes,
+            min(network.max_message_bytes, limits.max_request_bytes),
             network.zmtp_heartbeat_s,
             network.zmtp_timeout_s,
             keys,
-            config.limits.max_queued_messages,
+            limits.max_queued_messages,
         )
         self.endpoints = [self._transport.listen(endpoint) for endpoint in endpoints]
         self.name = me or self.endpoints[0]
@@ -106,8 +106,8 @@ class Factory:
             config.cluster.lease_s,
             config.factory.max_entries,
             config.factory.jobs_kept,
-            config.limits.max_entries_per_client,
-            Bounds(config.limits.max_text, config.limits.max_entry_bytes),
+            limits.max_entries_per_client,
+            Bounds(limits.max_text, limits.max_entry_bytes),
         )
         self._started_at = time.time()
         self._core = ReplicatedRegistry(
@@ -168,7 +168,7 @@ class Factory:
         return {
             "role": _public(self._core.election.role),
             "epoch": self.epoch,
-            "leader": self._core.election.leader,
+            "leader": self._core.election.said_to_lead,
             "revision": self.registry.revision,
             "endpoints": self.endpoints,
             "factories": self._core.election.names,
@@ -178,8 +178,14 @@ class Factory:
         }
 
     def _register(self, caller: Caller, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        bounds = self.registry.bounds
-        entries = [Entry.from_fields(f, bounds) for f in arguments["entries"]]
+        rows, limit = arguments["entries"], self.registry.max_entries_per_client
+        if len(rows) > limit:
+            # an entry takes far more memory than it took in the message
+            raise RegistryError(
+                f"{len(rows)} entries at once are too many, {limit} are allowed; "
+                "raise [limits] max_entries_per_client"
+            )
+        entries = [Entry.from_fields(f, self.registry.bounds) for f in rows]
         for entry in entries:
             # one by one: if one is refused, what was done for those before it stands
             owned = claim(entry, caller.who, self._rolls.key_of(caller.who))
@@ -188,7 +194,12 @@ class Factory:
 
     def _renew(self, caller: Caller, arguments: Mapping[str, Any]) -> dict[str, Any]:
         unknown = self._renewed(caller, arguments["ids"], arguments.get("figures", b""))
-        return {"unknown": unknown, "roll": self._rolls.version}
+        interval_s = self.config.cluster.heartbeat_interval_s
+        return {
+            "unknown": unknown,
+            "heartbeat_interval_s": self.registry.heartbeat_interval_s(interval_s),
+            "roll": self._rolls.version,
+        }
 
     def _renewed(self, caller: Caller, ids: Any, figures: Any) -> list[str]:
         return self._core.renew(_now(), ids, figures, caller.who.name)

@@ -240,8 +240,15 @@ class LimitSettings:
     max_subscribers: int = _integer(
         10_000, "Managers and others that follow one factory.", 1
     )
+    max_request_bytes: int = _size(
+        256 * 1024**2,
+        "Largest message that a factory or workshop takes, a copied registry included.",
+        1024**2,
+    )
     max_queued_messages: int = _integer(
-        10_000, "Messages of a factory that wait for a peer which does not read.", 100
+        10_000,
+        "Messages of a factory or workshop that wait for a peer which does not read.",
+        100,
     )
     max_types: int = _integer(
         1000, "Types of workers and services in the catalogue of one workshop.", 1

@@ -36,7 +36,12 @@ from opencluster.engines.base import Done, Job, Options, Outcome, WorkerInfo
 from opencluster.engines.directory import Contact
 from opencluster.engines.roster import Roster
 from opencluster.engines.verdicts import alike, error_for, wanted
-from opencluster.errors import OpenClusterError, PieceCancelled, RemoteProtocolError
+from opencluster.errors import (
+    NoSuitableWorker,
+    OpenClusterError,
+    PieceCancelled,
+    RemoteProtocolError,
+)
 from opencluster.net.keys import Keyring
 from opencluster.net.link import FactoryLink
 from opencluster.net.reactor import Reactor
@@ -228,7 +233,10 @@ class ClusterEngine:
         NoSuitableWorker
             When none came within the time allowed.
         """
-        return self._roster.wait_for(type, wait_s)
+        try:
+            return self._roster.wait_for(type, wait_s)
+        except NoSuitableWorker as error:
+            raise self._explained(error) from None
 
     def types(self) -> Mapping[str, int]:
         """Return the worker types that are here, with how many of each."""
@@ -375,6 +383,8 @@ class ClusterEngine:
         failure = _failure_in(outcome) if outcome is not None else None
         worker = outcome.worker if outcome is not None else piece.last_worker
         error = error_for(piece, verdict, detail, failure, worker, self.types())
+        if isinstance(error, NoSuitableWorker):
+            error = self._explained(error)
         ticket = self._tickets.pop(piece.id)
         if ticket.job is not None:
             statistics = ticket.job.statistics
@@ -382,6 +392,12 @@ class ClusterEngine:
             last_run_was_lost = verdict in (Verdict.DIED, Verdict.POISONED)
             statistics.pieces_retried += piece.losses + piece.errors - last_run_was_lost
         ticket.done(piece.id, Outcome(error=error, worker=worker))
+
+    def _explained(self, error: NoSuitableWorker) -> NoSuitableWorker:
+        """Add why no factory is there, if that is why no worker is."""
+        if self._link.is_up:
+            return error
+        return NoSuitableWorker(f"{error}. Besides, {self._link.why_down()}")
 
     # --- in the I/O thread: workers --------------------------------------------
 
@@ -443,11 +459,16 @@ class ClusterEngine:
         elif kind == kinds.DRAINING:
             self._do(self._dispatch.worker_draining(_now(), contact.id))
         elif kind == kinds.PROGRESS:
-            ticket = self._tickets.get(fields[1])
-            if ticket is not None and ticket.options.on_progress is not None:
-                ticket.options.on_progress(fields[2], fields[3])
+            self._progress(*fields[1:4])
         elif kind != kinds.ALIVE:
             raise RemoteProtocolError(f"a manager takes no {kind!r} message")
+
+    def _progress(self, number: Any, done: Any, total: Any) -> None:
+        if (type(number), type(done), type(total)) != (int, float, float):
+            raise RemoteProtocolError("a message of progress is malformed")
+        ticket = self._tickets.get(number)
+        if ticket is not None and ticket.options.on_progress is not None:
+            ticket.options.on_progress(done, total)
 
     def _note_job(self, job: Job) -> None:
         self._jobs[job.id] = job

@@ -15,6 +15,9 @@ from opencluster.net.transport import TransportCounts
 WARN_INTERVAL_S = 60.0
 """Malformed messages are logged at most this often."""
 
+MAX_REASON = 500
+"""Characters of what was wrong, as it may quote the message."""
+
 MALFORMED = (
     OpenClusterError,
     ValueError,
@@ -57,5 +60,5 @@ class Rejections:
             return
         new = self._noted - self._told
         what = "a message" if new == 1 else f"{new} messages, the last one"
-        self._log.warning("rejected %s: %s", what, error)
+        self._log.warning("rejected %s: %.*s", what, MAX_REASON, error)
         self._told_at, self._told = now, self._noted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,13 @@ pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("here")]
 NESTING = 40
 TEXT = 300
 ENTRIES = 5
-SUBSCRIBERS = 2
+SUBSCRIBERS = 3
 JOBS = 3
+MEMBERS = 12
 QUEUED_BYTES = 100_000
+QUEUED = 4
+REQUEST_BYTES = 1 << 20
+UNREAD = 100
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +40,14 @@ def here() -> Iterator[LocalCluster]:
         "limits.max_entry_bytes": 128 << 10,
         "limits.max_entries_per_client": ENTRIES,
         "limits.max_subscribers": SUBSCRIBERS,
+        "limits.max_request_bytes": REQUEST_BYTES,
+        "limits.max_queued_messages": UNREAD,
         "factory.jobs_kept": JOBS,
+        "factory.max_entries": MEMBERS,
         "worker.max_queued_bytes": QUEUED_BYTES,
+        "worker.max_queued": QUEUED,
+        # who does not read answers no pings, and is to be let down for that alone
+        "network.zmtp_heartbeat_s": 0,
     }
     with cluster(settings, FaultWorker=1) as here:
         yield here
@@ -71,10 +82,11 @@ class Client:
 
 
 @contextmanager
-def client(endpoint: str) -> Iterator[Client]:
+def client(endpoint: str, unread: int = 1000) -> Iterator[Client]:
     with zmq.Context() as context, context.socket(zmq.DEALER) as sock:
         sock.set(zmq.LINGER, 0)
         sock.set(zmq.RCVTIMEO, int(DEADLINE_S * 1000))
+        sock.set(zmq.RCVHWM, unread)
         sock.connect(endpoint)
         yield Client(sock)
 
@@ -156,6 +168,94 @@ def test_entries_of_a_client(here: LocalCluster) -> None:
         greedy.ask("deregister", {"id": "Guest-99"})
 
 
+def test_entries_in_one_message(here: LocalCluster) -> None:
+    with client(factory_of(here)) as greedy:
+        rows = [member(number) for number in range(ENTRIES + 1)]
+        told = greedy.refusal("register", {"entries": rows})
+        assert f"{ENTRIES + 1} entries at once" in told
+        assert "max_entries_per_client" in told
+        assert greedy.ask("find", {"type": "Guest"}) == []
+        greedy.ask("register", {"entries": rows[1:]})
+        for row in rows[1:]:
+            greedy.ask("deregister", {"id": row["id"]})
+
+
+def test_entries_of_all(here: LocalCluster) -> None:
+    with ExitStack() as stack:
+        many = [stack.enter_context(client(factory_of(here))) for _ in range(3)]
+        free = MEMBERS - len(entries(here))
+        for number in range(free):
+            many[number // ENTRIES].ask("register", {"entries": [member(number)]})
+        bad = {"entries": [member(99)]}
+        told = many[-1].refusal("register", bad)
+        assert f"full ({MEMBERS} entries)" in told and "max_entries" in told
+        # those that are here are not hurt by it
+        many[0].ask("register", {"entries": [member(0)]})
+        for number in range(free):
+            many[0].ask("deregister", {"id": f"Guest-{number}"})
+        many[-1].ask("register", bad)
+        many[-1].ask("deregister", {"id": "Guest-99"})
+
+
+@pytest.mark.parametrize("name", ["factory", "workshop"])
+def test_size_of_a_message_to_a_daemon(here: LocalCluster, name: str) -> None:
+    endpoint = factory_of(here)
+    if name == "workshop":
+        endpoint = entries(here, name)[0]["endpoints"][0]
+
+    def refusals() -> int:
+        status = here.ask_factory("status")
+        counts = status["factories"][0]
+        if name == "workshop":
+            (identity,) = (e["id"] for e in status["entries"] if e["kind"] == name)
+            counts = status["figures"].get(identity, {})
+        return int(counts.get("dropped_connections", 0))
+
+    with client(endpoint) as sender:
+        much = bytes(REQUEST_BYTES - 1000)
+        assert "no such request" in sender.refusal("surprise", {"x": much})
+        before = refusals()
+        sender.say(kinds.REQUEST, 1, "surprise", {"x": bytes(REQUEST_BYTES)})
+        wait_until(lambda: refusals() > before)
+        # it is cut off for that, comes back by itself, and is served as before
+        assert "no such request" in sender.refusal("surprise", {})
+    assert perform(fault("ok", n=1))["n"] == 1
+
+
+def test_messages_that_wait_for_who_does_not_read(here: LocalCluster) -> None:
+    endpoint = factory_of(here)
+    # the manager of this process is the first one to subscribe
+    assert perform(fault("ok", n=1))["n"] == 1
+    with (
+        client(endpoint, unread=1) as silent,
+        client(endpoint) as busy,
+        client(endpoint) as third,
+    ):
+        for one in (silent, busy):
+            # those of the test before may not have been missed yet
+            wait_until(partial(subscribed, one))
+        assert "max_subscribers" in third.refusal("subscribe", {})
+        heard = 0
+        large = member(1, attributes={"x": "x" * 100_000})
+        while not subscribed(third):
+            assert heard < 1000, "what it does not read is kept for ever"
+            busy.say(kinds.REQUEST, 1, "register", {"entries": [large]})
+            busy.say(kinds.REQUEST, 1, "deregister", {"id": large["id"]})
+            for _ in range(2):
+                # who reads misses nothing, whatever others do
+                assert busy.hear(kinds.DELTA)[2]["id"] == large["id"]
+                heard += 1
+        # not all that waits is a change: there are beats as well
+        assert heard >= UNREAD // 2
+    assert perform(fault("ok", n=1))["n"] == 1
+
+
+def subscribed(sender: Client) -> bool:
+    """Subscribe, and return whether there was room."""
+    sender.say(kinds.REQUEST, 1, "subscribe", {})
+    return bool(sender.hear(kinds.REPLY)[2])
+
+
 def test_subscribers_of_a_factory(here: LocalCluster) -> None:
     with ExitStack() as stack:
         told = ""
@@ -167,12 +267,7 @@ def test_subscribers_of_a_factory(here: LocalCluster) -> None:
         assert "max_subscribers" in told
     # once it is noticed that they are gone, there is room again
     with client(factory_of(here)) as last:
-
-        def has_room() -> bool:
-            last.say(kinds.REQUEST, 1, "subscribe", {})
-            return bool(last.hear(kinds.REPLY)[2])
-
-        wait_until(has_room)
+        wait_until(lambda: subscribed(last))
 
 
 def test_jobs_that_are_kept(here: LocalCluster) -> None:
@@ -181,6 +276,25 @@ def test_jobs_that_are_kept(here: LocalCluster) -> None:
             sender.ask("job", {"job": {"id": f"j{number}", "state": "done"}})
         jobs = sender.ask("status", {})["jobs"]
         assert [job["id"] for job in jobs] == [f"j{n}" for n in range(2, JOBS + 2)]
+
+
+def test_pieces_that_wait_in_a_worker(here: LocalCluster, tmp_path: Path) -> None:
+    endpoint = entries(here, type="Fault")[0]["endpoints"][0]
+    gate = tmp_path / "gate"
+    running, _ = codec.encode(fault("wait_for", path=str(gate)))
+    small, _ = codec.encode(fault("ok"))
+    with client(endpoint) as sender:
+        sender.say(kinds.PIECES, [[1, 9, 0.0, running, 0]])
+        sender.hear(kinds.PROGRESS)
+        rows = [[number, 0, 0.0, small, 0] for number in range(2, QUEUED + 4)]
+        sender.say(kinds.PIECES, rows)
+        assert sender.hear(kinds.RETURNED)[1] == [QUEUED + 2, QUEUED + 3]
+        gate.touch()
+        done: list[int] = []
+        while len(done) < QUEUED + 1:
+            done += [row[0] for row in sender.hear(kinds.RESULTS)[1]]
+        assert done == list(range(1, QUEUED + 2))
+    assert perform(fault("ok", n=1))["n"] == 1
 
 
 def test_bytes_that_wait_in_a_worker(here: LocalCluster, tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 Rules that are checked with every message, whatever it was:
 
-1. Nothing is raised out of a handler, and nothing is logged with a traceback.
+1. Nothing is raised out of a handler, and nothing is logged with a traceback, or
+   at a length that the sender chooses.
 2. A message that is no message of the protocol is counted as rejected; every other
    one is counted at most once, and a request is answered once instead.
 3. A good message is never rejected.
@@ -37,6 +38,9 @@ from opencluster.wire import frames, kinds
 
 STEPS = 150
 """Messages of an episode, about."""
+
+MAX_LINE = 2000
+"""Characters that one message may bring into a log, beyond what debugging tells."""
 
 Good = tuple[Peer, list[Any], list[bytes]]
 """A message that its receiver must take: from whom, fields, buffers."""
@@ -242,6 +246,8 @@ class Complaints(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Keep an error that has a traceback: all others are told to a person."""
         said = record.getMessage()
+        if record.levelno >= logging.WARNING and len(said) > MAX_LINE:
+            self.found.append(f"{len(said)} characters in the log: {said[:MAX_LINE]}")
         if record.levelno >= logging.ERROR and record.exc_info:
             trace = logging.Formatter().formatException(record.exc_info)
             self.found.append(f"logged: {said}\n{trace}")

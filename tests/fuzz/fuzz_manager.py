@@ -83,7 +83,7 @@ class ManagerEpisode(ClientEpisode):
             retries=random.randrange(4),
             error_retries=random.randrange(2),
             worker=random.choice(["", "", "w1"]),
-            on_progress=lambda done, total: None,
+            on_progress=self.progressed,
         )
         pieces = [(WorkPiece(n=n), options) for n in range(random.randrange(1, 9))]
         job = Job(f"j{random.randrange(3)}", "Manager", started_at=1.0)
@@ -97,6 +97,9 @@ class ManagerEpisode(ClientEpisode):
         assert self.ends[number] == 1, f"piece {number} ended twice"
         # what looked true was believed, and may still make no sense to a user
         assert isinstance(outcome, Outcome)
+
+    def progressed(self, done: float, total: float) -> None:
+        assert type(done) is type(total) is float
 
     def connect(self, peer: Peer) -> None:
         """Let a connection stand that the engine has opened."""

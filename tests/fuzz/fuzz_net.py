@@ -13,6 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from inspect import signature
 from random import Random
 from typing import Any
 from unittest.mock import patch
@@ -26,6 +27,7 @@ from opencluster.net.transport import (
     TransportCounts,
     TransportEvent,
 )
+from opencluster.net.zmq_transport import ZmqTransport
 from opencluster.wire import frames, kinds
 
 INBOUND, OUTBOUND = b"<", b">"
@@ -58,10 +60,11 @@ class Clock:
 class MemoryTransport:
     """A transport whose messages are kept in a list.
 
-    Takes whatever parameters the real one has.
+    Takes the parameters that the real one has, and keeps them as its settings.
     """
 
     def __init__(self, *settings: Any, **more: Any) -> None:
+        self.settings = signature(ZmqTransport).bind(*settings, **more).arguments
         self.counts = TransportCounts()
         self.identity = b"0123456789abcdef"
         self.keys = None
@@ -103,7 +106,7 @@ class MemoryTransport:
         """There is nothing to poll."""
         return []
 
-    def receive(self) -> list[TransportEvent]:
+    def receive(self, ready: object = None) -> list[TransportEvent]:
         """Nothing comes by itself."""
         return []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fuzz_clients import ControlEpisode
+from fuzz_doors import GateEpisode, HeartEpisode
 from fuzz_episode import Episode
 from fuzz_factory import FactoryEpisode
 from fuzz_manager import ManagerEpisode
@@ -21,4 +22,6 @@ TARGETS: list[type[Episode]] = [
     ManagerEpisode,
     WorkshopEpisode,
     StatusEpisode,
+    GateEpisode,
+    HeartEpisode,
 ]

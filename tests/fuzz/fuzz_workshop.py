@@ -151,8 +151,7 @@ class WorkshopEpisode(ClientEpisode):
         NoBench.random = random
         NoBench.count = 0
         self.shop = Workshop(self.settings, Place(Path(self.behind.path, "shop")))
-        interval_s = self.settings.cluster.heartbeat_interval_s
-        self.reactor.every(interval_s, self.shop._heartbeat)
+        self.shop._heartbeat_again()
         self.reactor.after(0.1, self.shop._poll)
         self.shop._floor.open()
         self.talk(3.0)
