@@ -425,6 +425,16 @@ def test_report_without_the_id_of_a_job_is_refused(job: Any) -> None:
     assert jobs(registry) == []
 
 
+def test_job_is_changed_by_its_reporter_alone() -> None:
+    registry = Registry()
+    registry.report_job(0.0, {"id": "a", "owner": "me", "pieces_done": 1})
+    for owner in ({"owner": "you"}, {}):
+        with pytest.raises(RegistryError, match="job a is another's"):
+            registry.report_job(1.0, {"id": "a", "pieces_done": 9} | owner)
+    registry.report_job(1.0, {"id": "a", "owner": "me", "pieces_done": 2})
+    assert [job["pieces_done"] for job in registry.snapshot()["jobs"]] == [2]
+
+
 # --- copies ----------------------------------------------------------------------
 
 

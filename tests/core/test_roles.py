@@ -19,11 +19,12 @@ from opencluster.core.roles import (
     WORKER,
     WORKSHOP,
     Credential,
+    check,
     claim,
     permits,
     refusal,
 )
-from opencluster.errors import RegistryError
+from opencluster.errors import RegistryError, SecurityError
 
 MAY_SAY = {
     (FACTORY, "hello"): set(ROLES),
@@ -103,6 +104,12 @@ def test_a_refusal_says_who_may_do_it() -> None:
     assert refusal(WORKER, "explode", key(MANAGER)) == (
         "nobody may say 'explode' to a worker"
     )
+
+
+def test_what_somebody_may_not_say_is_refused() -> None:
+    check(FACTORY, "job", key(WORKER))
+    with pytest.raises(SecurityError, match="a workshop may not report a job"):
+        check(FACTORY, "job", key(WORKSHOP))
 
 
 def worker(**fields: str) -> Entry:
