@@ -127,3 +127,10 @@ def test_each_limit_says_which_values_it_takes(tmp_path: Path, key: str) -> None
     path.write_text(f"[limits]\n{key} = {int(least) - 1}\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"\[limits\] .*(at least|from) "):
         load([path], environ={})
+
+
+def test_each_limit_is_in_the_page_of_limits() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "limits.md").read_text("utf-8")
+    rows = [row for row in page.splitlines() if row.startswith("| ")]
+    for key in settings_of(LimitSettings):
+        assert any(f"`{key}`" in row for row in rows), key
