@@ -12,7 +12,7 @@ PROJECT := setup.cfg setup.py pyproject.toml
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CHECK_VERSION := import sys; sys.exit(sys.version_info < (3, 11))
 
-.PHONY: help demo test soak fuzz lint bench config clean
+.PHONY: help demo test soak chaos fuzz lint bench config clean
 .DEFAULT_GOAL := help
 
 help:  ## print this list
@@ -26,6 +26,9 @@ test: $(VENV)/.installed-test  ## run the tests (PYTEST_ARGS="..." to choose)
 
 soak: $(VENV)/.installed-test  ## simulate many clusters (SEEDS=100000, from FIRST=0)
 	$(BIN)/python tests/simulation/soak.py $(SEEDS) --first $(FIRST)
+
+chaos: $(VENV)/.installed-test  ## kill, cut off and stop real processes (SECONDS=60)
+	CHAOS_SECONDS=$(SECONDS) $(BIN)/python -m pytest -n 0 -p no:randomly tests/chaos
 
 lint: $(VENV)/.installed-test  ## check style, format and types
 	$(BIN)/ruff check .

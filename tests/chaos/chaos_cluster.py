@@ -35,12 +35,18 @@ EYE = "eye"
 
 Value = TypeVar("Value")
 
+Around = Callable[[str, Path], Sequence[str]]
+"""Returns, for a program and the cluster's directory on its host, a command that runs
+another one, which follows as its arguments, in surroundings of the test's choice."""
+
 BASE: Mapping[str, object] = {
     "cluster.insecure": True,
     "manager.worker_wait_s": 120,
     # a piece may lose many workers here, and each loss is the test's fault
     "manager.retries": 1000,
     "manager.max_kills": 1000,
+    # so that a map comes to its end soon after it was told to
+    "manager.window": 200,
     "workshop.restart_delay_s": 0.1,
     "workshop.restart_delay_max_s": 0.5,
     "workshop.stop_grace_s": 1,
@@ -98,25 +104,20 @@ class ChaosCluster:
         A short path, for the directories of all programs.
     settings : mapping of str to object
         For all of them.
+    around : callable, optional
+        What the programs run in.
     """
 
     net: Network
     path: Path
     settings: Mapping[str, object] = field(default_factory=dict)
+    around: Around | None = None
     programs: dict[str, Program] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.factories = [name for name in self.net.hosts if name.startswith("f")]
-        addresses = [
-            f"{self.net.host(name).address}:{FACTORY_PORT}" for name in self.factories
-        ]
-        self._common = environment_of(
-            dict(BASE)
-            | dict(self.settings)
-            | {"cluster.factories": ",".join(addresses)}
-        )
+        self.list_factories([n for n in self.net.hosts if n.startswith("f")])
         config = load(environ=self._common)
-        found = [[f"tcp://{address}"] for address in addresses]
+        found = [[f"tcp://{self._address(name)}"] for name in self.factories]
         # a second one for what waits, so that who leads can be seen meanwhile
         self.client = self._on_eye(lambda: Control(config, lambda: found))
         self._eye = self._on_eye(lambda: Control(config, lambda: found))
@@ -124,7 +125,17 @@ class ChaosCluster:
     def _on_eye(self, make: Callable[[], Value]) -> Value:
         return self.net.host(EYE).call(make)
 
+    def _address(self, factory: str) -> str:
+        return f"{self.net.host(factory).address}:{FACTORY_PORT}"
+
     # --- programs --------------------------------------------------------------
+
+    def list_factories(self, names: Sequence[str]) -> None:
+        """Say what the list of factories is for programs that are started from now."""
+        self.factories = list(names)
+        addresses = ",".join(map(self._address, names))
+        settings = dict(BASE) | dict(self.settings) | {"cluster.factories": addresses}
+        self._common = environment_of(settings)
 
     def start_factory(self, name: str, **variables: str) -> Program:
         """Start a factory on the host of that name."""
@@ -178,6 +189,8 @@ class ChaosCluster:
         ) | {"OPENCLUSTER_DIR": str(self.directory(host))}
         outside = {k: v for k, v in os.environ.items() if not k.startswith(PREFIX)}
         environment = outside | self._common | mine | dict(variables)
+        if self.around is not None:
+            command = [*self.around(name, self.directory(host)), *command]
         log = self.path / f"{name}.log"
         self.programs[name] = Program(name, host, command, environment, log)
         return self.restart(name)
@@ -240,13 +253,12 @@ class ChaosCluster:
         RequestRefused
             When it declines.
         """
-        endpoint = f"tcp://{self.net.host(factory).address}:{FACTORY_PORT}"
-        peer = {"name": factory, "endpoints": [endpoint]}
+        peer = {"name": factory, "endpoints": [f"tcp://{self._address(factory)}"]}
         return self._eye.workshop(peer, operation, arguments or {}, timeout_s)
 
     def hello(self, factory: str, timeout_s: float = 1.0) -> Mapping[str, Any] | None:
         """Return what a factory says of itself, or ``None`` when it is silent."""
-        if not self.programs[factory].is_running:
+        if factory not in self.programs or not self.programs[factory].is_running:
             return None
         try:
             said: Mapping[str, Any] = self.ask(factory, "hello", {}, timeout_s)
@@ -312,10 +324,13 @@ class ChaosCluster:
 
 @contextmanager
 def chaos_cluster(
-    net: Network, path: Path, settings: Mapping[str, object] | None = None
+    net: Network,
+    path: Path,
+    settings: Mapping[str, object] | None = None,
+    around: Around | None = None,
 ) -> Iterator[ChaosCluster]:
     """Yield a cluster without programs; end those that are started."""
-    cluster = ChaosCluster(net, path, settings or {})
+    cluster = ChaosCluster(net, path, settings or {}, around)
     try:
         yield cluster
     except BaseException:

@@ -87,8 +87,8 @@ class Account:
 
     def __str__(self) -> str:
         return (
-            f"{self.asked} pieces, {self.runs} runs: {self.lost} lost, "
-            f"{self.duplicated} duplicated, {self.wrong} wrong"
+            f"{self.lost} lost, {self.duplicated} duplicated, {self.wrong} wrong "
+            f"of {self.asked} pieces in {self.runs} runs"
         )
 
 

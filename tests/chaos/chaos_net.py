@@ -73,9 +73,13 @@ class Host:
         return f"02:00:00:00:00:{self.number:02x}"
 
     def popen(self, command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
-        """Start a process on this computer; its number is that of the command."""
+        """Start a process on this computer; its number is that of the command.
+
+        It ends with this process, however that ends.
+        """
         enter = ["nsenter", f"--net={SPACES / self.space}", "--"]
-        return subprocess.Popen([*enter, *command], **options)
+        tied = ["setpriv", "--pdeathsig", "KILL", "--"]
+        return subprocess.Popen([*enter, *tied, *command], **options)
 
     def call(self, function: Callable[[], Value]) -> Value:
         """Run a function in a thread that is on this computer.

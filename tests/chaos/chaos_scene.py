@@ -5,21 +5,23 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import chaos_ledger as ledger
 import chaos_prober as prober
-from chaos_cluster import EYE, ChaosCluster, chaos_cluster, wait_until
+from chaos_cluster import EYE, Around, ChaosCluster, chaos_cluster, wait_until
 from chaos_net import Network, network
+from chaos_report import Outcome
 
-REPORT_VARIABLE = "PYTEST_CHAOS_REPORT"
-"""Names a file to which every figure is added."""
-LENGTH_VARIABLE = "PYTEST_CHAOS_LENGTH"
-"""How many times as long as usual the faults go on; 1 by default."""
-LENGTH = float(os.environ.get(LENGTH_VARIABLE, "1"))
+SECONDS = float(os.environ.get("CHAOS_SECONDS", "15"))
+"""For how long processes are killed at random; what else is repeated grows with it."""
+IS_FULL = SECONDS >= 60
+TIMEOUT_S = 180 + 4 * SECONDS
+WIDE = {"manager.window": 1000}
+"""As many pieces in flight as by default."""
 
 MANAGER = "m"
 WORKERS = 2
@@ -84,14 +86,19 @@ class Scene:
         wanted = self.delivered() + count
         wait_until(lambda: self.delivered() >= wanted, f"{count} more results")
 
-    def finish_map(self) -> ledger.Account:
-        """Let the map come to its end, and return the account."""
+    def finish_map(
+        self, what: str, interruptions_s: Sequence[float], *notes: str
+    ) -> Outcome:
+        """Let the map come to its end, and return what became of the pieces."""
         (self.path / "until").unlink()
         program = self.cluster.programs["manager"]
         wait_until(lambda: not program.is_running, "the end of the map", 120)
         assert program.process is not None
         assert program.process.returncode == 0, program.said()
-        return ledger.account(self.results, [self.runs(w) for w in self.workshops])
+        runs = [self.runs(shop) for shop in self.workshops]
+        account = ledger.account(self.results, runs)
+        failed = prober.failures(self.probes)
+        return Outcome(what, account, interruptions_s, failed, notes)
 
     # --- the look-ups --------------------------------------------------------
 
@@ -131,28 +138,24 @@ def scene(
     factories: int = 3,
     workshops: int = 2,
     settings: Mapping[str, object] | None = None,
+    around: Around | None = None,
+    spare: Sequence[str] = (),
 ) -> Iterator[Scene]:
-    """Yield a cluster of so many factories and workshops, all of them ready."""
+    """Yield a cluster of so many factories and workshops, all of them ready.
+
+    Its look-ups are measured. Hosts that are spare have no program at first.
+    """
     places = [f"f{n}" for n in range(1, factories + 1)]
     shops = [f"w{n}" for n in range(1, workshops + 1)]
     with (
-        network(*places, *shops, MANAGER, EYE) as net,
+        network(*places, *shops, *spare, MANAGER, EYE) as net,
         tempfile.TemporaryDirectory(prefix="c-", ignore_cleanup_errors=True) as path,
-        chaos_cluster(net, Path(path), settings) as cluster,
+        chaos_cluster(net, Path(path), settings, around) as cluster,
     ):
         here = Scene(net, cluster, Path(path), shops)
         cluster.start_factories()
         for shop in shops:
             here.start_workshop(shop)
         cluster.await_workers(WORKERS * workshops)
+        here.start_prober()
         yield here
-
-
-def tell(what: str, *figures: object) -> None:
-    """Print figures, and add them to the report if there is one."""
-    line = f"{what}: {'; '.join(map(str, figures))}"
-    print(f"\n{line}")
-    report = os.environ.get(REPORT_VARIABLE)
-    if report:
-        with Path(report).open("a", encoding="utf-8") as file:
-            file.write(f"{line}\n")

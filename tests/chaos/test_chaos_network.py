@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Sequence
 
 import pytest
 from chaos_cluster import ChaosCluster, wait_until
-from chaos_scene import LENGTH, MANAGER, Scene, scene, tell
+from chaos_report import Tell
+from chaos_scene import IS_FULL, MANAGER, SECONDS, TIMEOUT_S, Scene, scene
 from chaos_watch import watched
 from test_chaos_leader import write
 
 from opencluster.errors import FactoryUnreachable, OpenClusterError
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(120 + 60 * LENGTH)]
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(TIMEOUT_S)]
 
 SOON = {
     "network.zmtp_heartbeat_s": 0.5,
@@ -22,8 +22,12 @@ SOON = {
     "cluster.lease_s": 4,
 }
 """Settings under which silence is taken for a loss before the test grows long."""
-VANISHINGS = round(5 * LENGTH)
-LOSSY_S = 10 * LENGTH
+VANISHINGS = max(2, round(SECONDS / 6))
+LOSSY_S = SECONDS / 3
+TRIES = 20
+CUTS = [("courtesy", "most"), ("majority", "few")]
+"""The quorum, and with how many factories the manager and the prober are."""
+MORE_CUTS = [("courtesy", "few"), ("majority", "most")]
 
 
 def takes_writes(cluster: ChaosCluster, factory: str) -> bool:
@@ -53,12 +57,22 @@ def await_known(cluster: ChaosCluster, factory: str, shops: Sequence[str]) -> No
     wait_until(knows, f"{factory} knows {shops} alone")
 
 
-@pytest.mark.parametrize("quorum", ["courtesy", "majority"])
-@pytest.mark.parametrize("manager_with", ["few", "most"])
-def test_the_network_is_cut_in_two_and_healed(quorum: str, manager_with: str) -> None:
+def refusals(cluster: ChaosCluster, factory: str) -> int:
+    """Return how many writes in a row a factory refused, which must be all."""
+    for _ in range(TRIES):
+        assert not takes_writes(cluster, factory)
+        time.sleep(0.05)
+    return TRIES
+
+
+@pytest.mark.parametrize(
+    ("quorum", "manager_with"), [*CUTS, *(MORE_CUTS if IS_FULL else ())]
+)
+def test_the_network_is_cut_in_two_and_healed(
+    quorum: str, manager_with: str, tell: Tell
+) -> None:
     with scene(settings=SOON | {"factory.quorum": quorum}) as here:
         net, cluster = here.net, here.cluster
-        here.start_prober()
         here.start_map(1000)
         with watched(cluster):
             # the leader is on the side of the few
@@ -75,10 +89,9 @@ def test_the_network_is_cut_in_two_and_healed(quorum: str, manager_with: str) ->
                 assert takes_writes(cluster, leader)
                 # each side knows those of its own, when the leases are over
                 await_known(cluster, leader, ["w1"])
+                notes = ["both sides accept writes"]
             else:
-                for _ in range(20):
-                    assert not takes_writes(cluster, leader)
-                    time.sleep(0.05)
+                notes = [f"{refusals(cluster, leader)} writes refused by the few"]
             await_known(cluster, other, ["w2"])
             here.await_results(100)
             cut_s = time.monotonic() - cut_at
@@ -88,51 +101,48 @@ def test_the_network_is_cut_in_two_and_healed(quorum: str, manager_with: str) ->
             settled_s = time.monotonic() - healed_at
             here.check_whole()
             interruption_s = here.interruption_s(cut_at)
-        account = here.finish_map()
-    tell(
-        f"network cut in two for {cut_s:.1f} s, quorum {quorum}, the manager with the "
-        f"{manager_with}",
-        account,
-        f"look-ups interrupted for {interruption_s:.2f} s",
-        f"one leader {settled_s:.2f} s after it healed",
-    )
-    account.check()
+        outcome = here.finish_map(
+            f"network cut in two and healed, quorum {quorum}, the manager on the side "
+            f"of the {manager_with} factories",
+            [interruption_s],
+            *notes,
+            f"cut for {cut_s:.1f} s",
+            f"one leader {settled_s:.2f} s after that",
+        )
+    tell(outcome)
+    outcome.account.check()
 
 
-def test_the_computer_of_the_leader_vanishes() -> None:
+def test_the_computer_of_the_leader_vanishes(tell: Tell) -> None:
     with scene() as here:
         net, cluster = here.net, here.cluster
-        here.start_prober()
         here.start_map(500)
-        interruptions = []
+        interruptions_s = []
         with watched(cluster):
             for _ in range(VANISHINGS):
                 leader = cluster.leader()
                 others = [name for name in cluster.factories if name != leader]
                 cut_at = time.monotonic()
                 net.cut_off(leader)
-                interruptions.append(here.interruption_s(cut_at))
+                interruptions_s.append(here.interruption_s(cut_at))
                 cluster.kill(leader)
                 net.heal()
                 cluster.leader(others)
                 cluster.restart(leader)
             here.check_whole()
-        account = here.finish_map()
-    tell(
-        f"the leader's computer vanishes without a word, {VANISHINGS} times",
-        account,
-        f"look-ups interrupted for {statistics.median(interruptions):.2f} s (median), "
-        f"{max(interruptions):.2f} s (longest)",
-    )
-    account.check()
-    assert account.runs == account.asked
+        outcome = here.finish_map(
+            f"the leader's computer vanishes without a word, {VANISHINGS} times",
+            interruptions_s,
+        )
+    tell(outcome)
+    outcome.account.check()
+    assert outcome.account.runs == outcome.account.asked
 
 
 @pytest.mark.parametrize("deaf", ["the leader", "everyone else"])
-def test_packets_go_one_way_only(deaf: str) -> None:
+def test_packets_go_one_way_only(deaf: str, tell: Tell) -> None:
     with scene(settings=SOON) as here:
         net, cluster = here.net, here.cluster
-        here.start_prober()
         here.start_map(500)
         with watched(cluster):
             leader = cluster.leader()
@@ -141,25 +151,25 @@ def test_packets_go_one_way_only(deaf: str) -> None:
             cut_at = time.monotonic()
             if deaf == "the leader":
                 net.deafen([leader], rest)
+                who = "anyone"
             else:
                 net.deafen(rest, [leader])
+                who = "the leader"
             cluster.leader(others)
             interruption_s = here.interruption_s(cut_at)
             here.await_results(100)
             net.heal()
             here.check_whole()
-        account = here.finish_map()
-    tell(
-        f"one way only: {deaf} heard nothing",
-        account,
-        f"look-ups interrupted for {interruption_s:.2f} s",
-    )
-    account.check()
+        outcome = here.finish_map(
+            f"packets go one way only: {deaf} heard nothing of {who}",
+            [interruption_s],
+        )
+    tell(outcome)
+    outcome.account.check()
 
 
-def test_a_fifth_of_all_packets_is_lost() -> None:
+def test_a_fifth_of_all_packets_is_lost(tell: Tell) -> None:
     with scene() as here:
-        here.start_prober()
         here.start_map(500)
         with watched(here.cluster) as watch:
             here.net.lose(0.2)
@@ -170,21 +180,21 @@ def test_a_fifth_of_all_packets_is_lost() -> None:
             here.net.heal()
             here.check_whole()
             interruption_s = here.interruption_s(lossy_at)
-        account = here.finish_map()
-    tell(
-        f"20 % of all packets lost for {LOSSY_S:.0f} s",
-        account,
-        f"{len(watch.claims)} epochs",
-        f"look-ups interrupted for {interruption_s:.2f} s (longest)",
-    )
-    account.check()
+        outcome = here.finish_map(
+            f"20 % of all packets lost for {LOSSY_S:.0f} s",
+            [interruption_s],
+            f"{len(watch.claims)} epochs",
+        )
+    tell(outcome)
+    outcome.account.check()
 
 
-def test_a_computer_with_workers_is_cut_off_and_comes_back() -> None:
+def test_a_computer_with_workers_is_cut_off_and_comes_back(tell: Tell) -> None:
     with scene(settings=SOON) as here:
         net, cluster = here.net, here.cluster
         here.start_map(500)
         with watched(cluster):
+            cut_at = time.monotonic()
             net.cut_off("w1")
             leader = cluster.leader()
             await_known(cluster, leader, ["w2"])
@@ -193,9 +203,13 @@ def test_a_computer_with_workers_is_cut_off_and_comes_back() -> None:
             here.check_whole()
             ran = len(here.runs("w1").read_text().splitlines())
             wait_until(lambda: _has_run(here, "w1", ran + 20), "w1 is used again")
-        account = here.finish_map()
-    tell("a computer with workers cut off past its lease, and back", account)
-    account.check()
+            interruption_s = here.interruption_s(cut_at)
+        outcome = here.finish_map(
+            "a computer with workers cut off past its lease, and back",
+            [interruption_s],
+        )
+    tell(outcome)
+    outcome.account.check()
 
 
 def _has_run(here: Scene, shop: str, count: int) -> bool:
