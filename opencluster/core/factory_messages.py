@@ -213,6 +213,11 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "Mapping[str, float]": _few_numbers,
     "Delta": Delta.from_fields,
 }
+_LAYOUTS = {
+    kind: {item.name: _READERS[str(item.type)] for item in fields(kind)}
+    for kind in _KINDS.values()
+}
+"""How each field of a kind is read, in order."""
 
 
 def highest_number(message: Message) -> int:
@@ -229,7 +234,7 @@ def highest_number(message: Message) -> int:
 
 def to_fields(message: Message) -> list[Any]:
     """Return a message as plain types: its kind, then its fields in order."""
-    values = [getattr(message, item.name) for item in fields(message)]
+    values = [getattr(message, name) for name in _LAYOUTS[type(message)]]
     plain = [v.to_fields() if isinstance(v, Delta) else v for v in values]
     return [type(message).__name__.lower(), *plain]
 
@@ -247,9 +252,8 @@ def from_fields(row: Any) -> Message:
     kind = _KINDS.get(row[0])
     if kind is None:
         raise RegistryError(f"factories say no {row[0]!r}")
-    items = fields(kind)
-    if len(row) != len(items) + 1:
-        raise RegistryError(f"{row[0]!r} has {len(items)} fields, not {len(row) - 1}")
-    read = [_READERS[str(item.type)] for item in items]
-    message: Message = kind(*(r(v) for r, v in zip(read, row[1:], strict=True)))
+    readers = _LAYOUTS[kind].values()
+    if len(row) != len(readers) + 1:
+        raise RegistryError(f"{row[0]!r} has {len(readers)} fields, not {len(row) - 1}")
+    message: Message = kind(*(r(v) for r, v in zip(readers, row[1:], strict=True)))
     return message
