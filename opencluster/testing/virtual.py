@@ -31,22 +31,36 @@ _Event = tuple[float, int, Callable[..., None], tuple[Any, ...]]
 class VirtualLoop:
     """Events in the order of their virtual time; equal times in the order of planning.
 
+    Parameters
+    ----------
+    max_events : int
+        More than these are not planned: something goes round in circles.
+
     Attributes
     ----------
     now : float
         The virtual time, in seconds.
     """
 
-    __slots__ = ("_events", "_planned", "now")
+    __slots__ = ("_events", "_max_events", "_planned", "now")
 
-    def __init__(self) -> None:
+    def __init__(self, max_events: int = 10_000_000) -> None:
         self.now = 0.0
+        self._max_events = max_events
         self._events: list[_Event] = []
         self._planned = 0
 
     def at(self, time: float, callback: Callable[..., None], *args: Any) -> None:
-        """Call back at a time, or now when that is over."""
+        """Call back at a time, or now when that is over.
+
+        Raises
+        ------
+        RuntimeError
+            When that is one event too many.
+        """
         self._planned += 1
+        if self._planned > self._max_events:
+            raise RuntimeError(f"{self._max_events} events, and it goes on")
         due = time if time > self.now else self.now
         heapq.heappush(self._events, (due, self._planned, callback, args))
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 MOST_BACK_S = 2.0
 """How far a clock goes back behind what its process has read before."""
 FLAKY_S = 0.3
+TURN_S = (0.02, 0.2)
+"""How long a slow process waits for its turn, at least and at most."""
 BLINK_S = 0.03
 """For how long a process is gone that is restarted at once."""
 CLOSE_S = 0.6
@@ -47,6 +49,7 @@ class Trouble:
             "one-way": self._one_way,
             "isolate": self._isolate,
             "pause": self._pause,
+            "slow": self._slow,
             "crash": self._crash,
             "blink": self._blink,
             "lost disk": self._lose_disk,
@@ -218,6 +221,25 @@ class Trouble:
         if factory is not None:
             self._pause_process(factory)
 
+    def _slow(self) -> None:
+        """Let a process get its turn now and then only."""
+        process = self._anyone()
+        loop, chance = self._world.loop, self._chance
+        until = loop.now + chance.expovariate(0.5)
+
+        def hold() -> None:
+            is_busy = process.is_alive and not process.is_paused
+            if is_busy and loop.now < until and not self._is_over:
+                process.pause()
+                loop.after(chance.uniform(*TURN_S), go_on)
+
+        def go_on() -> None:
+            process.wake()
+            loop.after(chance.uniform(0.0, TURN_S[0]), hold)
+
+        if process is not None:
+            hold()
+
     def _pause_process(self, process: Process) -> None:
         if not process.is_paused:
             process.pause()
@@ -273,8 +295,10 @@ class Trouble:
             self._jumped_at[factory.name] = now
             factory.log("has its clock jump by %.2f s", by_s)
             factory.clock.jump(by_s)
+        self._jump_elsewhere(by_s)
 
     def _jump_back(self) -> None:
+        self._jump_elsewhere(-self._chance.uniform(0.01, MOST_BACK_S))
         factory = self._factory()
         if factory is None or factory.is_paused:
             return
@@ -285,6 +309,14 @@ class Trouble:
         factory.log("has its clock go back by %.2f s", by_s)
         factory.clock.jump(-by_s)
         factory.take(factory.clock_went_back)
+
+    def _jump_elsewhere(self, by_s: float) -> None:
+        """Let the clock of some computer jump that has no factory, or of none."""
+        others = [*self._world.alive_workshops(), *self._world.alive_managers()]
+        if others and self._chance.random() < 0.3:
+            process = self._chance.choice(others)
+            process.log("has its clock jump by %.2f s", by_s)
+            process.clock.jump(by_s)
 
     def _guest(self) -> None:
         self._world.add_guest(self._chance.random())
@@ -312,11 +344,20 @@ class Trouble:
             worker.end_by_signal("killed by signal SIGKILL")
 
     def _pause_worker(self) -> None:
+        process = self._somebody()
+        if process is not None:
+            self._pause_process(process)
+
+    def _somebody(self) -> Process | None:
+        """Choose whoever lives and is no factory."""
         world = self._world
-        candidates = [w for w in world.workers if w.is_alive and w.is_ready]
+        candidates: list[Process] = [w for w in world.workers if w.is_ready]
         candidates += world.alive_workshops() + world.alive_managers()
-        if candidates:
-            self._pause_process(self._chance.choice(candidates))
+        candidates = [process for process in candidates if process.is_alive]
+        return self._chance.choice(candidates) if candidates else None
+
+    def _anyone(self) -> Process | None:
+        return self._factory() if self._chance.random() < 0.6 else self._somebody()
 
     def _crash_workshop(self) -> None:
         workshops = self._world.alive_workshops()

@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from sim_worker import SimWorker
     from sim_world import World
 
-CHECK_EVERY = 8
-"""Events of a manager between two full checks of its dispatch."""
-
 
 class Broken(AssertionError):
     """A promise was broken.
@@ -81,7 +78,6 @@ class Ledger:
         self._marks: dict[int, tuple[Entry, int]] = {}
         self._newest: dict[object, Epoch] = {}
         self._states: dict[SimFactory, tuple[object, ...]] = {}
-        self._events = 0
 
     def broken(self, rule: str, details: str) -> NoReturn:
         """Report a broken promise."""
@@ -318,9 +314,7 @@ class Ledger:
     def check_manager(self, manager: SimManager) -> None:
         """Check one manager."""
         self.check_client(manager, manager.link)
-        self._events += 1
-        if self._events % CHECK_EVERY == 0:
-            self.check_pieces(manager)
+        self.check_pieces(manager)
 
     def check_pieces(self, manager: SimManager) -> None:
         """Check all that a manager knows of its pieces."""

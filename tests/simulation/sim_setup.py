@@ -17,6 +17,7 @@ FAULTS = (
     "one-way",
     "isolate",
     "pause",
+    "slow",
     "crash",
     "blink",
     "lost disk",

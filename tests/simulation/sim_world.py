@@ -26,6 +26,8 @@ from opencluster.core.supervision import SlotState
 from opencluster.engines import roster
 from opencluster.testing.virtual import VirtualClock, VirtualLoop, VirtualNetwork
 
+MAX_EVENTS = 300_000
+"""No seed has nearly as many."""
 RECOVERY_S = 30.0
 """In this time after the last fault everything must be well."""
 LOOK_S = 0.25
@@ -58,7 +60,7 @@ class World:
     def __init__(self, setup: Setup, is_traced: bool = False) -> None:
         self.setup = setup
         self.chance = Random(f"{setup.seed} lives")
-        self.loop = VirtualLoop()
+        self.loop = VirtualLoop(MAX_EVENTS)
         self.trace = Trace(self.loop) if is_traced else None
         self.network = VirtualNetwork(self.loop, Random(f"{setup.seed} network"))
         self.wires = Wires(self.loop, self.network, Random(f"{setup.seed} wires"))
