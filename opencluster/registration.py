@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MIN_HEARTBEAT_INTERVAL_S = 0.01
+"""A factory that asks for them more often makes no sense: nothing else would be done."""
 MAX_HEARTBEAT_INTERVAL_S = 3600.0
 """A factory that asks for fewer heartbeats than this makes no sense."""
 
@@ -226,6 +228,7 @@ def interval_in(asked: Future[Any], interval_s: float) -> float:
     """
     body = None if asked.exception() is not None else asked.result()
     wanted = body.get("heartbeat_interval_s") if isinstance(body, Mapping) else None
-    if isinstance(wanted, float) and 0.0 < wanted <= MAX_HEARTBEAT_INTERVAL_S:
+    least_s, most_s = MIN_HEARTBEAT_INTERVAL_S, MAX_HEARTBEAT_INTERVAL_S
+    if isinstance(wanted, float) and least_s <= wanted <= most_s:
         return wanted
     return interval_s

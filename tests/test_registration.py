@@ -41,7 +41,9 @@ def test_a_factory_says_how_often_to_report() -> None:
     assert interval_in(answered({"heartbeat_interval_s": 2.5}), 1.0) == 2.5
 
 
-@pytest.mark.parametrize("wanted", [None, "2.5", True, 0.0, -1.0, 1e9, float("nan")])
+@pytest.mark.parametrize(
+    "wanted", [None, "2.5", True, 0.0, 5e-324, 0.009, -1.0, 1e9, float("nan")]
+)
 def test_an_interval_that_makes_no_sense_changes_nothing(wanted: Any) -> None:
     assert interval_in(answered({"heartbeat_interval_s": wanted}), 1.0) == 1.0
 

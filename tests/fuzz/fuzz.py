@@ -105,18 +105,23 @@ class Tally:
     def go_on(self, seconds: float, most: int) -> None:
         """Go through episodes for some time, or until so many went wrong."""
         started = CLOCK()
-        while len(self.findings) < most:
-            signal.alarm(EPISODE_S)
-            try:
-                self.executions += play(self.kind, next(self._seeds))
-            except Finding as finding:
-                self.findings.append(finding)
-                print(finding, "\n", flush=True)
-            finally:
-                signal.alarm(0)
-            if CLOCK() - started > seconds:
-                break
-        self.seconds += CLOCK() - started
+        try:
+            while len(self.findings) < most:
+                self._play_next()
+                if CLOCK() - started > seconds:
+                    break
+        finally:
+            self.seconds += CLOCK() - started
+
+    def _play_next(self) -> None:
+        signal.alarm(EPISODE_S)
+        try:
+            self.executions += play(self.kind, next(self._seeds))
+        except Finding as finding:
+            self.findings.append(finding)
+            print(finding, "\n", flush=True)
+        finally:
+            signal.alarm(0)
 
     def __str__(self) -> str:
         rate = self.executions / max(self.seconds, 1e-9)
