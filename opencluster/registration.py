@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MIN_HEARTBEAT_INTERVAL_S = 0.01
-"""A factory that asks for them more often makes no sense: nothing else would be done."""
+"""A factory that asks for them more often makes no sense: no work would be done."""
 MAX_HEARTBEAT_INTERVAL_S = 3600.0
 """A factory that asks for fewer heartbeats than this makes no sense."""
 
