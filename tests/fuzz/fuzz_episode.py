@@ -182,8 +182,9 @@ class Episode:
         is_request = self.takes_requests and fields[0] == kinds.REQUEST
         if is_request and len(fields) == 4:
             # whoever may ask what: nobody is refused what nobody can ask
-            is_known = isinstance(rule[1], str) and isinstance(fields[3], dict)
-            is_refused = is_known and rule in RULES and not permits(*rule, who)
+            is_known = isinstance(rule[1], str) and rule[1] in self.operations
+            is_known = is_known and isinstance(fields[3], dict)
+            is_refused = is_known and not permits(*rule, who)
         else:
             is_refused = not permits(*rule, who)
         assert kept_out == is_refused, f"{who.role or 'anyone'} said {fields[0]!r:.99}"
@@ -203,6 +204,8 @@ class Episode:
             self.reactor.turn()
 
     takes_requests = False
+    operations: ClassVar[frozenset[str]] = frozenset()
+    """What can be asked."""
     is_prompt = True
     """Every request is answered at once."""
 

@@ -267,6 +267,7 @@ class FactoryEpisode(Episode):
     name = "factory"
     modules = (module,)
     takes_requests = True
+    operations = frozenset(make.__name__ for make in REQUESTS)
 
     def __init__(self, random: Random) -> None:
         super().__init__(random)

@@ -138,6 +138,7 @@ class WorkshopEpisode(ClientEpisode):
         (module, "Measurer", lambda: SimpleNamespace(sample=dict)),
     )
     takes_requests = True
+    operations = frozenset(make.__name__ for make in REQUESTS)
     is_prompt = False
 
     def __init__(self, random: Random) -> None:
