@@ -175,6 +175,29 @@ class FactoryLink:
         """Whether a leader is known."""
         return bool(self._seeker.leader)
 
+    def why_down(self) -> str:
+        """Return why no leader is known, as far as that can be told."""
+        try:
+            known = [", ".join(endpoints) for endpoints in self._find()]
+        except Exception as error:
+            return f"cannot tell where the factories are: {error}"
+        if not known:
+            return (
+                "no cluster found: start one with `opencluster start`, or name it with "
+                "--dir, OPENCLUSTER_DIR or [cluster] factories"
+            )
+        refused: dict[str, list[str]] = {}
+        for name, reason in list(self._refusals.items()):
+            refused.setdefault(reason, []).append(name)
+        refused.pop("", None)
+        if refused:
+            told = (f"{', '.join(names)} {reason}" for reason, names in refused.items())
+            return f"no factory let us in: {'; and '.join(told)}"
+        return (
+            f"no factory answered (tried {'; '.join(known)}); "
+            "is it running? see `opencluster status`"
+        )
+
     # --- from the reactor's thread -------------------------------------------
 
     def received(self, peer: Peer, fields: list[Any]) -> bool:
@@ -349,32 +372,10 @@ class FactoryLink:
         overdue = [question for question in self._waiting if question.deadline <= now]
         if not overdue:
             return
-        reason = self._nobody()
+        reason = self.why_down()
         self._waiting = [q for q in self._waiting if q.deadline > now]
         for question in overdue:
             question.future.set_exception(FactoryUnreachable(reason))
-
-    def _nobody(self) -> str:
-        try:
-            known = [", ".join(endpoints) for endpoints in self._find()]
-        except Exception as error:
-            return f"cannot tell where the factories are: {error}"
-        if not known:
-            return (
-                "no cluster found: start one with `opencluster start`, or name it with "
-                "--dir, OPENCLUSTER_DIR or [cluster] factories"
-            )
-        refused: dict[str, list[str]] = {}
-        for name, reason in self._refusals.items():
-            refused.setdefault(reason, []).append(name)
-        refused.pop("", None)
-        if refused:
-            told = (f"{', '.join(names)} {reason}" for reason, names in refused.items())
-            return f"no factory let us in: {'; and '.join(told)}"
-        return (
-            f"no factory answered (tried {'; '.join(known)}); "
-            "is it running? see `opencluster status`"
-        )
 
     # --- the registry -------------------------------------------------------
 

@@ -144,6 +144,9 @@ def test_revoking_takes_effect_everywhere_while_all_of_it_runs(
         bob.submit("Solo", number(1, log=str(log))).result(DEADLINE_S)
         other.submit("Solo", number(2)).result(DEADLINE_S)
         before = site.worker("Solo")
+        # what he has under way is given up as well
+        bob.submit("Solo", number(3, sleep_s=10 * DEADLINE_S))
+        wait_until(lambda: site.worker("Solo")["state"] == "busy")
         text = site.ok(site.head, "keys", "revoke", "bob")
         assert f"told tcp://{site.address}" in text
         # the worker of another computer has heard of it within its next heartbeats

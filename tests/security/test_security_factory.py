@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from security_site import KeyedManager
 from security_tools import (
     REFUSED_S,
     Client,
@@ -23,12 +24,14 @@ from security_tools import (
     wait_until,
 )
 
+from opencluster import WorkPiece
 from opencluster.cli import main
 from opencluster.core.epochs import NO_EPOCH, Epoch
 from opencluster.core.factory_messages import Resign, to_fields
 from opencluster.core.registry import Entry
 from opencluster.core.roll import Roll
-from opencluster.errors import FactoryUnreachable, RequestRefused
+from opencluster.engines.cluster import ClusterEngine
+from opencluster.errors import FactoryUnreachable, NoSuitableWorker, RequestRefused
 from opencluster.net import keyfiles
 from opencluster.net.heart import HEART_PREFIX, Heart
 from opencluster.net.keyfiles import (
@@ -38,6 +41,7 @@ from opencluster.net.keyfiles import (
     revoke_certificate,
 )
 from opencluster.net.keys import Keyring
+from opencluster.place import Place
 from opencluster.wire import frames, kinds
 
 Clients = Callable[..., Client]
@@ -60,6 +64,22 @@ def test_one_without_a_key_gets_nowhere(
         stranger.ask("find", REFUSED_S)
     wait_until(lambda: factory.counts.rejected_handshakes)
     assert "wants keys" in caplog.text
+
+
+def test_a_manager_without_keys_learns_why_there_are_no_workers(
+    factory: RunningFactory, tmp_path: Path
+) -> None:
+    config = settings(
+        cluster__factories=factory.endpoint, manager__worker_wait_s=str(REFUSED_S)
+    )
+    manager = KeyedManager(ClusterEngine(config, Place(tmp_path / "bare")))
+    try:
+        with pytest.raises(NoSuitableWorker, match="wants keys"):
+            manager.submit("Square", WorkPiece()).result()
+        with pytest.raises(NoSuitableWorker, match="wants keys"):
+            manager.get_available_workers("Square")
+    finally:
+        manager.engine.close()
 
 
 def test_one_with_a_revoked_key_gets_nowhere(
@@ -380,6 +400,28 @@ def test_revoking_cuts_off_who_follows_the_registry_already(
     wait_until(lambda: factory.counts.rejected_credentials)
     # who is not meant goes on, over the connection that stood
     assert other.ask("find") != []
+
+
+def test_what_a_revoked_worker_has_registered_leaves_when_its_lease_ends(
+    directory: Path, tmp_path: Path
+) -> None:
+    add_certificate(directory, "ann", "worker")
+    running = RunningFactory(directory, tmp_path / "quick", cluster__lease_s="1")
+    ann = Client(running.endpoint, keys_named(directory, "ann", "worker"))
+    watcher = Client(running.endpoint, loaded(directory, "observer"))
+    try:
+        ann.register("ann-1")
+        revoke_certificate(directory, "ann")
+
+        def is_gone() -> bool:
+            ann.link.tell(frames.pack(kinds.RENEW, ["ann-1"], b""))
+            return watcher.ask("find") == []
+
+        wait_until(is_gone)
+    finally:
+        ann.close()
+        watcher.close()
+        running.stop()
 
 
 def test_a_factory_gives_a_new_roll_and_takes_no_older_one(
