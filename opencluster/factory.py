@@ -11,6 +11,7 @@ import logging
 import os
 import random
 import time
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -110,10 +111,16 @@ class Factory:
             Bounds(limits.max_text, limits.max_entry_bytes),
         )
         self._started_at = time.time()
+        # lists are compared by a number, since a factory says a few numbers of itself
+        self._list = zlib.crc32("\n".join(names or [self.name]).encode())
         self._core = ReplicatedRegistry(
             self._election(names or [self.name]),
             self.registry,
-            {"pid": os.getpid(), "started_at": self._started_at},
+            {
+                "pid": os.getpid(),
+                "started_at": self._started_at,
+                "list": self._list,
+            },
         )
         self._reactor = Reactor(self._transport, self._received, gather_s=GATHER_S)
         public_key = self._transport.public_key
@@ -270,6 +277,7 @@ class Factory:
             "lag": 0 if election.may_write(now) else None,
             "silence_s": election.silence_s(now),
             "uptime_s": time.time() - self._started_at,
+            "has_other_list": False,
         } | self._transport.counts.to_fields()
         joined = [n for n in self._core.followers if n not in election.names]
         names = [*election.names, *joined]
@@ -295,6 +303,7 @@ class Factory:
             "lag": self.registry.revision - state.revision,
             "silence_s": silence_s,
             "uptime_s": time.time() - float(state.about.get("started_at", 0.0)),
+            "has_other_list": state.about.get("list", self._list) != self._list,
         }
 
     # --- events --------------------------------------------------------------

@@ -42,6 +42,7 @@ _PROCESSES: Columns = {
 _FACTORIES: Columns = {
     "factory": lambda row: row["endpoint"],
     "role": lambda row: Text(row["role"], _ROLES.get(row["role"], "")),
+    "list": lambda row: Text("another", "yellow") if row["has_other_list"] else "",
     "epoch>": lambda row: row["epoch"][0] if row["epoch"] else "",
     "revision>": lambda row: row["revision"] if row["epoch"] else "",
     "lag>": lambda row: _number(row["lag"], ""),

@@ -27,6 +27,7 @@ _FACTORY: Fields = (
     ("lag", None, _NUMBER),
     ("silence_s", None, _NUMBER),
     ("uptime_s", 0.0, _NUMBER),
+    ("has_other_list", False, bool),
 )
 _REJECTIONS: Fields = (
     ("rejected_messages", 0, int),
@@ -144,7 +145,7 @@ def is_healthy(status: Mapping[str, list[Row]]) -> bool:
     members = [*status["workers"], *status["services"]]
     is_lost = any(member["state"] == "lost" for member in members)
     is_led = any(row["role"] == "leader" for row in status["factories"])
-    is_whole = is_led and not _absent(status)
+    is_whole = is_led and not _absent(status) and not _strayed(status)
     is_well = is_whole and not is_lost and not status["failures"]
     return bool(status["workshops"]) and is_well
 
@@ -167,6 +168,9 @@ def health(status: Mapping[str, list[Row]]) -> str:
         parts.append(f"failing to start: {', '.join(failing)}")
     if _absent(status):
         parts.append(f"{counted(_absent(status), 'factory', 'factories')} absent")
+    if _strayed(status):
+        strayed = counted(_strayed(status), "factory", "factories")
+        parts.append(f"{strayed} with another [cluster] factories than the leader")
     if not any(row["role"] == "leader" for row in status["factories"]):
         parts.append("no factory leads, so this may be old")
     if not status["workshops"]:
@@ -177,6 +181,10 @@ def health(status: Mapping[str, list[Row]]) -> str:
 
 def _absent(status: Mapping[str, list[Row]]) -> int:
     return sum(row["role"] == "absent" for row in status["factories"])
+
+
+def _strayed(status: Mapping[str, list[Row]]) -> int:
+    return sum(row["has_other_list"] for row in status["factories"])
 
 
 # --- rows -------------------------------------------------------------------

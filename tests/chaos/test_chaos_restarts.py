@@ -6,6 +6,7 @@ import shutil
 import time
 
 import pytest
+from chaos_cluster import ChaosCluster, wait_until
 from chaos_report import Tell
 from chaos_scene import TIMEOUT_S, scene
 from chaos_watch import watched
@@ -37,6 +38,12 @@ def test_a_rolling_restart_is_hardly_noticed(tell: Tell) -> None:
     assert outcome.account.runs == outcome.account.asked
 
 
+def strays(cluster: ChaosCluster) -> int:
+    """Return how many factories go by another list than the one that leads."""
+    rows = cluster.client.factory("status")["factories"]
+    return sum(row.get("has_other_list", False) for row in rows)
+
+
 @pytest.mark.parametrize("quorum", ["courtesy", "majority"])
 def test_a_factory_is_replaced_by_one_at_another_address(
     quorum: str, tell: Tell
@@ -58,6 +65,7 @@ def test_a_factory_is_replaced_by_one_at_another_address(
             )
             cluster.start_factory(NEWCOMER)
             cluster.leader()
+            wait_until(lambda: strays(cluster) == 1, "only the new one knows itself")
             for name in others:
                 ended_at = time.monotonic()
                 assert cluster.end(name) == 0
@@ -65,6 +73,7 @@ def test_a_factory_is_replaced_by_one_at_another_address(
                 cluster.start_factory(name)
                 cluster.leader()
                 here.await_results(20)
+            wait_until(lambda: not strays(cluster), "all have the new list")
             # everyone else still has the old list, and finds who leads by the others
             here.check_whole()
             after = cluster.hello(NEWCOMER)

@@ -46,6 +46,7 @@ def answer(*entries: dict[str, Any], **fields: Any) -> dict[str, Any]:
         "lag": 0,
         "silence_s": 0.0,
         "uptime_s": 5.0,
+        "has_other_list": False,
         "rejected_messages": 1,
         "rejected_handshakes": 0,
         "dropped_connections": 2,
@@ -78,6 +79,7 @@ def test_a_factory() -> None:
             "lag": 0,
             "silence_s": 0.0,
             "uptime_s": 5.0,
+            "has_other_list": False,
             "rejected_messages": 1,
             "rejected_handshakes": 0,
             "dropped_connections": 2,
@@ -96,6 +98,16 @@ def test_a_factory_that_is_missed_is_trouble(role: str, words: str) -> None:
         [first | {"role": role}] if role == "looking" else [first, {"role": role}]
     )
     assert not is_healthy(status_of(status))
+    assert words in health(status_of(status))
+
+
+def test_a_factory_that_goes_by_another_list_is_trouble() -> None:
+    status = answer()
+    first = status["factories"][0]
+    assert is_healthy(status_of(status))
+    status["factories"] = [first, first | {"role": "follower", "has_other_list": True}]
+    assert not is_healthy(status_of(status))
+    words = "1 factory with another [cluster] factories than the leader"
     assert words in health(status_of(status))
 
 
