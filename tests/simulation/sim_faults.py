@@ -67,6 +67,8 @@ class Trouble:
             "manager crash": self._crash_manager,
             "failing starts": self._fail_starts,
             "drain": self._drain,
+            "scale": self._scale,
+            "goodbye": self._say_goodbye,
             "interrupt": self._interrupt,
         }
         self._kinds = [every[name] for name in every if name in world.setup.faults]
@@ -386,6 +388,32 @@ class Trouble:
         if worker is not None:
             shop = worker.workshop
             shop.take(shop.restart, worker.slot)
+
+    def _scale(self) -> None:
+        workshops = self._world.alive_workshops()
+        if workshops:
+            shop = self._chance.choice(workshops)
+            type = self._chance.choice(list(shop.catalogue))
+            shop.take(shop.scale, type, self._chance.randint(0, 3))
+
+    def _say_goodbye(self) -> None:
+        """Let a workshop or a manager end in good order, and come back."""
+        world = self._world
+        candidates = [*world.alive_workshops(), *world.alive_managers()]
+        if not candidates:
+            return
+        leaving = self._chance.choice(candidates)
+        leaving.take(leaving.leave)
+        is_workshop = leaving.name in world.workshops
+        restart = world.restart_workshop if is_workshop else world.restart_manager
+
+        def back() -> None:
+            if leaving.is_alive:
+                self._for_a_while(back)
+            else:
+                restart(leaving.name)
+
+        self._for_a_while(back)
 
     def _worker(self) -> SimWorker | None:
         alive = [w for w in self._world.workers if w.is_alive and w.is_ready]

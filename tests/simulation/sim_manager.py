@@ -132,6 +132,13 @@ class SimManager(Process):
         self.world.ledger.unwanted(self, numbers)
         self._do(self.dispatch.interrupt(self.now(), numbers))
 
+    def leave(self) -> None:
+        """Give up everything that is unfinished, and end in good order."""
+        self.log("closes")
+        self.cancel(list(self.tickets))
+        self._report_jobs()
+        self.crash()
+
     def _deliver(self, end: EndPiece) -> None:
         number = end.piece.id
         self.log("piece %s is over: %s", number, end.verdict.value)

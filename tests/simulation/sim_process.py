@@ -126,7 +126,7 @@ class Process:
     def crash(self) -> None:
         """End it without a word."""
         if self.is_alive:
-            self.log("crashes")
+            self.log("ends")
             self.is_alive = False
             self._held, self._rung = [], []
             self.world.wires.crashed(self)

@@ -37,6 +37,8 @@ FAULTS = (
     "manager crash",
     "failing starts",
     "drain",
+    "scale",
+    "goodbye",
     "interrupt",
     "poison",
     "stubborn",

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 RESTART_DELAY_S = 0.2
 RESTART_DELAY_MAX_S = 1.0
 STOP_GRACE_S = 1.0
+GOODBYE_S = 1.0
+"""How long the answer to the last word may take."""
 START_S = (0.05, 0.3)
 """How long a worker takes until it is ready."""
 
@@ -79,6 +81,7 @@ class SimWorkshop(Process):
         )
         self._heartbeats = 0
         self._is_registered = False
+        self._is_leaving = False
         self.take(self._begin)
 
     def check(self) -> None:
@@ -165,10 +168,32 @@ class SimWorkshop(Process):
             self._ask("deregister", arguments)
         is_recycled = evidence.exit_code == 0 and not evidence.piece
         self._do(self.supervision.exited(self.now(), worker.slot, is_recycled))
+        self._leave_if_empty()
 
     def restart(self, slot: str) -> None:
         """End one worker in good order, and start another."""
         self._do(self.supervision.restart(self.now(), slot))
+
+    def scale(self, type: str, count: int) -> None:
+        """Set how many workers of a type run."""
+        if self._is_leaving:
+            return
+        self.log("is to run %d of type %s", count, type)
+        self._do(self.supervision.want(self.now(), type, count))
+
+    def leave(self) -> None:
+        """End all workers, then say goodbye to the factory and end."""
+        self.log("stops")
+        self._is_leaving = True
+        self._do(self.supervision.stop_all(self.now()))
+        self._leave_if_empty()
+
+    def _leave_if_empty(self) -> None:
+        is_empty = not self.workers and not any(self.supervision.slots())
+        if self._is_leaving and is_empty:
+            self.after(GOODBYE_S, self.crash)
+            arguments = {"id": self.identity}
+            self.link.request("deregister", arguments, lambda *_: self.crash())
 
     def heard(self, key: str, message: tuple[Any, ...]) -> None:
         """End a worker that ignores its interrupt, as a manager asks."""

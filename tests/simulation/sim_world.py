@@ -28,8 +28,10 @@ from opencluster.testing.virtual import VirtualClock, VirtualLoop, VirtualNetwor
 
 MAX_EVENTS = 300_000
 """No seed has nearly as many."""
+LEADER_S = 8.0
+"""In this time after the last fault one factory must lead all others, for good."""
 RECOVERY_S = 30.0
-"""In this time after the last fault everything must be well."""
+"""In this time after it everything else must be well too."""
 LOOK_S = 0.25
 """How often it is looked whether it is."""
 CALM_LOOKS = 2
@@ -269,6 +271,9 @@ class World:
         self._revive()
         for process in self.alive():
             process.wake()
+        for workshop in self.alive_workshops():
+            for type, count in workshop.catalogue.items():
+                workshop.take(workshop.scale, type, count)
         self.wires.mended(self.alive())
 
     def _revive(self) -> None:
@@ -296,7 +301,10 @@ class World:
             self.loop.run(self.loop.now + LOOK_S)
             wrong = self.what_is_wrong()
             calm = 0 if wrong else calm + 1
-            if wrong and self.loop.now > healed_at + RECOVERY_S:
+            over_s = self.loop.now - healed_at
+            if over_s > LEADER_S and (unled := self._wrong_with_leader()):
+                raise Broken("one factory leads again in time", unled)
+            if over_s > RECOVERY_S and wrong:
                 raise Broken("everything is well again in time", wrong)
         for manager in self.alive_managers():
             self.ledger.check_pieces(manager)
@@ -304,12 +312,13 @@ class World:
     def what_is_wrong(self) -> str:
         """Return what is not well, or an empty text."""
         return (
-            self._wrong_with_factories()
+            self._wrong_with_leader()
+            or self._wrong_with_copies()
             or self._wrong_with_members()
             or self._wrong_with_work()
         )
 
-    def _wrong_with_factories(self) -> str:
+    def _wrong_with_leader(self) -> str:
         alive = self.alive_factories()
         leaders = [f for f in alive if f.election.role is Role.LEADING]
         if len(leaders) != 1:
@@ -318,10 +327,15 @@ class World:
         if not leader.election.may_write(leader.now()):
             return f"{leader.name} leads and may not write"
         for factory in alive:
-            if factory is leader:
-                continue
             if factory.election.leader != leader.name:
                 return f"{factory.name} does not follow {leader.name}"
+        return ""
+
+    def _wrong_with_copies(self) -> str:
+        (leader,) = self.ledger.leading
+        for factory in self.alive_factories():
+            if factory is leader:
+                continue
             if not factory.core.is_in_step:
                 return f"{factory.name} is not in step"
             if factory.registry.revision != leader.registry.revision:
