@@ -242,7 +242,7 @@ class ChaosCluster:
         factory: str,
         operation: str,
         arguments: Mapping[str, Any] | None = None,
-        timeout_s: float = 1.0,
+        timeout_s: float = 5.0,
     ) -> Any:
         """Ask one factory, whether it leads or not.
 

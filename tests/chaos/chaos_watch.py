@@ -14,6 +14,9 @@ from opencluster.errors import OpenClusterError
 
 PAUSE_S = 0.03
 
+Run = tuple[str, int]
+"""A factory and its process; another one may have lost its disk, and what it knew."""
+
 
 class Watch:
     """Asks every factory again and again.
@@ -30,7 +33,7 @@ class Watch:
         self._cluster = cluster
         self.claims: defaultdict[tuple[int, ...], set[str]] = defaultdict(set)
         self.broken: list[str] = []
-        self._newest: dict[tuple[str, int], int] = {}
+        self._newest: dict[Run, int] = {}
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch")
 
@@ -57,18 +60,22 @@ class Watch:
                 self._ask(name)
 
     def _ask(self, name: str) -> None:
+        before = self._run_of(name)
         try:
             said = self._cluster.hello(name, timeout_s=0.3)
         except OpenClusterError as error:
             self.broken.append(f"{name} declined: {error}")
             return
-        if said:
-            self._note(name, said)
+        # of which process it is cannot be told when that has just been started again
+        if said and before == self._run_of(name):
+            self._note(name, before, said)
 
-    def _note(self, name: str, said: Mapping[str, Any]) -> None:
+    def _run_of(self, name: str) -> Run:
+        program = self._cluster.programs.get(name)
+        return name, program.process.pid if program and program.process else 0
+
+    def _note(self, name: str, run: Run, said: Mapping[str, Any]) -> None:
         epoch = tuple(said["epoch"])
-        # a new process may have lost its disk, which is no fault of its own
-        run = (name, self._cluster.programs[name].pid)
         if epoch[0] < self._newest.get(run, 0):
             self.broken.append(f"{name} went back from {self._newest[run]} to {epoch}")
         self._newest[run] = epoch[0]

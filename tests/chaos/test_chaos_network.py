@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from chaos_cluster import ChaosCluster, wait_until
@@ -24,7 +27,6 @@ SOON = {
 """Settings under which silence is taken for a loss before the test grows long."""
 VANISHINGS = max(2, round(SECONDS / 6))
 LOSSY_S = SECONDS / 3
-TRIES = 20
 CUTS = [("courtesy", "most"), ("majority", "few")]
 """The quorum, and with how many factories the manager and the prober are."""
 MORE_CUTS = [("courtesy", "few"), ("majority", "most")]
@@ -39,8 +41,25 @@ def takes_writes(cluster: ChaosCluster, factory: str) -> bool:
         raise
     except OpenClusterError:
         return False
-    cluster.ask(factory, "deregister", {"id": identity})
+    with contextlib.suppress(OpenClusterError):
+        cluster.ask(factory, "deregister", {"id": identity})
     return True
+
+
+def accepted_writes(
+    cluster: ChaosCluster, factories: Sequence[str], is_over: threading.Event
+) -> list[tuple[float, float]]:
+    """Write to factories in turn until it is over.
+
+    Returns when each write that was accepted was begun, and when that was known.
+    """
+    accepted = []
+    while not is_over.wait(0.01):
+        for factory in factories:
+            begun_at = time.monotonic()
+            if takes_writes(cluster, factory):
+                accepted.append((begun_at, time.monotonic()))
+    return accepted
 
 
 def await_writes(cluster: ChaosCluster, factory: str) -> None:
@@ -57,21 +76,14 @@ def await_known(cluster: ChaosCluster, factory: str, shops: Sequence[str]) -> No
     wait_until(knows, f"{factory} knows {shops} alone")
 
 
-def refusals(cluster: ChaosCluster, factory: str) -> int:
-    """Return how many writes in a row a factory refused, which must be all."""
-    for _ in range(TRIES):
-        assert not takes_writes(cluster, factory)
-        time.sleep(0.05)
-    return TRIES
-
-
 @pytest.mark.parametrize(
     ("quorum", "manager_with"), [*CUTS, *(MORE_CUTS if IS_FULL else ())]
 )
 def test_the_network_is_cut_in_two_and_healed(
     quorum: str, manager_with: str, tell: Tell
 ) -> None:
-    with scene(settings=SOON | {"factory.quorum": quorum}) as here:
+    settings = SOON | {"factory.quorum": quorum}
+    with scene(settings=settings) as here, ThreadPoolExecutor() as pool:
         net, cluster = here.net, here.cluster
         here.start_map(1000)
         with watched(cluster):
@@ -80,20 +92,29 @@ def test_the_network_is_cut_in_two_and_healed(
             few, most = [leader], [n for n in cluster.factories if n != leader]
             few_side, most_side = [*few, "w1"], [*most, "w2"]
             (few_side if manager_with == "few" else most_side).append(MANAGER)
-            cut_at = time.monotonic()
-            net.cut(few_side, most_side)
-            other = cluster.leader(most)
-            await_writes(cluster, other)
-            if quorum == "courtesy":
-                assert cluster.roles()[leader] == "leader"
-                assert takes_writes(cluster, leader)
+            is_over = threading.Event()
+            writes = [
+                pool.submit(accepted_writes, cluster, side, is_over)
+                for side in (few, most)
+            ]
+            try:
+                cut_at = time.monotonic()
+                net.cut(few_side, most_side)
+                other = cluster.leader(most)
+                await_writes(cluster, other)
                 # each side knows those of its own, when the leases are over
-                await_known(cluster, leader, ["w1"])
-                notes = ["both sides accept writes"]
-            else:
-                notes = [f"{refusals(cluster, leader)} writes refused by the few"]
-            await_known(cluster, other, ["w2"])
-            here.await_results(100)
+                await_known(cluster, other, ["w2"])
+                if quorum == "courtesy":
+                    assert cluster.roles()[leader] == "leader"
+                    await_known(cluster, leader, ["w1"])
+                here.await_results(100)
+            finally:
+                is_over.set()
+            by_few, by_most = (side.result() for side in writes)
+            most_lead_at = min(known_at for _, known_at in by_most)
+            both = [begun_at for begun_at, _ in by_few if begun_at > most_lead_at]
+            assert by_few, "the leader accepted no write before the cut"
+            assert bool(both) == (quorum == "courtesy")
             cut_s = time.monotonic() - cut_at
             net.heal()
             healed_at = time.monotonic()
@@ -105,7 +126,8 @@ def test_the_network_is_cut_in_two_and_healed(
             f"network cut in two and healed, quorum {quorum}, the manager on the side "
             f"of the {manager_with} factories",
             [interruption_s],
-            *notes,
+            f"{len(both)} writes accepted by the few while the most accepted "
+            f"{len(by_most)}",
             f"cut for {cut_s:.1f} s",
             f"one leader {settled_s:.2f} s after that",
         )

@@ -30,6 +30,7 @@ class Killer:
         self._cluster = here.cluster
         self._random = random.Random(seed)
         self._down: dict[str, float] = {}
+        self._kinds: list[str] = []
         self.kills: Counter[str] = Counter()
 
     def go_on_for(self, seconds: float) -> None:
@@ -37,7 +38,7 @@ class Killer:
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             self._raise(time.monotonic())
-            getattr(self, f"_kill_{self._random.choice(['worker', 'program'])}")()
+            self._kill(self._next_kind())
             time.sleep(self._random.uniform(*PAUSE_S))
         self._raise(float("inf"))
 
@@ -46,13 +47,25 @@ class Killer:
             del self._down[name]
             self._cluster.restart(name)
 
-    def _kill_program(self) -> None:
-        names = [*self._cluster.factories, *self._here.workshops]
-        name = self._random.choice([n for n in names if n not in self._down] or names)
-        if name in self._down:
+    def _next_kind(self) -> str:
+        """Return what to kill: at random, and each of them soon."""
+        if not self._kinds:
+            self._kinds = ["workers", "workers", "workshops", "factories"]
+            self._random.shuffle(self._kinds)
+        return self._kinds.pop()
+
+    def _kill(self, kind: str) -> None:
+        if kind == "workers":
+            self._kill_worker()
             return
+        is_shop = kind == "workshops"
+        names = self._here.workshops if is_shop else self._cluster.factories
+        up = [name for name in names if name not in self._down]
+        if not up:
+            return
+        name = self._random.choice(up)
         self._cluster.kill(name)
-        self.kills["workshops" if name in self._here.workshops else "factories"] += 1
+        self.kills[kind] += 1
         pause_s = 2 * self._random.uniform(*PAUSE_S)
         self._down[name] = time.monotonic() + pause_s
 
