@@ -57,6 +57,8 @@ class Setup:
         Their names; the factories in the order of the list.
     catalogues : list of dict of str to int
         What each workshop runs.
+    lone : dict of str to str
+        Workers without a workshop, and the type of each.
     noise : Faults
         How the network treats messages while faults are on.
     gap_s : float
@@ -78,6 +80,7 @@ class Setup:
     workshops: list[str]
     managers: list[str]
     catalogues: list[dict[str, int]]
+    lone: dict[str, str]
     quorum: Quorum
     beat_s: float
     faults: frozenset[str]
@@ -160,6 +163,7 @@ def draw(seed: int, focus: Focus = ANYTHING) -> Setup:
         workshops=_names("w", shops),
         managers=_names("m", chance.choice([1, 1, 2]) if is_work else 1),
         catalogues=catalogues,
+        lone={"x0": "A"} if chance.random() < 0.3 else {},
         quorum=chance.choice([focus.quorum or quorum for quorum in Quorum]),
         beat_s=chance.choice([0.2, 0.25]),
         faults=faults,

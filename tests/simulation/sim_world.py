@@ -12,6 +12,7 @@ from sim_disk import Disk
 from sim_factory import SimFactory
 from sim_faults import Trouble
 from sim_ledger import Broken, Ledger
+from sim_lone import SimLoneWorker
 from sim_manager import SimManager
 from sim_process import Process
 from sim_setup import Setup, draw
@@ -71,6 +72,7 @@ class World:
         self.factories: dict[str, SimFactory] = {}
         self.workshops: dict[str, SimWorkshop] = {}
         self.managers: dict[str, SimManager] = {}
+        self.lone: dict[str, SimLoneWorker] = {}
         self.workers: list[SimWorker] = []
         self.disks: dict[str, Disk] = {}
         self.start_failures: dict[str, float] = {}
@@ -103,7 +105,8 @@ class World:
 
     def nodes(self) -> list[str]:
         """Return all computers."""
-        return [*self._lists, *self.setup.workshops, *self.setup.managers]
+        setup = self.setup
+        return [*self._lists, *setup.workshops, *setup.managers, *setup.lone]
 
     def alive_factories(self) -> list[SimFactory]:
         """Return the factories that live."""
@@ -116,6 +119,10 @@ class World:
     def alive_managers(self) -> list[SimManager]:
         """Return the managers that live."""
         return [m for m in self.managers.values() if m.is_alive]
+
+    def alive_lone(self) -> list[SimLoneWorker]:
+        """Return the workers without a workshop that live."""
+        return [w for w in self.lone.values() if w.is_alive]
 
     def alive(self) -> list[Process]:
         """Return all processes that live."""
@@ -180,6 +187,13 @@ class World:
         old = self.managers.get(name)
         if old is None or not old.is_alive:
             self.managers[name] = SimManager(self, name, self._clock(name))
+
+    def restart_lone(self, name: str) -> None:
+        """Let a worker without a workshop live, unless one of that name does."""
+        old = self.lone.get(name)
+        if old is None or not old.is_alive:
+            type = self.setup.lone[name]
+            self.lone[name] = SimLoneWorker(self, name, type, self._clock(name))
 
     def _clock(self, name: str) -> VirtualClock:
         clock = self._clocks.get(name)
@@ -253,6 +267,8 @@ class World:
             self.loop.after(chance.random(), self.restart_workshop, name)
         for name in setup.managers:
             self.loop.after(chance.random(), self.restart_manager, name)
+        for name in setup.lone:
+            self.loop.after(chance.random(), self.restart_lone, name)
         for _ in range(setup.jobs):
             self.loop.after(chance.uniform(1.0, setup.span_s), self.submit)
 
@@ -350,11 +366,19 @@ class World:
             for slot in workshop.supervision.slots():
                 if slot.state is not SlotState.RUNNING:
                     return f"{slot.name} of {workshop.name} is {slot.state.value}"
+        for worker in self.alive_lone():
+            if worker.registered is None:
+                return f"{worker.name} comes or goes"
+            expected.add(worker.identity)
         registered = {entry.id for entry in leader.registry.find()}
         if registered != expected:
             missing, dead = expected - registered, registered - expected
             return f"registered too few: {sorted(missing)}, or many: {sorted(dead)}"
-        clients = [*self.alive_workshops(), *self.alive_managers()]
+        clients = [
+            *self.alive_workshops(),
+            *self.alive_managers(),
+            *self.alive_lone(),
+        ]
         for client in clients:
             if client.link.seeker.leader != leader.name:
                 return f"{client.name} does not know the leader"
