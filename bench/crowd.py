@@ -116,6 +116,7 @@ class Shop:
         self._heartbeats = 0
         self._line = line
         self._interval_s = config.cluster.heartbeat_interval_s
+        self._lease_s = config.cluster.lease_s
         line.after(random.uniform(0, self._interval_s), self._heartbeat_again)
 
     def _leader_found(self) -> None:
@@ -151,7 +152,7 @@ class Shop:
             self.link.request("renew", arguments).add_done_callback(self._renewed)
 
     def _renewed(self, asked: Future[Any]) -> None:
-        self._interval_s = interval_in(asked, self._interval_s)
+        self._interval_s = interval_in(asked, self._interval_s, self._lease_s)
         if asked.exception() is None and asked.result()["unknown"]:
             self._register(asked.result()["unknown"])
 

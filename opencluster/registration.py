@@ -33,8 +33,6 @@ log = logging.getLogger(__name__)
 
 MIN_HEARTBEAT_INTERVAL_S = 0.01
 """A factory that asks for them more often makes no sense: no work would be done."""
-MAX_HEARTBEAT_INTERVAL_S = 3600.0
-"""A factory that asks for fewer heartbeats than this makes no sense."""
 
 
 class Registration(Protocol):
@@ -195,7 +193,8 @@ class OwnRegistration:
         asked.add_done_callback(self._renewed)
 
     def _renewed(self, asked: Future[Any]) -> None:
-        self._interval_s = interval_in(asked, self._interval_s)
+        lease_s = self._config.cluster.lease_s
+        self._interval_s = interval_in(asked, self._interval_s, lease_s)
         if unknown_in(asked):
             log.info("the factory does not know this process (any more): registering")
             self._register()
@@ -216,7 +215,7 @@ def unknown_in(asked: Future[Any]) -> list[str]:
     return [identity for identity in unknown if isinstance(identity, str)]
 
 
-def interval_in(asked: Future[Any], interval_s: float) -> float:
+def interval_in(asked: Future[Any], interval_s: float, lease_s: float) -> float:
     """Return how often to report, by what a factory answered to a renewal.
 
     Parameters
@@ -224,11 +223,13 @@ def interval_in(asked: Future[Any], interval_s: float) -> float:
     asked : Future
         The renewal.
     interval_s : float
-        How often it is done so far: it stays when the answer does not tell.
+        How often it is done so far: it stays when the answer tells no such time.
+    lease_s : float
+        How long a renewal lasts: there must be two of them in that time.
     """
     body = None if asked.exception() is not None else asked.result()
     wanted = body.get("heartbeat_interval_s") if isinstance(body, Mapping) else None
-    least_s, most_s = MIN_HEARTBEAT_INTERVAL_S, MAX_HEARTBEAT_INTERVAL_S
-    if isinstance(wanted, float) and least_s <= wanted <= most_s:
+    most_s = lease_s / 2
+    if isinstance(wanted, float) and MIN_HEARTBEAT_INTERVAL_S <= wanted <= most_s:
         return wanted
     return interval_s

@@ -338,7 +338,8 @@ class Workshop:
             self._link.request("renew", arguments).add_done_callback(self._renewed)
 
     def _renewed(self, asked: Future[Any]) -> None:
-        self._interval_s = interval_in(asked, self._interval_s)
+        lease_s = self.config.cluster.lease_s
+        self._interval_s = interval_in(asked, self._interval_s, lease_s)
         self._register_forgotten(unknown_in(asked))
 
     def _register_forgotten(self, ids: Sequence[str]) -> None:

@@ -15,10 +15,10 @@ from fuzz_wire import FramesEpisode
 from opencluster import factory, serving, workshop
 from opencluster.core.inbox import Inbox
 from opencluster.core.registry import Registry
+from opencluster.core.replica import Replica
 from opencluster.core.roll import Roll
 from opencluster.engines import cluster
 from opencluster.net import requests
-from opencluster.net.link import FactoryLink
 from opencluster.wire import codec, frames
 
 EPISODES = 8
@@ -62,7 +62,7 @@ FAULTS: list[tuple[str, Any, str, Any]] = [
     ("factory", requests, "permits", allow_all),
     ("factory", Registry, "_take_client", lambda self, client: None),
     ("factory", Roll, "from_fields", classmethod(lambda cls, fields: cls(**fields))),
-    ("link", FactoryLink, "peer_lost", lambda self, peer: None),
+    ("link", Replica, "load", lambda self, epoch, snapshot: []),
     ("worker", serving, "check", allow_all),
     ("worker", Inbox, "_is_full", lambda self, piece: False),
     ("workshop", workshop, "MALFORMED", (ValueError,)),
