@@ -220,7 +220,10 @@ class Factories:
             sent = self.reactor(factory).transport.sent
             for peer, header, _ in list(sent):
                 to = self.name_of(peer)
-                if to in self.all:
+                kind, number = (*frames.unpack(header), None)[:2]
+                # nobody takes an answer to a question that had no number
+                is_vain = kind == kinds.REPLY and type(number) is not int
+                if to in self.all and not is_vain:
                     self.mail.append((name, to, header))
             sent.clear()
 
