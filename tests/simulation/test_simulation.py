@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from sim_runs import replay, run_seeds, trace_of
+from sim_mutations import MUTATIONS, applied
+from sim_runs import SeedFailed, replay, run_seeds, trace_of
 
 SEEDS = int(os.environ.get("SIMULATION_SEEDS", "3000"))
 CHUNK = 100
@@ -61,3 +62,28 @@ def test_a_seed_is_the_same_world_in_every_process() -> None:
             check=True,
         )
         assert printed.stdout.splitlines() == here
+
+
+def test_a_seed_that_fails_says_how_to_see_it_again() -> None:
+    (mistake,) = (m for m in MUTATIONS if m.name.startswith("a client that knows no"))
+    with applied(mistake), pytest.raises(SeedFailed) as failure:
+        run_seeds(range(100, 110))
+    said = str(failure.value)
+    assert "pytest tests/simulation --seed 100\n" in said
+    assert "Broken: " in said.splitlines()[0]
+    assert "the last 60 of" in said
+    assert run_seeds([100]).seeds == 1
+
+
+def test_one_seed_is_replayed_on_request() -> None:
+    here = Path(__file__).parent
+    replayed = subprocess.run(
+        [sys.executable, "-m", "pytest", str(here), "--seed", "3", "-q"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = replayed.stdout.splitlines()
+    assert any(line.startswith("seed 3: ") for line in lines)
+    assert set(trace_of(replay(3)[0])) <= set(lines)
+    assert "1 passed" in lines[-1]
