@@ -170,7 +170,7 @@ class OwnRegistration:
         if error is not None:
             # once, as every heartbeat tries it again
             if str(error) != self._refusal:
-                log.error("could not register: %s", error)
+                log.error("could not register: %.500s", error)
             self._refusal = str(error)
             return
         self._refusal = ""

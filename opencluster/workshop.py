@@ -316,7 +316,7 @@ class Workshop:
     def _registered(self, asked: Future[Any]) -> None:
         error = asked.exception()
         if error is not None:
-            log.error("could not register: %s", error)
+            log.error("could not register: %.500s", error)
 
     def _heartbeat_again(self) -> None:
         self._reactor.after(self._interval_s, self._heartbeat_again)

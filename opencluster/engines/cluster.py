@@ -411,7 +411,7 @@ class ClusterEngine:
         try:
             peer = self._directory.connect_workshop(shop)
         except OpenClusterError as error:
-            log.warning("cannot ask %s to end a worker: %s", shop.name, error)
+            log.warning("cannot ask %.500s to end: %.500s", shop.name, error)
             return
         piece = f"{self._transport.identity[:4].hex()}:{number}"
         arguments = {"worker": worker, "piece": piece}

@@ -117,7 +117,7 @@ class Roster:
             self.directory.connect(entry)
         except OpenClusterError as error:
             if is_new:
-                log.warning("%s: %s", entry.name, error)
+                log.warning("%.500s: %.500s", entry.name, error)
             if isinstance(error, SecurityError):
                 self._unmet[entry.id] = entry
                 self._reactor.after(RETRY_S, lambda: self._meet_again(entry.id))
@@ -184,7 +184,7 @@ class Roster:
         self.directory.failures[entry.id] = entry
         message = str(entry.attributes.get("message", ""))
         output = str(entry.attributes.get("output", ""))
-        log.warning("%s", message)
+        log.warning("%.500s", message)
         if entry.attributes.get("is_failing"):
             reason = f"{message}\n{output}"
             type = dispatched_type(entry)

@@ -268,7 +268,7 @@ class FactoryLink:
                 case Greet(name, epoch):
                     self._greet(name, epoch)
                 case Abandon(name, reason):
-                    log.warning("%s: %s; looking for a leader", name, reason)
+                    log.warning("%.500s: %.500s; looking for a leader", name, reason)
                     self._missed_since = time.monotonic()
                 case Adopt(name, _):
                     self._adopt(name)
@@ -277,7 +277,7 @@ class FactoryLink:
         try:
             peer = self._reactor.transport.connect(name, self._factory_key)
         except OpenClusterError as error:
-            log.warning("%s", error)
+            log.warning("%.500s", error)
             self._do(self._seeker.unanswered(name))
             return
         self._peers[name] = peer
@@ -403,7 +403,7 @@ class FactoryLink:
             news = self.replica.load(epoch, snapshot) if is_known else []
         except MALFORMED as problem:
             # what is here stays, and the next beat makes us ask again
-            log.error("the factory sent a snapshot that makes no sense: %r", problem)
+            log.error("a factory's snapshot makes no sense: %.500r", problem)
             return
         if not is_known:
             self._do(self._seeker.declined(name))
@@ -461,7 +461,7 @@ def _hello_from(body: Any) -> tuple[str, Epoch, str, float] | None:
         role, epoch, leader = str(body["role"]), body["epoch"], str(body["leader"])
         return role, Epoch.from_fields(epoch), leader, interval_s
     except MALFORMED as error:
-        log.error("a factory answers a greeting with what makes no sense: %r", error)
+        log.error("a factory greets with what makes no sense: %.500r", error)
         return None
 
 

@@ -87,4 +87,4 @@ class Rolls:
         try:
             self._keys.accept(asked.result())
         except SecurityError as error:
-            log.error("a factory sent a roll that makes no sense: %s", error)
+            log.error("a factory sent a roll that makes no sense: %.500s", error)

@@ -16,6 +16,7 @@ from zmq.utils import z85
 
 from opencluster.core.registry import Registry
 from opencluster.engines.base import Options
+from opencluster.net.link import _hello_from
 from opencluster.net.rejections import MAX_REASON, Rejections
 from opencluster.net.transport import TransportCounts
 from opencluster.wire import kinds
@@ -105,3 +106,11 @@ def test_copy_keeps_the_newest_jobs_alone() -> None:
     follower.restore(2.0, leader.snapshot())
     assert [job["id"] for job in follower.snapshot()["jobs"]] == ["j3", "j4"]
     follower.check_invariants()
+
+
+def test_greeting_of_a_factory_is_quoted_in_a_line_of_bounded_length(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert _hello_from({"heartbeat_interval_s": "x" * 1_000_000}) is None
+    (line,) = caplog.messages
+    assert "makes no sense" in line and len(line) < 2 * MAX_REASON
