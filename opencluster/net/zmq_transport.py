@@ -117,6 +117,12 @@ class ZmqTransport:
         }
         self._server = self._open()
         self._server.set(zmq.SNDHWM, max_queued)
+        # those who connect to us ask us whether we live, and with the same message say
+        # after how long a silence we shall take them for lost: asking back as well
+        # would double the traffic of a factory; strangers are left to the kernel
+        self._server.set(zmq.HEARTBEAT_IVL, 0)
+        self._server.set(zmq.TCP_KEEPALIVE, 1)
+        self._server.set(zmq.TCP_KEEPALIVE_IDLE, KEEPALIVE_IDLE_S)
         self._client = self._open()
         self._gate = self._guard()
         self._server_monitor = monitor(

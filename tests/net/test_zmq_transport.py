@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -117,6 +119,37 @@ def test_sending_to_a_peer_that_is_gone_says_so(
     client.disconnect(peer)
     wait_until(server, lambda: not server.send(came.peer, b"are you there"))
     assert not client.send(peer, b"gone")
+
+
+STANDS_STILL = """
+import os, signal, sys
+from opencluster.net.transport import Received
+from opencluster.net.zmq_transport import ZmqTransport
+transport = ZmqTransport(1 << 20, 0.1, 0.5)
+transport.send(transport.connect(sys.argv[1]), b"here")
+while not any(isinstance(event, Received) for event in transport.receive()):
+    pass
+os.kill(os.getpid(), signal.SIGSTOP)
+"""
+"""A process that connects, waits for an answer and then stands still altogether."""
+
+
+def test_who_connected_and_stands_still_is_let_go(
+    pair: tuple[ZmqTransport, ZmqTransport],
+) -> None:
+    server, _ = pair
+    endpoint = server.listen("tcp://127.0.0.1:0")
+    process = subprocess.Popen([sys.executable, "-c", STANDS_STILL, endpoint])
+    try:
+        came = wait_for(server, Received)
+        assert server.counts.dropped_connections == 0
+        server.send(came.peer, b"stand still")
+        wait_until(server, lambda: server.counts.dropped_connections == 1)
+        assert process.poll() is None
+        assert not server.send(came.peer, b"anybody?")
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_an_unknown_host_is_a_clear_error(
