@@ -100,7 +100,7 @@ def test_a_factory_whose_disk_is_full_leaves_leading_to_the_others(tell: Tell) -
             "full disk under the leader's state; it is stopped, its successor killed, "
             "and with room again both others are killed",
             interruptions_s,
-            "led again only when there was room",
+            "the longest until it tried again to lead, when nobody else was left",
         )
     tell(outcome)
     outcome.account.check()
