@@ -57,7 +57,10 @@ finds it healed much sooner than the kernel gives up the one before."""
 REFUSALS_KEPT = 64
 """Endpoints of which it is remembered why the last handshake failed."""
 KEEPALIVE_IDLE_S = 60
-"""Silence after which the kernel asks whether an accepted connection still stands."""
+"""Silence after which the kernel asks whether an accepted connection still stands,"""
+KEEPALIVE_INTERVAL_S = 10
+KEEPALIVES = 3
+"""and how often it asks before it gives the connection up."""
 MAX_PORT = 65535
 INBOUND, OUTBOUND = b"<", b">"
 
@@ -123,6 +126,8 @@ class ZmqTransport:
         self._server.set(zmq.HEARTBEAT_IVL, 0)
         self._server.set(zmq.TCP_KEEPALIVE, 1)
         self._server.set(zmq.TCP_KEEPALIVE_IDLE, KEEPALIVE_IDLE_S)
+        self._server.set(zmq.TCP_KEEPALIVE_INTVL, KEEPALIVE_INTERVAL_S)
+        self._server.set(zmq.TCP_KEEPALIVE_CNT, KEEPALIVES)
         self._client = self._open()
         self._gate = self._guard()
         self._server_monitor = monitor(
