@@ -32,7 +32,10 @@ MAX_EVENTS = 300_000
 LEADER_S = 8.0
 """In this time after the last fault one factory must lead all others, for good."""
 RECOVERY_S = 30.0
-"""In this time after it everything else must be well too."""
+"""In this time after it, and in that which the work left takes, all must be well."""
+RUN_S = 1.5
+"""How long it takes at most until a worker that died is replaced and the next piece
+begins."""
 LOOK_S = 0.25
 """How often it is looked whether it is."""
 CALM_LOOKS = 2
@@ -313,6 +316,7 @@ class World:
 
     def _recover(self) -> None:
         calm, healed_at = 0, self.loop.now
+        longest_s = RECOVERY_S + self._work_left_s()
         while calm < CALM_LOOKS:
             self.loop.run(self.loop.now + LOOK_S)
             wrong = self.what_is_wrong()
@@ -320,10 +324,19 @@ class World:
             over_s = self.loop.now - healed_at
             if over_s > LEADER_S and (unled := self._wrong_with_leader()):
                 raise Broken("one factory leads again in time", unled)
-            if over_s > RECOVERY_S and wrong:
+            if over_s > longest_s and wrong:
                 raise Broken("everything is well again in time", wrong)
         for manager in self.alive_managers():
             self.ledger.check_pieces(manager)
+
+    def _work_left_s(self) -> float:
+        """Return how long the pieces would take, one after the other, that are left."""
+        payloads = [
+            payload
+            for manager in self.alive_managers()
+            for payload, _ in manager.tickets.values()
+        ]
+        return self.setup.max_kills * sum(p.takes_s + RUN_S for p in payloads)
 
     def what_is_wrong(self) -> str:
         """Return what is not well, or an empty text."""
