@@ -259,8 +259,12 @@ class FactoryLink:
         """Return since when the leader owes an answer or a beat, if it does."""
         since = list(self._asked.values())
         if self._on_delta is not None and self.is_up:
-            since.append(self._beat_at + BEATS_MISSED * self._beat_interval_s)
+            since.append(self._beat_due())
         return min(since, default=None)
+
+    def _beat_due(self) -> float:
+        """Return when the next beat of a leader that is followed is overdue."""
+        return self._beat_at + BEATS_MISSED * self._beat_interval_s
 
     def _do(self, effects: Iterable[Effect]) -> None:
         for effect in effects:
@@ -303,6 +307,10 @@ class FactoryLink:
         if role == "leader":
             self._hello, self._beat_interval_s = asked.result(), interval_s
         self._do(self._seeker.answered(name, role == "leader", epoch, leader))
+        is_mute = self._beat_due() < time.monotonic()
+        if name == self._seeker.leader and is_mute and not self._is_asked_for_snapshot:
+            # it leads and tells us nothing: its queue to us was full, or it refused
+            self._resubscribe()
 
     def _adopt(self, name: str) -> None:
         self._beat_at = time.monotonic()
@@ -405,6 +413,7 @@ class FactoryLink:
             # what is here stays, and the next beat makes us ask again
             log.error("a factory's snapshot makes no sense: %.500r", problem)
             return
+        self._beat_at = time.monotonic()
         if not is_known:
             self._do(self._seeker.declined(name))
         for delta in news:

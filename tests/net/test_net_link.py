@@ -152,6 +152,20 @@ def test_after_a_senseless_snapshot_the_link_asks_again_at_the_next_beat(
     assert "makes no sense" in caplog.text
 
 
+def test_a_leader_that_tells_nothing_more_is_asked_for_a_snapshot(make: Make) -> None:
+    def greet(caller: Caller, arguments: Mapping[str, Any]) -> Any:
+        return hello(caller, arguments) | {"heartbeat_interval_s": 0.02}
+
+    # it takes us for one who follows it only once it was asked again
+    answers = itertools.chain([snapshot("a")], itertools.repeat(snapshot("a", "b")))
+    actor = make(Actor, hello=greet, subscribe=lambda caller, arguments: next(answers))
+    endpoint = actor.listen()
+    client = make(Client, lambda: [[endpoint]], patience_s=0.05)
+    seen: SimpleQueue[Delta] = SimpleQueue()
+    client.link.subscribe(seen.put)
+    assert [seen.get(timeout=DEADLINE_S).id for _ in range(2)] == ["a", "b"]
+
+
 def test_requests_time_out_when_the_factories_cannot_be_found(make: Make) -> None:
     def broken() -> list[list[str]]:
         raise RuntimeError("the list of factories is torn")

@@ -75,7 +75,7 @@ class SimFactory(Process):
         # both by its own clock
         self.ticked_at = self.now()
         self.led_at = self.now()
-        self._subscribers: dict[str, None] = {}
+        self.subscribers: dict[str, None] = {}
         self._handlers = {
             "hello": self._hello,
             "register": self._register,
@@ -196,7 +196,7 @@ class SimFactory(Process):
 
     def _subscribe(self, key: str, arguments: Any) -> Any:
         self.core.check_leading(self.now())
-        self._subscribers[key] = None
+        self.subscribers[key] = None
         return self.registry.snapshot() | {"epoch": self.election.led, "jobs": []}
 
     def _find(self, key: str, arguments: Any) -> Any:
@@ -232,7 +232,7 @@ class SimFactory(Process):
                     self.log("STEPS DOWN: %s", reason)
                     ledger.leads_no_more(self)
                     self._push(("moved",))
-                    self._subscribers.clear()
+                    self.subscribers.clear()
 
     def _save(self, epochs: SaveEpochs) -> None:
         def done(is_saved: bool) -> None:
@@ -248,6 +248,6 @@ class SimFactory(Process):
 
     def _push(self, message: tuple[Any, ...]) -> None:
         answer = self.world.wires.answer
-        for key in list(self._subscribers):
+        for key in list(self.subscribers):
             if not answer(self, key, message):
-                del self._subscribers[key]
+                del self.subscribers[key]

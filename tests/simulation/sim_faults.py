@@ -56,6 +56,7 @@ class Trouble:
             "full disk": self._fill_disk,
             "slow disk": self._slow_disk,
             "flaky": self._flaky,
+            "full queue": self._fill_queue,
             "jump forward": self._jump_forward,
             "jump back": self._jump_back,
             "guest": self._guest,
@@ -215,6 +216,17 @@ class Trouble:
         factory.take(factory.peer_lost, name)
         delay_s = self._chance.random() * FLAKY_S
         self._world.loop.after(delay_s, factory.take, factory.peer_connected, name)
+
+    def _fill_queue(self) -> None:
+        """Let a factory fail to send to someone who follows it, as its queue is full.
+
+        The connection holds, so that nobody is told.
+        """
+        factory = self._factory()
+        if factory is not None and factory.subscribers:
+            key = self._chance.choice(list(factory.subscribers))
+            factory.log("cannot send to %s", key)
+            del factory.subscribers[key]
 
     # --- factories ------------------------------------------------------------
 

@@ -167,9 +167,12 @@ class SimLink:
     def _awaited_since(self) -> float | None:
         since = [question.asked_at for question in self._asked]
         if self._on_delta is not None and self.is_up:
-            interval_s = self._process.world.setup.heartbeat_s
-            since.append(self._beat_at + BEATS_MISSED * interval_s)
+            since.append(self._beat_due())
         return min(since, default=None)
+
+    def _beat_due(self) -> float:
+        """Return when the next beat of a leader that is followed is overdue."""
+        return self._beat_at + BEATS_MISSED * self._process.world.setup.heartbeat_s
 
     def _do(self, effects: Iterable[Effect]) -> None:
         for effect in effects:
@@ -208,6 +211,11 @@ class SimLink:
             role, epoch, leader = body
             is_leading = role == "leader"
             self._do(self.seeker.answered(name, is_leading, epoch, leader))
+            is_mute = self._beat_due() < self._process.now()
+            is_asked = self.is_asked_for_snapshot
+            if name == self.seeker.leader and is_mute and not is_asked:
+                # it leads and tells us nothing: its queue to us was full
+                self._resubscribe()
 
     def _adopt(self, name: str) -> None:
         self._beat_at = self._process.now()
@@ -297,6 +305,7 @@ class SimLink:
         epoch = body["epoch"]
         is_known = epoch == self.seeker.epoch
         news = self.replica.load(epoch, body) if is_known else []
+        self._beat_at = self._process.now()
         if not is_known:
             self._do(self.seeker.declined(name))
         for delta in news:

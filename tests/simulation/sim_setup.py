@@ -25,6 +25,7 @@ FAULTS = (
     "slow disk",
     "torn disk",
     "flaky",
+    "full queue",
     "jump forward",
     "jump back",
     "guest",
