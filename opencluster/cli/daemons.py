@@ -213,7 +213,8 @@ def describe(target: str) -> tuple[str, str]:
     command = [sys.executable, "-m", "opencluster.cli.describe", target]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise ConfigError(f"cannot use {target}:\n{done.stderr.strip()}")
+        ended = f"the process that imported it ended with status {done.returncode}"
+        raise ConfigError(f"cannot use {target}:\n{done.stderr.strip() or ended}")
     kind, _, type = done.stdout.splitlines()[-1].partition(" ")
     return kind, type
 

@@ -32,6 +32,8 @@ DEADLINE_S = 60.0
 FACTORY_PORT = 9100
 TOLD_CHARACTERS = 4000
 EYE = "eye"
+STARTER = "opencluster.start"
+"""The module that a worker process runs."""
 
 Value = TypeVar("Value")
 
@@ -228,12 +230,12 @@ class ChaosCluster:
         os.kill(self.programs[name].pid, signal.SIGCONT)
 
     def workers_of(self, shop: str) -> list[int]:
-        """Return the processes that a workshop has started."""
+        """Return the worker processes of a workshop."""
         try:
             children = psutil.Process(self.programs[shop].pid).children()
         except psutil.NoSuchProcess:
             return []
-        return [child.pid for child in children]
+        return [child.pid for child in children if _is_worker(child)]
 
     # --- questions -----------------------------------------------------------------
 
@@ -338,6 +340,14 @@ def chaos_cluster(
         raise
     finally:
         cluster.close()
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    """Return whether a child of a workshop is more than a look at a class."""
+    try:
+        return STARTER in process.cmdline()
+    except psutil.Error:
+        return False
 
 
 def is_running(pid: int) -> bool:
