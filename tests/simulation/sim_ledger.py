@@ -297,7 +297,8 @@ class Ledger:
             case Verdict.DONE:
                 return record.done_runs > 0
             case Verdict.FAILED:
-                return nature is Nature.RAISES
+                is_tried = piece.errors >= piece.error_retries or record.is_unwanted
+                return nature is Nature.RAISES and is_tried
             case Verdict.POISONED:
                 alive = {w.identity for w in self._world.workers if w.is_alive}
                 killed = len(record.sent_over.keys() - alive)

@@ -118,6 +118,7 @@ INTERRUPTS = Focus(
     company=0.7,
     gap_s=0.5,
 )
+ERRORS = Focus(("raising", "worker crash"), is_work=True, factories=1)
 
 MUTATIONS = [
     Mutation(
@@ -268,6 +269,13 @@ MUTATIONS = [
         "elif len(piece.deaths) >= self.max_kills:",
         "elif False:",
         WORK,
+    ),
+    Mutation(
+        "what raised is not tried again",
+        "dispatch",
+        "if can_retry and piece.interrupted_at is None:",
+        "if False:",
+        ERRORS,
     ),
     Mutation(
         "losses are not counted against retries",
