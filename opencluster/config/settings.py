@@ -121,7 +121,7 @@ class FactorySettings:
     quorum: str = _setting(
         choice("courtesy", "majority"),
         "courtesy",
-        "Whom a leader needs: nobody before it in the list, or most of the factories.",
+        "Whom a leader needs: nobody but itself, or most of the factories.",
     )
 
 
