@@ -32,6 +32,8 @@ def main() -> int:
         for first in range(wanted.first, end, CHUNK)
     ]
     totals, began_at = Totals(), time.monotonic()
+    # else the processes of the pool would be left behind
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     context = multiprocessing.get_context("spawn")
     with context.Pool(wanted.jobs, _leave_interrupts_to_parent) as pool:
         try:

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SOAK = Path(__file__).parent / "soak.py"
 
 
@@ -27,11 +29,12 @@ def test_a_soak_says_what_passed() -> None:
     assert said.splitlines()[-1] == "all 60 seeds from 1000 passed"
 
 
-def test_an_interrupt_stops_it_in_good_order() -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_it_in_good_order(number: signal.Signals) -> None:
     with begin("1000000", "--jobs", "2") as soak:
         assert soak.stdout is not None
         assert "50 of 1000000 seeds" in soak.stdout.readline()
-        soak.send_signal(signal.SIGINT)
+        soak.send_signal(number)
         said = soak.stdout.read()
     assert soak.returncode == 130
     assert said.splitlines()[-1] == "stopped"
