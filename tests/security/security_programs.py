@@ -32,6 +32,10 @@ class AdderService(Service):
     def add(self, a: int, b: int) -> int:
         return a + b
 
+    @remote
+    def note(self, path: str) -> None:
+        Path(path).write_text("noted")
+
 
 class AskingWorker(Worker):
     """Calls the service."""

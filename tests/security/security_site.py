@@ -130,8 +130,12 @@ class Site:
             "alice": "manager",
             "bob": "manager",
             "guest": "observer",
+            "spare": "observer",
+            "eve": "manager",
         }.items():
             self.ok(self.head, "keys", "add", name, "--role", role)
+        # nobody has ever admitted her
+        self.ok(self.head, "keys", "revoke", "eve")
         self.head.start("factory", "--port", "0")
         found = wait_until(
             lambda: re.search(r"factory at tcp://([\d.]+:\d+)", self.head.said())
