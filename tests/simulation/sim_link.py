@@ -47,8 +47,8 @@ class SimLink:
     ----------
     process : Process
         Whose link it is.
-    names : callable
-        Returns the list of factories.
+    names : sequence of str
+        The list of factories.
     on_up : callable
         Called whenever a leader was found.
     on_delta : callable, optional
@@ -61,7 +61,7 @@ class SimLink:
     def __init__(
         self,
         process: Process,
-        names: Callable[[], Iterable[str]],
+        names: Sequence[str],
         on_up: Callable[[], None],
         on_delta: Callable[[Delta], None] | None = None,
         on_forgotten: Callable[[Sequence[str]], None] | None = None,
@@ -148,7 +148,7 @@ class SimLink:
             self._give_up_overdue(now)
         seeker = self.seeker
         if not seeker.leader:
-            seeker.listed(self._names())
+            seeker.listed(self._names)
         effects = seeker.tick(now, self._awaited_since())
         if effects:
             self._do(effects)

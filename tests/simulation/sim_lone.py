@@ -62,7 +62,7 @@ class SimLoneWorker(SimWorker):
         # it stands in the registry from the first answer to its last word
         self.registered: Entry | None = None
         self._is_leaving = False
-        self.link = SimLink(self, world.factory_names, self._register)
+        self.link = SimLink(self, world.draw_list(), self._register)
         self.log("starts")
         self.after(READY_S, self.be_ready)
 

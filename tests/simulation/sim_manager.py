@@ -91,7 +91,7 @@ class SimManager(Process):
         self.tickets: dict[int, tuple[Payload, Job]] = {}
         self._number = 0
         self.link = SimLink(
-            self, world.factory_names, _nothing, self.roster.registry_changed
+            self, world.draw_list(), _nothing, self.roster.registry_changed
         )
         self.take(self._begin)
 

@@ -100,6 +100,14 @@ CLOCKS = Focus(
     company=0.7,
     gap_s=0.5,
 )
+BACK = Focus(
+    ("isolate", "jump back", "skew"),
+    quorum=Quorum.MAJORITY,
+    is_work=False,
+    factories=3,
+    company=0.7,
+    gap_s=0.5,
+)
 MEMBERS = Focus(
     ("noise", "rolling restart", "worker crash", "drain", "workshop crash"),
     is_work=False,
@@ -199,6 +207,13 @@ MUTATIONS = [
         CLOCKS,
     ),
     Mutation(
+        "a leader goes on after its clock went back",
+        "election",
+        "if step_s < 0.0:\n            reason",
+        "if False:\n            reason",
+        BACK,
+    ),
+    Mutation(
         "a new leader does not extend leases",
         "replication",
         "self.registry.extend(now)",
@@ -247,6 +262,13 @@ MUTATIONS = [
         "seeking",
         "return []\n        return self._greet_all()",
         "return []\n        return []",
+        FACTORIES,
+    ),
+    Mutation(
+        "a client does not go where a follower sends it",
+        "seeking",
+        "if leader and leader not in (name, self.leader):",
+        "if False:",
         FACTORIES,
     ),
     Mutation(

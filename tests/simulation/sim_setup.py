@@ -72,6 +72,9 @@ class Setup:
         How many jobs are submitted.
     are_ports_reused : bool
         A new worker listens where its predecessor did.
+    known : str
+        The one factory that some clients know of, who hear of the others from it;
+        empty when all know all.
     max_pieces : int
         After which a worker is replaced by a fresh one; 0 for never.
     """
@@ -91,6 +94,7 @@ class Setup:
     span_s: float
     jobs: int
     are_ports_reused: bool
+    known: str
     max_pieces: int
     timeout_s: float = 1.0
     heartbeat_s: float = 0.6
@@ -174,6 +178,9 @@ def draw(seed: int, focus: Focus = ANYTHING) -> Setup:
         span_s=chance.uniform(6.0, 14.0),
         jobs=chance.randint(1, 3) if is_work else 0,
         are_ports_reused=chance.random() < 0.3,
+        known=f"f{chance.randrange(focus.factories or count)}"
+        if chance.random() < 0.25
+        else "",
         max_pieces=chance.choice([0, 0, 3]),
     )
     told = {"noise": focus.noise, "company": focus.company, "gap_s": focus.gap_s}

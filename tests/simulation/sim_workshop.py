@@ -75,7 +75,7 @@ class SimWorkshop(Process):
         world.wires.listen(f"tcp://{name}", self)
         self.link = SimLink(
             self,
-            world.factory_names,
+            world.draw_list(),
             self._leader_found,
             on_forgotten=self._register_forgotten,
         )

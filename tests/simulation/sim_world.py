@@ -102,9 +102,11 @@ class World:
         """Return the number of another process."""
         return next(self._lives)
 
-    def factory_names(self) -> list[str]:
-        """Return the list of factories."""
-        return self.setup.factories
+    def draw_list(self) -> list[str]:
+        """Return the list of factories that another client has."""
+        known = self.setup.known
+        is_short = known != "" and self.chance.random() < 0.5
+        return [known] if is_short else self.setup.factories
 
     def nodes(self) -> list[str]:
         """Return all computers."""
@@ -303,6 +305,7 @@ class World:
         ]
         for name in setup.factories:
             is_needed = len(factories) <= len(setup.factories) // 2
+            is_needed = is_needed or name == setup.known
             if name not in factories and (is_needed or chance.random() < 0.7):
                 self.restart_factory(name)
                 factories.append(name)
