@@ -20,7 +20,9 @@ import msgpack
 import zmq
 
 from opencluster.config import load
-from opencluster.core.registry import Entry
+from opencluster.core.entries import (
+    Entry,
+)
 from opencluster.net.link import FactoryLink
 from opencluster.net.reactor import Reactor, Timer
 from opencluster.net.transport import Peer, PeerLost, Received, TransportEvent

@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from opencluster.config import Config
+from opencluster.core.entries import (
+    Entry,
+)
 from opencluster.core.inbox import (
     Effect,
     Inbox,
@@ -25,7 +28,6 @@ from opencluster.core.inbox import (
     ReturnPiece,
     Waiting,
 )
-from opencluster.core.registry import Entry
 from opencluster.core.roles import ASKER, check
 from opencluster.errors import RemoteProtocolError
 from opencluster.net.reactor import Reactor

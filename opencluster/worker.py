@@ -22,8 +22,10 @@ from types import FrameType
 from typing import Any
 
 from opencluster.config import Config, load
+from opencluster.core.entries import (
+    Entry,
+)
 from opencluster.core.inbox import INTERRUPT, TIME_LIMIT, RaiseException, RaiseFlag
-from opencluster.core.registry import Entry
 from opencluster.core.roles import WORKER
 from opencluster.engines.base import Engine
 from opencluster.engines.choice import ENGINE_VARIABLE, find_engine

@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 
 from opencluster.config import Config, load
-from opencluster.core.registry import Delta, Entry
+from opencluster.core.entries import (
+    Delta,
+    Entry,
+)
 from opencluster.errors import (
     FactoryUnreachable,
     RequestRefused,

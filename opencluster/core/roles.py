@@ -17,7 +17,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from opencluster.core.registry import Entry
+from opencluster.core.entries import (
+    Entry,
+)
 from opencluster.errors import RegistryError, SecurityError
 
 FACTORY = "factory"

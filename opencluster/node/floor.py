@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from opencluster.config import CatalogueEntry, Config
-from opencluster.core.registry import Entry
+from opencluster.core.entries import (
+    Entry,
+)
 from opencluster.core.supervision import (
     Effect,
     KillProcess,

@@ -8,15 +8,17 @@ from typing import Any
 import pytest
 
 from opencluster.core.bounds import Bounds
+from opencluster.core.entries import (
+    KINDS,
+    Delta,
+    Entry,
+    with_attributes,
+)
 from opencluster.core.registry import (
     DEATHS_KEPT,
     HEARTBEATS_PER_LEASE,
     HEARTBEATS_PER_S,
-    KINDS,
-    Delta,
-    Entry,
     Registry,
-    with_attributes,
 )
 from opencluster.errors import RegistryError
 

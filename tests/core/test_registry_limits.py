@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 
 from opencluster.core.bounds import Bounds
-from opencluster.core.registry import Delta, Entry, Registry, with_attributes
+from opencluster.core.entries import (
+    Delta,
+    Entry,
+    with_attributes,
+)
+from opencluster.core.registry import (
+    Registry,
+)
 from opencluster.errors import RegistryError
 
 WORKER = Entry("w1", "worker", type="T", name="T-1")

@@ -20,6 +20,10 @@ from opencluster.core.election import (
     SendMessage,
     StepDown,
 )
+from opencluster.core.entries import (
+    Delta,
+    Entry,
+)
 from opencluster.core.epochs import MAX_CLAIM, NO_EPOCH, Epoch
 from opencluster.core.factory_messages import (
     Ask,
@@ -35,7 +39,9 @@ from opencluster.core.factory_messages import (
     Subscribe,
     Tell,
 )
-from opencluster.core.registry import Delta, Entry, Registry
+from opencluster.core.registry import (
+    Registry,
+)
 from opencluster.core.replication import (
     MAX_FOLLOWERS,
     Effect,

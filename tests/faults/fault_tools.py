@@ -15,7 +15,9 @@ from typing import Any, TypeVar
 import zmq
 
 from opencluster import Manager, WorkPiece
-from opencluster.core.registry import Entry
+from opencluster.core.entries import (
+    Entry,
+)
 from opencluster.node.host import host_id
 from opencluster.testing import LocalCluster
 from opencluster.wire import frames, kinds

@@ -13,7 +13,9 @@ import zmq
 from fault_tools import DEADLINE_S, cluster, entries, fault, perform, wait_until
 
 from opencluster.config import load
-from opencluster.core.registry import Entry
+from opencluster.core.entries import (
+    Entry,
+)
 from opencluster.place import factories
 from opencluster.testing import LocalCluster
 from opencluster.wire import codec, frames, kinds

@@ -13,8 +13,10 @@ from fuzz_net import INBOUND, HandReactor
 
 from opencluster import factory as factory_module
 from opencluster import registration, serving
+from opencluster.core.entries import (
+    Entry,
+)
 from opencluster.core.inbox import RaiseException, RaiseFlag
-from opencluster.core.registry import Entry
 from opencluster.core.roles import ASKER, SERVICE, WORKER
 from opencluster.net.transport import Peer
 from opencluster.node.scoreboard import Scoreboard

@@ -14,7 +14,10 @@ from typing import Any
 
 import pytest
 
-from opencluster.core.registry import Delta, Entry
+from opencluster.core.entries import (
+    Delta,
+    Entry,
+)
 from opencluster.errors import FactoryUnreachable, RemoteProtocolError
 from opencluster.net import link as module
 from opencluster.net.link import FactoryLink, Finder

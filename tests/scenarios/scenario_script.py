@@ -15,8 +15,10 @@ from scenario_clients import Client, register
 from scenario_world import Factory, World, members
 
 from opencluster.core.election import Quorum
+from opencluster.core.entries import (
+    Entry,
+)
 from opencluster.core.epochs import Epoch
-from opencluster.core.registry import Entry
 from opencluster.errors import NotLeader
 
 PERIODIC = ("beat", "heard")

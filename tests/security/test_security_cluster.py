@@ -18,7 +18,9 @@ from security_tools import (
 )
 
 from opencluster import WorkPiece
-from opencluster.core.registry import Entry
+from opencluster.core.entries import (
+    Entry,
+)
 from opencluster.core.roles import ROLES
 from opencluster.errors import RequestRefused
 from opencluster.net.keyfiles import certificates, read_roll

@@ -18,7 +18,9 @@ from security_tools import (
 )
 
 from opencluster import WorkPiece
-from opencluster.core.registry import Entry
+from opencluster.core.entries import (
+    Entry,
+)
 from opencluster.errors import FactoryUnreachable, OpenClusterError, RequestRefused
 from opencluster.net.control import Control
 from opencluster.net.keys import Keyring

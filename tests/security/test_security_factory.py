@@ -26,9 +26,11 @@ from security_tools import (
 
 from opencluster import WorkPiece
 from opencluster.cli import main
+from opencluster.core.entries import (
+    Entry,
+)
 from opencluster.core.epochs import NO_EPOCH, Epoch
 from opencluster.core.factory_messages import Resign, to_fields
-from opencluster.core.registry import Entry
 from opencluster.core.roll import Roll
 from opencluster.engines.cluster import ClusterEngine
 from opencluster.errors import FactoryUnreachable, NoSuitableWorker, RequestRefused

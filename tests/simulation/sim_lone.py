@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 from sim_link import SimLink
 from sim_worker import SimWorker
 
+from opencluster.core.entries import (
+    Entry,
+    with_attributes,
+)
 from opencluster.core.inbox import TIME_LIMIT
-from opencluster.core.registry import Entry, with_attributes
 from opencluster.errors import DeathEvidence
 
 if TYPE_CHECKING:

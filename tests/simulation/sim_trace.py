@@ -10,8 +10,11 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from opencluster.core.dispatch import Piece
+from opencluster.core.entries import (
+    Delta,
+    Entry,
+)
 from opencluster.core.epochs import Epoch
-from opencluster.core.registry import Delta, Entry
 
 if TYPE_CHECKING:
     from opencluster.testing.virtual import VirtualLoop

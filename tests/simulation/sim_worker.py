@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from sim_process import Process
 
+from opencluster.core.entries import (
+    Entry,
+)
 from opencluster.core.inbox import (
     INTERRUPT,
     TIME_LIMIT,
@@ -21,7 +24,6 @@ from opencluster.core.inbox import (
     ReturnPiece,
     Waiting,
 )
-from opencluster.core.registry import Entry
 from opencluster.errors import DeathEvidence
 
 if TYPE_CHECKING:
