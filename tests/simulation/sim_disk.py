@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 Content = tuple[int, Epoch]
 NOTHING: Content = (0, NO_EPOCH)
+Write = tuple["Process", Content, Callable[[bool], None]]
+"""By whom, what, and what is then called with whether it worked."""
 
 
 class Disk:
@@ -40,7 +43,7 @@ class Disk:
         self.is_torn_by_crashes = False
         self._random = randomness
         self._idle_at = 0.0
-        self._writing = 0
+        self._writing: deque[Write] = deque()
 
     def write(
         self, process: Process, content: Content, done: Callable[[bool], None]
@@ -55,13 +58,20 @@ class Disk:
         latency_s = self._random.uniform(0.0, self.latency_s)
         # one after the other
         self._idle_at = max(self._idle_at, loop.now) + latency_s
-        self._writing += 1
-        loop.at(self._idle_at, self._written, process, content, done)
+        self._writing.append((process, content, done))
+        loop.at(self._idle_at, self._written)
 
-    def _written(
-        self, process: Process, content: Content, done: Callable[[bool], None]
-    ) -> None:
-        self._writing -= 1
+    def hurry(self) -> None:
+        """Be quick again, also with what is being written."""
+        self.latency_s = 0.0
+        while self._writing:
+            self._written()
+        self._idle_at = 0.0
+
+    def _written(self) -> None:
+        if not self._writing:
+            return
+        process, content, done = self._writing.popleft()
         if not process.is_alive:
             return
         if not self.is_full:
@@ -70,7 +80,7 @@ class Disk:
 
     def crashed(self) -> None:
         """Take note that the process that may be writing ended."""
-        is_torn = self._writing > 0 and self.is_torn_by_crashes
+        is_torn = bool(self._writing) and self.is_torn_by_crashes
         if is_torn and self._random.random() < 0.5:
             self.lose()
 

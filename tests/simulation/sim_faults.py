@@ -295,7 +295,7 @@ class Trouble:
             disk = factory.disk
             self._world.log("the disk of %s is slow", factory.name)
             disk.latency_s = self._chance.choice([0.05, 0.5, 1.5])
-            self._for_a_while(lambda: setattr(disk, "latency_s", 0.0), 3.0)
+            self._for_a_while(disk.hurry, 3.0)
 
     def _jump_forward(self) -> None:
         now = self._world.loop.now

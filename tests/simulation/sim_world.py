@@ -284,7 +284,8 @@ class World:
         self.wires.lateness = 0.0
         self.start_failures.clear()
         for disk in self.disks.values():
-            disk.is_full, disk.latency_s = False, 0.0
+            disk.is_full = False
+            disk.hurry()
         guests = [name for name in self._lists if name not in setup.factories]
         for name in guests:
             if chance.random() < 0.5 and self.factories[name].is_alive:
