@@ -24,7 +24,6 @@ A factory is named by the text under which it stands in the list.
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,10 +41,8 @@ from opencluster.core.factory_messages import (
     Stand,
     Tell,
 )
+from opencluster.core.promises import SOMEBODY, Lease, Promise
 
-LEASE_PART = 0.75
-"""Part of the time-out for which a leader relies on a promise: clocks may differ in
-speed by this much."""
 PATIENCE_PART = 0.5
 """Part of the time-out for which answers are waited for."""
 UNABLE_PARTS = 5.0
@@ -53,10 +50,6 @@ UNABLE_PARTS = 5.0
 GUEST_PARTS = 10.0
 """Time-outs for which a factory that is not in the list is told who leads."""
 MAX_GUESTS = 16
-MAX_BEATS = 64
-"""Beats of which it is remembered when they were sent."""
-SOMEBODY = "?"
-"""To whom something may have been promised before this process began."""
 
 
 class Role(Enum):
@@ -186,8 +179,6 @@ class Election:
         self.copy = NO_EPOCH
         self._randomness = randomness
         self._now = 0.0
-        # time that only counts as far as it was seen to pass; see rule 4
-        self._passed_s = 0.0
         self._ticked_at = 0.0
         self._round = 0
         self._asked_at = 0.0
@@ -203,12 +194,10 @@ class Election:
         self._is_leaving = False
         # with a majority: too few answered when it was last asked
         self._is_cut_off = False
-        self._promised_to = ""
-        self._promised_for = NO_EPOCH
-        self._promised_until_s = 0.0
+        self._promise = Promise(timeout_s, beat_s)
+        is_majority = quorum is Quorum.MAJORITY
+        self._lease = Lease(len(self.names) // 2 if is_majority else 0, timeout_s)
         self._sequence = 0
-        self._sent_at: dict[int, float] = {}
-        self._promises: dict[str, float] = {}
         self._guests: dict[str, float] = {}
 
     # --- events --------------------------------------------------------------
@@ -217,7 +206,7 @@ class Election:
         """Begin to look for a leader."""
         self._now = self._ticked_at = now
         # what was promised before is not known any more
-        self._promise(SOMEBODY)
+        self._promise.give(SOMEBODY)
         self._unable_until = self._stand_after = now
         return self._look(now)
 
@@ -300,12 +289,12 @@ class Election:
         self._is_saved = True
         if self.quorum is Quorum.COURTESY:
             return effects + self._lead(now)
-        if self._is_promised_to_another(self.me):
+        if self._promise.is_anothers(self.me):
             return effects + self._look(now)
         self._stood_at = now
-        self._promise(self.me, epoch)
-        self._promises = {}
-        if self._others_needed == 0:
+        self._promise.give(self.me, epoch)
+        self._lease.forget()
+        if self._lease.is_enough:
             return effects + self._lead(now)
         return effects + self._to_others(Stand(self.seen, self.led, epoch))
 
@@ -333,7 +322,7 @@ class Election:
         """Let time pass; a leader that was away for too long leads no more."""
         step_s = now - self._now
         self._now = now
-        self._passed_s += min(max(0.0, step_s), self.beat_s)
+        self._promise.let_pass(step_s)
         if step_s < 0.0:
             self._heard_at = self._asked_at = self._stood_at = self._ticked_at = now
             self._stand_after = self._unable_until = now
@@ -349,7 +338,7 @@ class Election:
             reason = f"this process stood still for {away_s:.1f} s"
             # another may lead by now, and what broke meanwhile is not open again yet
             self._stand_after = now + PATIENCE_PART * self.timeout_s
-        elif now >= self._lease_end():
+        elif now >= self._lease.end:
             reason = "too few of the others answer"
         else:
             return []
@@ -359,7 +348,7 @@ class Election:
 
     def may_write(self, now: float) -> bool:
         """Return whether this factory may change the registry at this moment."""
-        return self.role is Role.LEADING and self._now <= now < self._lease_end()
+        return self.role is Role.LEADING and self._now <= now < self._lease.end
 
     def is_able(self, now: float) -> bool:
         """Return whether this factory could lead."""
@@ -390,33 +379,10 @@ class Election:
             assert (self.led.place, self.led.run) == (self.place, self.run)
         if self._wanted is not None:
             assert self._wanted.is_newer_than(self.led)
-        assert len(self._sent_at) <= MAX_BEATS
+        self._lease.check_invariants()
         assert len(self._guests) <= MAX_GUESTS
 
     # --- time ----------------------------------------------------------------
-
-    @property
-    def _others_needed(self) -> int:
-        """How many others must promise to hear nobody else."""
-        is_majority = self.quorum is Quorum.MAJORITY
-        return len(self.names) // 2 if is_majority else 0
-
-    def _lease_end(self) -> float:
-        """Return until when enough others have promised to hear nobody else."""
-        needed = self._others_needed
-        if not needed:
-            return math.inf
-        times = sorted([*self._promises.values(), *[-math.inf] * needed])
-        return times[-needed] + LEASE_PART * self.timeout_s
-
-    def _promise(self, name: str, epoch: Epoch = NO_EPOCH) -> None:
-        self._promised_to, self._promised_for = name, epoch
-        # a jump ahead counts for a beat at most, which the promise lasts longer for
-        self._promised_until_s = self._passed_s + self.timeout_s + self.beat_s
-
-    def _is_promised_to_another(self, name: str) -> bool:
-        is_promised = self._passed_s < self._promised_until_s
-        return is_promised and self._promised_to != name
 
     def _is_patience_over(self, now: float, since: float) -> bool:
         return now - since >= PATIENCE_PART * self.timeout_s
@@ -425,9 +391,8 @@ class Election:
 
     def _look(self, now: float) -> list[Effect]:
         """Ask everyone anew."""
-        if self._promised_to == self.me:
-            # nothing comes of it any more, so others may have it
-            self._promised_until_s = self._passed_s
+        # nothing comes of it any more, so others may have it
+        self._promise.end(self.me)
         self.role, self.leader, self._wanted = Role.LOOKING, "", None
         self._round += 1
         self._asked_at = now
@@ -444,7 +409,7 @@ class Election:
         if not self._is_round_over(now):
             return []
         answered = len(self._answers.keys() & set(self.names))
-        self._is_cut_off = answered < self._others_needed
+        self._is_cut_off = answered < self._lease.needed
         roles = {answer.role for answer in self._answers.values()}
         is_led = bool({Role.LEADING.value, Role.FOLLOWING.value} & roles)
         self._rumour = self._newest_rumour()
@@ -481,7 +446,7 @@ class Election:
         if now < self._stand_after or not self.is_able(now):
             return False
         is_courtesy = self.quorum is Quorum.COURTESY
-        return is_courtesy or not self._is_promised_to_another(self.me)
+        return is_courtesy or not self._promise.is_anothers(self.me)
 
     def _tell(self, now: float, to: str, round: int = 0) -> SendMessage:
         able, role = self.is_able(now), self.role.value
@@ -517,8 +482,7 @@ class Election:
         if self.role is Role.LEADING:
             effects.append(StepDown(f"{leader} leads with epoch {list(epoch)}"))
             self._lead_no_more()
-        if self._promised_to == self.me:
-            self._promised_until_s = self._passed_s
+        self._promise.end(self.me)
         self._is_cut_off, self._rumour = False, ""
         if epoch != self.led:
             self.led = epoch
@@ -534,9 +498,9 @@ class Election:
         if (self.leader, self.led) != (sender, beat.led):
             effects += self._follow(now, sender, beat.led)
         self._heard_at = now
-        is_promise = not self._is_promised_to_another(sender)
+        is_promise = not self._promise.is_anothers(sender)
         if is_promise:
-            self._promise(sender, beat.led)
+            self._promise.give(sender, beat.led)
         heard = Heard(self.seen, self.led, beat.sequence, self.revision, is_promise)
         return [*effects, SendMessage(sender, heard)]
 
@@ -555,8 +519,7 @@ class Election:
         A leader that asks who leads has stepped down, or is a new process; before it
         led, it could not say that it had. What was promised to it ends with that.
         """
-        if (self._promised_to, self._promised_for) == (sender, led):
-            self._promised_until_s = self._passed_s
+        self._promise.end(sender, led)
         is_following = self.role is Role.FOLLOWING
         return is_following and (sender, led) == (self.leader, self.led)
 
@@ -568,29 +531,24 @@ class Election:
         self._wanted, self._rumour = None, ""
         self._ticked_at = now
         self._sequence = 0
-        self._sent_at = {}
         saving = SaveEpochs(self.seen, self.led)
         return [Lead(self.led), saving, *self._beat(now)]
 
     def _lead_no_more(self) -> None:
         self.role, self.leader = Role.LOOKING, ""
-        self._promises = {}
-        self._sent_at = {}
+        self._lease.forget()
 
     def _beat(self, now: float) -> list[Effect]:
         self._sequence += 1
-        self._sent_at[self._sequence] = now
-        self._sent_at.pop(self._sequence - MAX_BEATS, None)
+        self._lease.asked(now, self._sequence)
         beat = Beat(self.seen, self.led, self._sequence, self.revision)
         guests = [n for n, at in self._guests.items() if self._is_guest(now, at)]
         return [*self._to_others(beat), *(SendMessage(g, beat) for g in guests)]
 
     def _take_promise(self, sender: str, heard: Heard) -> None:
-        sent_at = self._sent_at.get(heard.sequence)
         is_ours = self.role is Role.LEADING and heard.led == self.led
-        is_counted = heard.is_promise and sender in self.names
-        if is_ours and is_counted and sent_at is not None:
-            self._promises[sender] = max(sent_at, self._promises.get(sender, sent_at))
+        if is_ours and heard.is_promise and sender in self.names:
+            self._lease.answered(sender, heard.sequence)
 
     def _take_stand(self, now: float, sender: str, epoch: Epoch) -> list[Effect]:
         is_before_me = sender in self.names[: self.place]
@@ -599,19 +557,18 @@ class Election:
             effects += self._look(now)
         is_free = self.role not in (Role.LEADING, Role.STANDING)
         is_newest = epoch.is_newer_than(self.led)
-        if not is_free or not is_newest or self._is_promised_to_another(sender):
+        if not is_free or not is_newest or self._promise.is_anothers(sender):
             return [*effects, self._tell(now, sender)]
         self.seen = max(self.seen, epoch.number)
-        self._promise(sender, epoch)
+        self._promise.give(sender, epoch)
         return [*effects, SendMessage(sender, Grant(self.seen, self.led, epoch))]
 
     def _take_grant(self, now: float, sender: str, epoch: Epoch) -> list[Effect]:
         is_ours = self._is_saved and epoch == self._wanted
         if not is_ours or sender not in self.names:
             return []
-        self._promises[sender] = self._stood_at
-        is_enough = len(self._promises) >= self._others_needed
-        return self._lead(now) if is_enough else []
+        self._lease.granted(sender, self._stood_at)
+        return self._lead(now) if self._lease.is_enough else []
 
     # --- the others ----------------------------------------------------------
 

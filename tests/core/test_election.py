@@ -10,8 +10,6 @@ import pytest
 
 from opencluster.core.election import (
     GUEST_PARTS,
-    LEASE_PART,
-    MAX_BEATS,
     MAX_GUESTS,
     PATIENCE_PART,
     UNABLE_PARTS,
@@ -36,6 +34,7 @@ from opencluster.core.factory_messages import (
     Stand,
     Tell,
 )
+from opencluster.core.promises import LEASE_PART, MAX_BEATS
 
 NAMES = ["a", "b", "c", "d", "e", "f", "g"]
 TIMEOUT_S = 1.0
@@ -770,7 +769,7 @@ def test_promise_binds_the_one_that_gave_it() -> None:
 def test_one_that_promised_while_it_waited_for_the_disk_does_not_stand() -> None:
     bench = standing("b", quorum=MAJORITY, count=2)
     wanted = bench.wanted
-    bench.election._promise("a")
+    bench.election._promise.give("a")
     bench.do(bench.election.saved, wanted)
     assert bench.role is Role.LOOKING
 
@@ -1038,7 +1037,7 @@ def test_guest_may_lead() -> None:
 def test_only_so_many_beats_are_remembered() -> None:
     bench = leading("a")
     bench.pass_time(BEAT_S * (MAX_BEATS + 9))
-    assert len(bench.election._sent_at) == MAX_BEATS
+    assert len(bench.election._lease._sent_at) == MAX_BEATS
 
 
 EPOCHS = [NO_EPOCH, OLD, OF_A, OF_C]
