@@ -23,7 +23,6 @@ from opencluster.core.election import (
     Follow,
     Lead,
     Quorum,
-    Role,
     SaveEpochs,
     SendMessage,
     StepDown,
@@ -34,6 +33,7 @@ from opencluster.core.entries import (
 )
 from opencluster.core.epochs import Epoch
 from opencluster.core.factory_messages import from_fields, to_fields
+from opencluster.core.lineup import lineup, public_role
 from opencluster.core.registry import (
     Registry,
 )
@@ -116,18 +116,14 @@ class Factory:
             limits.max_entries_per_client,
             Bounds(limits.max_text, limits.max_entry_bytes),
         )
-        self._started_at = time.time()
-        # lists are compared by a number, since a factory says a few numbers of itself
-        self._list = zlib.crc32("\n".join(names or [self.name]).encode())
-        self._core = ReplicatedRegistry(
-            self._election(names or [self.name]),
-            self.registry,
-            {
-                "pid": os.getpid(),
-                "started_at": self._started_at,
-                "list": self._list,
-            },
-        )
+        listed = list(names or [self.name])
+        about = {
+            "pid": os.getpid(),
+            "started_at": time.time(),
+            # a factory says a few numbers of itself: lists are compared by one
+            "list": zlib.crc32("\n".join(listed).encode()),
+        }
+        self._core = ReplicatedRegistry(self._election(listed), self.registry, about)
         self._reactor = Reactor(self._transport, self._received, gather_s=GATHER_S)
         public_key = self._transport.public_key
         self._fellows = Fellows(self._transport, self.name, names, public_key)
@@ -179,7 +175,7 @@ class Factory:
         if known is not None and permits(FACTORY, "epoch", caller.who):
             self._do(self._core.claimed(_now(), Epoch.from_fields(known)))
         return {
-            "role": _public(self._core.election.role),
+            "role": public_role(self._core.election.role),
             "epoch": self.epoch,
             "leader": self._core.election.said_to_lead,
             "revision": self.registry.revision,
@@ -271,46 +267,9 @@ class Factory:
         return self._rolls.accept(arguments["roll"])
 
     def _rows(self, now: float) -> list[dict[str, Any]]:
-        """Return what is known here of each factory, in the order of the list."""
-        election = self._core.election
-        mine = {
-            "endpoint": self.name,
-            "endpoints": self.endpoints,
-            "pid": os.getpid(),
-            "role": _public(election.role),
-            "epoch": self.epoch,
-            "revision": self.registry.revision,
-            "lag": 0 if election.may_write(now) else None,
-            "silence_s": election.silence_s(now),
-            "uptime_s": time.time() - self._started_at,
-            "has_other_list": False,
-        } | self._transport.counts.to_fields()
-        joined = [n for n in self._core.followers if n not in election.names]
-        names = [*election.names, *joined]
-        return [mine if n == self.name else self._row(now, n) for n in names]
-
-    def _row(self, now: float, name: str) -> dict[str, Any]:
-        election = self._core.election
-        state = self._core.followers.get(name)
-        if state is None:
-            is_leader = name == election.leader
-            role = "leader" if is_leader else "unknown"
-            if election.role is Role.LEADING:
-                role = "absent"
-            return {"endpoint": name, "role": role}
-        silence_s = now - state.heard_at
-        is_here = silence_s <= election.timeout_s
-        return {
-            "endpoint": name,
-            "pid": state.about.get("pid", 0),
-            "role": "follower" if is_here else "absent",
-            "epoch": self.epoch,
-            "revision": state.revision,
-            "lag": self.registry.revision - state.revision,
-            "silence_s": silence_s,
-            "uptime_s": time.time() - float(state.about.get("started_at", 0.0)),
-            "has_other_list": state.about.get("list", self._list) != self._list,
-        }
+        own = {"endpoints": self.endpoints} | self._transport.counts.to_fields()
+        rows = lineup(self._core, now, time.time())
+        return [row | own if row["endpoint"] == self.name else row for row in rows]
 
     # --- events --------------------------------------------------------------
 
@@ -470,12 +429,6 @@ class Factory:
             seen,
             led,
         )
-
-
-def _public(role: Role) -> str:
-    """Return a role in the words that everyone else knows."""
-    names = {Role.LEADING: "leader", Role.FOLLOWING: "follower"}
-    return names.get(role, "looking")
 
 
 def _now() -> float:
