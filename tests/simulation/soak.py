@@ -8,11 +8,13 @@ import os
 import signal
 import sys
 import time
+from types import FrameType
 
 from sim_runs import SeedFailed, Totals, run_seeds
 
 CHUNK = 50
 """Seeds that a process runs before it says so."""
+STOPPING = (signal.SIGINT, signal.SIGTERM)
 INTERRUPTED = 130
 """What a shell calls a program that Ctrl-C ended."""
 
@@ -32,8 +34,8 @@ def main() -> int:
         for first in range(wanted.first, end, CHUNK)
     ]
     totals, began_at = Totals(), time.monotonic()
-    # else the processes of the pool would be left behind
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in STOPPING:
+        signal.signal(number, _stop)
     context = multiprocessing.get_context("spawn")
     with context.Pool(wanted.jobs, _leave_interrupts_to_parent) as pool:
         try:
@@ -50,8 +52,16 @@ def main() -> int:
     return 0
 
 
+def _stop(number: int, frame: FrameType | None) -> None:
+    """End once, in good order: else the processes of the pool would be left behind."""
+    for each in STOPPING:
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def _leave_interrupts_to_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _run(seeds: range) -> Totals | str:
