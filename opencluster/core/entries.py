@@ -70,8 +70,7 @@ class Entry:
 
     def to_fields(self) -> dict[str, Any]:
         """Return the entry as plain types for a message."""
-        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return fields | {
+        return vars(self) | {
             "endpoints": list(self.endpoints),
             "attributes": dict(self.attributes),
         }

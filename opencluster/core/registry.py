@@ -26,9 +26,9 @@ from opencluster.core.bounds import Bounds
 from opencluster.core.entries import KINDS, Delta, Entry, read_snapshot
 from opencluster.errors import RegistryError
 
-HEARTBEATS_PER_S = 500
+HEARTBEATS_PER_S = 250
 """Heartbeats that a factory takes each second; with more members each sends fewer."""
-HEARTBEATS_PER_LEASE = 4
+HEARTBEATS_PER_LEASE = 3
 """Of which all but the last may get lost."""
 DEATHS_KEPT = 50
 """Members of which it is remembered how they were lost."""
