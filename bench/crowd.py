@@ -24,11 +24,11 @@ from opencluster.core.entries import (
     Entry,
 )
 from opencluster.net.link import FactoryLink
+from opencluster.net.metronome import Metronome
 from opencluster.net.reactor import Reactor, Timer
 from opencluster.net.transport import Peer, PeerLost, Received, TransportEvent
 from opencluster.net.zmq_transport import ZmqTransport
 from opencluster.place import Place, factories
-from opencluster.registration import interval_in
 from opencluster.wire import figures, frames, kinds
 from opencluster.workshop import ANSWERED_HEARTBEATS
 
@@ -116,10 +116,15 @@ class Shop:
         )
         self.is_registered = False
         self._heartbeats = 0
-        self._line = line
-        self._interval_s = config.cluster.heartbeat_interval_s
-        self._lease_s = config.cluster.lease_s
-        line.after(random.uniform(0, self._interval_s), self._heartbeat_again)
+        cluster = config.cluster
+        self._metronome = Metronome(
+            cast(Reactor, line),
+            cluster.heartbeat_interval_s,
+            cluster.lease_s,
+            self._heartbeat,
+        )
+        # out of step with the other workshops, until a factory says otherwise
+        self._metronome.start(random.uniform(0, cluster.heartbeat_interval_s))
 
     def _leader_found(self) -> None:
         if self.is_registered:
@@ -136,10 +141,6 @@ class Shop:
     def _registered(self, asked: Future[Any]) -> None:
         self.is_registered |= asked.exception() is None
 
-    def _heartbeat_again(self) -> None:
-        self._line.after(self._interval_s, self._heartbeat_again)
-        self._heartbeat()
-
     def _heartbeat(self) -> None:
         """Do as a workshop does."""
         if not self.link.is_up:
@@ -154,7 +155,7 @@ class Shop:
             self.link.request("renew", arguments).add_done_callback(self._renewed)
 
     def _renewed(self, asked: Future[Any]) -> None:
-        self._interval_s = interval_in(asked, self._interval_s, self._lease_s)
+        self._metronome.answered(asked)
         if asked.exception() is None and asked.result()["unknown"]:
             self._register(asked.result()["unknown"])
 

@@ -60,9 +60,6 @@ from opencluster.wire import figures, frames, kinds
 
 log = logging.getLogger(__name__)
 
-GATHER_S = 0.002
-"""Least time between two turns: heartbeats of a thousand workshops are cheaper in
-batches, and an answer may take that long."""
 RECONNECT_S = 5.0
 """How often the address of a factory is looked for that has none yet."""
 
@@ -124,7 +121,7 @@ class Factory:
             "list": zlib.crc32("\n".join(listed).encode()),
         }
         self._core = ReplicatedRegistry(self._election(listed), self.registry, about)
-        self._reactor = Reactor(self._transport, self._received, gather_s=GATHER_S)
+        self._reactor = Reactor(self._transport, self._received)
         public_key = self._transport.public_key
         self._fellows = Fellows(self._transport, self.name, names, public_key)
         self._requests = Requests(self._reactor)
@@ -203,10 +200,12 @@ class Factory:
 
     def _renew(self, caller: Caller, arguments: Mapping[str, Any]) -> dict[str, Any]:
         unknown = self._renewed(caller, arguments["ids"], arguments.get("figures", b""))
-        interval_s = self.config.cluster.heartbeat_interval_s
+        least_s = self.config.cluster.heartbeat_interval_s
+        interval_s = self.registry.heartbeat_interval_s(least_s)
         return {
             "unknown": unknown,
-            "heartbeat_interval_s": self.registry.heartbeat_interval_s(interval_s),
+            "heartbeat_interval_s": interval_s,
+            "heartbeat_in_s": self.registry.heartbeat_in_s(_now(), interval_s),
             "roll": self._rolls.version,
         }
 

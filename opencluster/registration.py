@@ -23,6 +23,7 @@ from opencluster.core.entries import (
 )
 from opencluster.net.heart import HEART_PREFIX, Heart
 from opencluster.net.link import FactoryLink, Finder, usable_endpoint
+from opencluster.net.metronome import Metronome
 from opencluster.net.reactor import Reactor
 from opencluster.net.transport import Peer, TransportCounts
 from opencluster.node.handover import entry_path
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
     from opencluster.net.keys import Keyring
 
 log = logging.getLogger(__name__)
-
-MIN_HEARTBEAT_INTERVAL_S = 0.01
-"""A factory that asks for them more often makes no sense: no work would be done."""
 
 
 class Registration(Protocol):
@@ -120,8 +118,11 @@ class OwnRegistration:
             patience_s=config.factory.leader_timeout_s,
             keys=keys,
         )
-        self._interval_s = config.cluster.heartbeat_interval_s
-        reactor.post(self._renew)
+        cluster = config.cluster
+        self._metronome = Metronome(
+            reactor, cluster.heartbeat_interval_s, cluster.lease_s, self._renew
+        )
+        reactor.post(self._metronome.start)
 
     def announce(self, entry: Entry) -> None:
         """Register as soon as a factory is there."""
@@ -186,7 +187,6 @@ class OwnRegistration:
             self._heart.start()
 
     def _renew(self) -> None:
-        self._reactor.after(self._interval_s, self._renew)
         if self._entry is None or not self._link.is_up:
             return
         own = self._scoreboard.read().figures()
@@ -196,8 +196,7 @@ class OwnRegistration:
         asked.add_done_callback(self._renewed)
 
     def _renewed(self, asked: Future[Any]) -> None:
-        lease_s = self._config.cluster.lease_s
-        self._interval_s = interval_in(asked, self._interval_s, lease_s)
+        self._metronome.answered(asked)
         if unknown_in(asked):
             log.info("the factory does not know this process (any more): registering")
             self._register()
@@ -216,23 +215,3 @@ def unknown_in(asked: Future[Any]) -> list[str]:
         log.error("the factory answered a renewal with what makes no sense")
         return []
     return [identity for identity in unknown if isinstance(identity, str)]
-
-
-def interval_in(asked: Future[Any], interval_s: float, lease_s: float) -> float:
-    """Return how often to report, by what a factory answered to a renewal.
-
-    Parameters
-    ----------
-    asked : Future
-        The renewal.
-    interval_s : float
-        How often it is done so far: it stays when the answer tells no such time.
-    lease_s : float
-        How long a renewal lasts: there must be two of them in that time.
-    """
-    body = None if asked.exception() is not None else asked.result()
-    wanted = body.get("heartbeat_interval_s") if isinstance(body, Mapping) else None
-    most_s = lease_s / 2
-    if isinstance(wanted, float) and MIN_HEARTBEAT_INTERVAL_S <= wanted <= most_s:
-        return wanted
-    return interval_s

@@ -25,6 +25,7 @@ from opencluster.core.supervision import ReportStartFailure
 from opencluster.errors import DeathEvidence, RemoteProtocolError, RequestRefused
 from opencluster.net.keys import Keyring
 from opencluster.net.link import FactoryLink
+from opencluster.net.metronome import Metronome
 from opencluster.net.reactor import Reactor
 from opencluster.net.rejections import MALFORMED, Rejections
 from opencluster.net.requests import Caller, answer
@@ -37,7 +38,7 @@ from opencluster.node.host import host_id, host_name
 from opencluster.node.measure import Measurer
 from opencluster.node.orders import read_count, read_entry
 from opencluster.place import Place, factories, keys_directory, listening_endpoint
-from opencluster.registration import interval_in, unknown_in
+from opencluster.registration import unknown_in
 from opencluster.wire import figures, frames, kinds
 
 log = logging.getLogger(__name__)
@@ -110,7 +111,12 @@ class Workshop:
         self._measurer = Measurer()
         self._failures: dict[str, Entry] = {}
         self._heartbeats = 0
-        self._interval_s = config.cluster.heartbeat_interval_s
+        self._metronome = Metronome(
+            self._reactor,
+            config.cluster.heartbeat_interval_s,
+            config.cluster.lease_s,
+            self._heartbeat,
+        )
         self._is_registered = False
         self._handlers = {
             "status": self._status,
@@ -126,7 +132,7 @@ class Workshop:
     def run(self) -> None:
         """Work until `stop`; returns when every process has ended."""
         log.info("workshop %s at %s", self.name, ", ".join(self.endpoints))
-        self._reactor.after(self._interval_s, self._heartbeat_again)
+        self._metronome.start()
         self._reactor.after(EAGER_POLL_S, self._poll)
         self._floor.open()
         self._reactor.run()
@@ -320,10 +326,6 @@ class Workshop:
         if error is not None:
             log.error("could not register: %.500s", error)
 
-    def _heartbeat_again(self) -> None:
-        self._reactor.after(self._interval_s, self._heartbeat_again)
-        self._heartbeat()
-
     def _heartbeat(self) -> None:
         if not self._link.is_up:
             return
@@ -340,8 +342,7 @@ class Workshop:
             self._link.request("renew", arguments).add_done_callback(self._renewed)
 
     def _renewed(self, asked: Future[Any]) -> None:
-        lease_s = self.config.cluster.lease_s
-        self._interval_s = interval_in(asked, self._interval_s, lease_s)
+        self._metronome.answered(asked)
         self._register_forgotten(unknown_in(asked))
 
     def _register_forgotten(self, ids: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from opencluster.errors import FactoryUnreachable
-from opencluster.registration import interval_in, unknown_in
+from opencluster.registration import unknown_in
 
 
 def answered(body: Any) -> Future[Any]:
@@ -35,20 +35,3 @@ def test_no_answer_asks_for_nothing() -> None:
     future: Future[Any] = Future()
     future.set_exception(FactoryUnreachable("nobody there"))
     assert unknown_in(future) == []
-
-
-def test_a_factory_says_how_often_to_report() -> None:
-    assert interval_in(answered({"heartbeat_interval_s": 2.5}), 1.0, 10.0) == 2.5
-
-
-@pytest.mark.parametrize(
-    "wanted", [None, "2.5", True, 0.0, 5e-324, 0.009, -1.0, 5.1, 1e9, float("nan")]
-)
-def test_an_interval_that_makes_no_sense_changes_nothing(wanted: Any) -> None:
-    assert interval_in(answered({"heartbeat_interval_s": wanted}), 1.0, 10.0) == 1.0
-
-
-def test_no_answer_changes_no_interval() -> None:
-    future: Future[Any] = Future()
-    future.set_exception(FactoryUnreachable("nobody there"))
-    assert interval_in(future, 1.0, 10.0) == 1.0

@@ -30,6 +30,8 @@ HEARTBEATS_PER_S = 250
 """Heartbeats that a factory takes each second; with more members each sends fewer."""
 HEARTBEATS_PER_LEASE = 3
 """Of which all but the last may get lost."""
+BURSTS = 64
+"""In which the heartbeats of all members come, between two of one of them."""
 DEATHS_KEPT = 50
 """Members of which it is remembered how they were lost."""
 _BOUNDS = Bounds()
@@ -341,6 +343,15 @@ class Registry:
         """
         rare_s = len(self._reporting) / HEARTBEATS_PER_S
         return max(least_s, min(rare_s, self.lease_s / HEARTBEATS_PER_LEASE))
+
+    def heartbeat_in_s(self, now: float, interval_s: float) -> float:
+        """Return in how long a member whose heartbeat came now should send another.
+
+        That is after the interval, rounded so that the heartbeats of a crowd come in
+        bursts: many that come together cost far less than as many one by one.
+        """
+        apart_s = interval_s / BURSTS
+        return round((now + interval_s) / apart_s) * apart_s - now
 
     def next_expiry(self) -> float | None:
         """Return when the first lease ends, or ``None`` when nobody is here."""

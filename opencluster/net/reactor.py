@@ -63,9 +63,6 @@ class Reactor:
         ends the process, with `FATAL_STATUS`.
     linger_s : float
         How long the end may wait for what was sent to leave.
-    gather_s : float
-        Turns begin at least this far apart, so that under load messages are handled
-        many at a time; one that comes after a pause is handled at once.
     """
 
     def __init__(
@@ -75,15 +72,12 @@ class Reactor:
         on_fatal: Callable[[BaseException], None] | None = None,
         is_vital: bool = True,
         linger_s: float = 1.0,
-        gather_s: float = 0.0,
     ) -> None:
         self.transport = transport
         self._on_event = on_event
         self._on_fatal = on_fatal
         self._is_vital = is_vital
         self._linger_s = linger_s
-        self._gather_s = gather_s
-        self._began_at = 0.0
         self._on_idle: list[Callable[[], None]] = []
         self._posted: deque[Callable[[], None]] = deque()
         self._timers: list[tuple[float, int, Timer]] = []
@@ -180,8 +174,6 @@ class Reactor:
     # --- inside --------------------------------------------------------------
 
     def _turn(self) -> None:
-        if self._gather_s:
-            self._gather()
         ready = self._poll()
         self._run_posted()
         if not self._transport_keys.isdisjoint(ready):
@@ -194,13 +186,6 @@ class Reactor:
         for callback in self._on_idle:
             self._guarded(callback)
 
-    def _gather(self) -> None:
-        """Let messages come together, when the turn before began just now."""
-        # what is left of the time is never more than all of it, whatever clocks do
-        left_s = self._began_at + self._gather_s - time.monotonic()
-        if left_s > 0:
-            time.sleep(min(left_s, self._gather_s))
-
     def _poll(self) -> dict[Any, int]:
         timeout_s = MAX_POLL_S
         if self._timers:
@@ -212,8 +197,6 @@ class Reactor:
         milliseconds = min(timeout_s, MAX_POLL_S) * 1000
         ready = dict(self._poller.poll(int(milliseconds) + (milliseconds % 1 > 0)))
         self._is_sleeping = False
-        if self._gather_s:
-            self._began_at = time.monotonic()
         if self._wake_fd in ready:
             os.read(self._wake_fd, 4096)
         return ready

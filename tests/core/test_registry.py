@@ -15,6 +15,7 @@ from opencluster.core.entries import (
     with_attributes,
 )
 from opencluster.core.registry import (
+    BURSTS,
     DEATHS_KEPT,
     HEARTBEATS_PER_LEASE,
     HEARTBEATS_PER_S,
@@ -699,3 +700,20 @@ def test_who_leaves_or_belongs_to_a_workshop_does_not_count() -> None:
     copy.restore(0.0, registry.snapshot())
     assert copy.heartbeat_interval_s(0.5) == 1.0
     copy.check_invariants()
+
+
+@pytest.mark.parametrize("now", [0.0, 0.001, 12.34, 99.999, 1e6])
+@pytest.mark.parametrize("interval_s", [0.02, 1.0, 10 / 3])
+def test_heartbeats_are_asked_for_in_bursts(now: float, interval_s: float) -> None:
+    wait_s = Registry().heartbeat_in_s(now, interval_s)
+    burst_s = interval_s / BURSTS
+    assert abs(wait_s - interval_s) <= burst_s / 2 + 1e-9
+    assert (now + wait_s) / burst_s == pytest.approx(round((now + wait_s) / burst_s))
+
+
+def test_who_keeps_the_interval_stays_in_its_burst() -> None:
+    registry, now = Registry(), 5.4321
+    first = now + registry.heartbeat_in_s(now, 2.0)
+    # a little late, as timers are
+    late = first + 0.005
+    assert late + registry.heartbeat_in_s(late, 2.0) == pytest.approx(first + 2.0)

@@ -154,7 +154,7 @@ class WorkshopEpisode(ClientEpisode):
         NoBench.random = random
         NoBench.count = 0
         self.shop = Workshop(self.settings, Place(Path(self.behind.path, "shop")))
-        self.shop._heartbeat_again()
+        self.shop._metronome.start()
         self.reactor.after(0.1, self.shop._poll)
         self.shop._floor.open()
         self.talk(3.0)

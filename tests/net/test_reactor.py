@@ -236,20 +236,3 @@ def test_the_idle_callback_comes_after_the_posts_of_a_turn(reactor: Reactor) -> 
     while "post" not in got or got[-1] != "idle":
         got.append(seen.get(timeout=DEADLINE_S))
         assert time.monotonic() - started < DEADLINE_S
-
-
-def test_turns_that_gather_begin_so_far_apart() -> None:
-    gathering = Reactor(ZmqTransport(), lambda event: None, gather_s=0.05)
-    turns: list[None] = []
-    gathering.when_idle(lambda: turns.append(None))
-    started = time.monotonic()
-    gathering.start()
-    for _ in range(40):
-        done = threading.Event()
-        gathering.post(done.set)
-        gathering.post(lambda: None)
-        time.sleep(0.005)
-    assert done.wait(DEADLINE_S)
-    gathering.stop()
-    gathering.join(DEADLINE_S)
-    assert len(turns) <= 1 + (time.monotonic() - started) / 0.05
