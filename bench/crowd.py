@@ -20,9 +20,7 @@ import msgpack
 import zmq
 
 from opencluster.config import load
-from opencluster.core.entries import (
-    Entry,
-)
+from opencluster.core.entries import Entry
 from opencluster.net.link import FactoryLink
 from opencluster.net.metronome import Metronome
 from opencluster.net.reactor import Reactor, Timer

@@ -27,16 +27,11 @@ from opencluster.core.election import (
     SendMessage,
     StepDown,
 )
-from opencluster.core.entries import (
-    Delta,
-    Entry,
-)
+from opencluster.core.entries import Delta, Entry
 from opencluster.core.epochs import Epoch
 from opencluster.core.factory_messages import from_fields, to_fields
 from opencluster.core.lineup import lineup, public_role
-from opencluster.core.registry import (
-    Registry,
-)
+from opencluster.core.registry import Registry
 from opencluster.core.replication import Effect, Publish, ReplicatedRegistry
 from opencluster.core.roles import FACTORY, check, claim, permits
 from opencluster.errors import NotLeader, RegistryError, RemoteProtocolError

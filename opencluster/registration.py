@@ -17,10 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgpack
 
 from opencluster.config import Config
-from opencluster.core.entries import (
-    Entry,
-    with_attributes,
-)
+from opencluster.core.entries import Entry, with_attributes
 from opencluster.net.heart import HEART_PREFIX, Heart
 from opencluster.net.link import FactoryLink, Finder, usable_endpoint
 from opencluster.net.metronome import Metronome

@@ -16,9 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from opencluster.config import Config
-from opencluster.core.entries import (
-    Entry,
-)
+from opencluster.core.entries import Entry
 from opencluster.core.inbox import (
     Effect,
     Inbox,
@@ -225,7 +223,8 @@ class Station:
         now = time.monotonic()
         check(self._kind if kind in _ORDERS else ASKER, kind, event.who)
         if kind == kinds.PIECES:
-            self._take_in(peer, fields[1], event.buffers)
+            if self._is_for_me(fields[2]):
+                self._take_in(peer, fields[1], event.buffers)
         elif kind == kinds.WITHDRAW:
             numbers = numbers_in(fields[1])
             self._locked(lambda: self._inbox.withdraw(peer, numbers))
@@ -237,6 +236,15 @@ class Station:
             self._locked(lambda: self._inbox.interrupt(now, peer, numbers))
         elif not self.registration.received(peer, fields):
             raise RemoteProtocolError(f"a worker takes no {kind!r} message")
+
+    def _is_for_me(self, worker: Any) -> bool:
+        """Return whether pieces were meant for this process.
+
+        Those that were on their way to one that ended here must not run in the next
+        one at its address: the manager learns of the loss, and sends them elsewhere.
+        """
+        assert self._entry is not None
+        return bool(worker == self._entry.id)
 
     def _take_in(self, peer: Peer, rows: Any, buffers: Sequence[Any]) -> None:
         pieces = []

@@ -22,9 +22,7 @@ from types import FrameType
 from typing import Any
 
 from opencluster.config import Config, load
-from opencluster.core.entries import (
-    Entry,
-)
+from opencluster.core.entries import Entry
 from opencluster.core.inbox import INTERRUPT, TIME_LIMIT, RaiseException, RaiseFlag
 from opencluster.core.roles import WORKER
 from opencluster.engines.base import Engine

@@ -17,9 +17,7 @@ from typing import Any
 
 from opencluster.config import CatalogueEntry, Config
 from opencluster.core.bounds import Bounds
-from opencluster.core.entries import (
-    Entry,
-)
+from opencluster.core.entries import Entry
 from opencluster.core.roles import ASKER, WORKSHOP, check
 from opencluster.core.supervision import ReportStartFailure
 from opencluster.errors import DeathEvidence, RemoteProtocolError, RequestRefused

@@ -12,10 +12,7 @@ from typing import Any
 import pytest
 
 from opencluster.config import Config, load
-from opencluster.core.entries import (
-    Delta,
-    Entry,
-)
+from opencluster.core.entries import Delta, Entry
 from opencluster.errors import (
     FactoryUnreachable,
     RequestRefused,

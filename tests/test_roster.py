@@ -6,10 +6,7 @@ from typing import Any
 
 import pytest
 
-from opencluster.core.entries import (
-    Entry,
-    with_attributes,
-)
+from opencluster.core.entries import Entry, with_attributes
 from opencluster.engines.roster import MAX_CONCURRENCY, concurrency_of
 
 SERVICE = Entry("e1", "service", type="ephemeris")

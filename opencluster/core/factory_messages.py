@@ -11,9 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from opencluster.core.entries import (
-    Delta,
-)
+from opencluster.core.entries import Delta
 from opencluster.core.epochs import MAX_NUMBER, Epoch
 from opencluster.errors import RegistryError
 

@@ -13,11 +13,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
-from opencluster.core.entries import (
-    Delta,
-    Entry,
-    read_snapshot,
-)
+from opencluster.core.entries import Delta, Entry, read_snapshot
 from opencluster.core.epochs import NO_EPOCH, Epoch
 
 

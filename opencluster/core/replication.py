@@ -28,10 +28,7 @@ from opencluster.core.election import (
     SendMessage,
     StepDown,
 )
-from opencluster.core.entries import (
-    Delta,
-    Entry,
-)
+from opencluster.core.entries import Delta, Entry
 from opencluster.core.epochs import MAX_CLAIM, MAX_JUMP, Epoch
 from opencluster.core.factory_messages import (
     Beat,
@@ -43,9 +40,7 @@ from opencluster.core.factory_messages import (
     Subscribe,
     highest_number,
 )
-from opencluster.core.registry import (
-    Registry,
-)
+from opencluster.core.registry import Registry
 from opencluster.errors import NotLeader, RegistryError
 
 MAX_FOLLOWERS = 64

@@ -332,7 +332,7 @@ class ClusterEngine:
 
     def _send_pieces(self, worker: str, pieces: list[Piece]) -> None:
         for rows, buffers in batches(map(self._row, pieces)):
-            self._tell(worker, frames.pack(kinds.PIECES, rows), buffers)
+            self._tell(worker, frames.pack(kinds.PIECES, rows, worker), buffers)
 
     def _row(self, piece: Piece) -> Row:
         ticket = self._tickets[piece.id]

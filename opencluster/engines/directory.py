@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from opencluster.core.entries import (
-    Entry,
-)
+from opencluster.core.entries import Entry
 from opencluster.engines.base import WorkerInfo
 from opencluster.errors import OpenClusterError
 from opencluster.net.link import usable_endpoint

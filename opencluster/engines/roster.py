@@ -13,10 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from opencluster.core.dispatch import Dispatch, Effect
-from opencluster.core.entries import (
-    Delta,
-    Entry,
-)
+from opencluster.core.entries import Delta, Entry
 from opencluster.engines.base import WorkerInfo
 from opencluster.engines.directory import Contact, Directory, dispatched_type
 from opencluster.engines.verdicts import no_worker

@@ -16,9 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from opencluster.core.entries import (
-    Delta,
-)
+from opencluster.core.entries import Delta
 from opencluster.core.epochs import Epoch
 from opencluster.core.replica import Fit, Replica
 from opencluster.core.seeking import Abandon, Adopt, Effect, Greet, Seeker

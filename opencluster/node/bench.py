@@ -19,9 +19,7 @@ from typing import Any
 import msgpack
 
 from opencluster.config import CatalogueEntry, Config
-from opencluster.core.entries import (
-    Entry,
-)
+from opencluster.core.entries import Entry
 from opencluster.errors import DeathEvidence
 from opencluster.node.cgroup import Cgroups, oom_kills_of_machine
 from opencluster.node.diagnosis import diagnose

@@ -17,9 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from opencluster.config import CatalogueEntry, Config
-from opencluster.core.entries import (
-    Entry,
-)
+from opencluster.core.entries import Entry
 from opencluster.core.supervision import (
     Effect,
     KillProcess,

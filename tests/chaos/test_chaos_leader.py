@@ -13,9 +13,7 @@ from chaos_report import Tell
 from chaos_scene import SECONDS, TIMEOUT_S, WIDE, scene
 from chaos_watch import watched
 
-from opencluster.core.entries import (
-    Entry,
-)
+from opencluster.core.entries import Entry
 from opencluster.errors import OpenClusterError
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(TIMEOUT_S)]

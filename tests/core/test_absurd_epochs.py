@@ -8,9 +8,7 @@ from typing import Any
 import pytest
 
 from opencluster.core.election import Election, Role
-from opencluster.core.entries import (
-    Entry,
-)
+from opencluster.core.entries import Entry
 from opencluster.core.epochs import MAX_CLAIM, MAX_JUMP, MAX_NUMBER, NO_EPOCH, Epoch
 from opencluster.core.factory_messages import (
     Ask,
@@ -22,9 +20,7 @@ from opencluster.core.factory_messages import (
     from_fields,
     to_fields,
 )
-from opencluster.core.registry import (
-    Registry,
-)
+from opencluster.core.registry import Registry
 from opencluster.core.replica import Replica
 from opencluster.core.replication import ReplicatedRegistry
 from opencluster.core.seeking import Adopt, Seeker

@@ -28,14 +28,10 @@ from opencluster.core.election import (
     SaveEpochs,
     SendMessage,
 )
-from opencluster.core.entries import (
-    Entry,
-)
+from opencluster.core.entries import Entry
 from opencluster.core.epochs import NO_EPOCH, Epoch
 from opencluster.core.factory_messages import Message, from_fields, to_fields
-from opencluster.core.registry import (
-    Registry,
-)
+from opencluster.core.registry import Registry
 from opencluster.core.replication import Effect, ReplicatedRegistry
 
 TIMEOUT_S = 1.0

@@ -10,10 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opencluster.core.entries import (
-    Delta,
-    Entry,
-)
+from opencluster.core.entries import Delta, Entry
 from opencluster.core.epochs import MAX_NUMBER, NO_EPOCH, Epoch
 from opencluster.core.factory_messages import (
     MAX_TEXT,
@@ -33,9 +30,7 @@ from opencluster.core.factory_messages import (
     highest_number,
     to_fields,
 )
-from opencluster.core.registry import (
-    Registry,
-)
+from opencluster.core.registry import Registry
 from opencluster.errors import RegistryError
 
 LED = Epoch(3, 1, 77)

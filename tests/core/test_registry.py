@@ -8,12 +8,7 @@ from typing import Any
 import pytest
 
 from opencluster.core.bounds import Bounds
-from opencluster.core.entries import (
-    KINDS,
-    Delta,
-    Entry,
-    with_attributes,
-)
+from opencluster.core.entries import KINDS, Delta, Entry, with_attributes
 from opencluster.core.registry import (
     BURSTS,
     DEATHS_KEPT,

@@ -7,14 +7,8 @@ from typing import Any
 import pytest
 
 from opencluster.core.bounds import Bounds
-from opencluster.core.entries import (
-    Delta,
-    Entry,
-    with_attributes,
-)
-from opencluster.core.registry import (
-    Registry,
-)
+from opencluster.core.entries import Delta, Entry, with_attributes
+from opencluster.core.registry import Registry
 from opencluster.errors import RegistryError
 
 WORKER = Entry("w1", "worker", type="T", name="T-1")

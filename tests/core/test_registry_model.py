@@ -10,15 +10,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from opencluster.core.entries import (
-    Delta,
-    Entry,
-    with_attributes,
-)
+from opencluster.core.entries import Delta, Entry, with_attributes
 from opencluster.core.epochs import Epoch
-from opencluster.core.registry import (
-    Registry,
-)
+from opencluster.core.registry import Registry
 from opencluster.core.replica import Fit, Replica
 from opencluster.errors import RegistryError
 

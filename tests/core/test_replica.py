@@ -7,15 +7,9 @@ from typing import Any
 
 import pytest
 
-from opencluster.core.entries import (
-    Delta,
-    Entry,
-    with_attributes,
-)
+from opencluster.core.entries import Delta, Entry, with_attributes
 from opencluster.core.epochs import NO_EPOCH, Epoch
-from opencluster.core.registry import (
-    Registry,
-)
+from opencluster.core.registry import Registry
 from opencluster.core.replica import Fit, Replica
 from opencluster.errors import RegistryError
 

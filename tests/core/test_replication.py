@@ -20,10 +20,7 @@ from opencluster.core.election import (
     SendMessage,
     StepDown,
 )
-from opencluster.core.entries import (
-    Delta,
-    Entry,
-)
+from opencluster.core.entries import Delta, Entry
 from opencluster.core.epochs import MAX_CLAIM, NO_EPOCH, Epoch
 from opencluster.core.factory_messages import (
     Ask,
@@ -39,9 +36,7 @@ from opencluster.core.factory_messages import (
     Subscribe,
     Tell,
 )
-from opencluster.core.registry import (
-    Registry,
-)
+from opencluster.core.registry import Registry
 from opencluster.core.replication import (
     MAX_FOLLOWERS,
     Effect,

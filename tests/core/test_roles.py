@@ -6,12 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from opencluster.core.entries import (
-    Entry,
-)
-from opencluster.core.registry import (
-    Registry,
-)
+from opencluster.core.entries import Entry
+from opencluster.core.registry import Registry
 from opencluster.core.roles import (
     ASKER,
     FACTORY,

@@ -15,9 +15,7 @@ from typing import Any, TypeVar
 import zmq
 
 from opencluster import Manager, WorkPiece
-from opencluster.core.entries import (
-    Entry,
-)
+from opencluster.core.entries import Entry
 from opencluster.node.host import host_id
 from opencluster.testing import LocalCluster
 from opencluster.wire import frames, kinds
@@ -162,7 +160,7 @@ class Liar:
     def take(self) -> int:
         """Return the number of the next piece."""
         self._manager, header = self._sock.recv_multipart()
-        kind, rows = frames.unpack(header)
+        kind, rows, _ = frames.unpack(header)
         assert kind == kinds.PIECES
         number: int = rows[0][0]
         return number

@@ -13,9 +13,7 @@ import zmq
 from fault_tools import DEADLINE_S, cluster, entries, fault, perform, wait_until
 
 from opencluster.config import load
-from opencluster.core.entries import (
-    Entry,
-)
+from opencluster.core.entries import Entry
 from opencluster.place import factories
 from opencluster.testing import LocalCluster
 from opencluster.wire import codec, frames, kinds
@@ -281,15 +279,16 @@ def test_jobs_that_are_kept(here: LocalCluster) -> None:
 
 
 def test_pieces_that_wait_in_a_worker(here: LocalCluster, tmp_path: Path) -> None:
-    endpoint = entries(here, type="Fault")[0]["endpoints"][0]
+    entry = entries(here, type="Fault")[0]
+    endpoint, worker = entry["endpoints"][0], entry["id"]
     gate = tmp_path / "gate"
     running, _ = codec.encode(fault("wait_for", path=str(gate)))
     small, _ = codec.encode(fault("ok"))
     with client(endpoint) as sender:
-        sender.say(kinds.PIECES, [[1, 9, 0.0, running, 0]])
+        sender.say(kinds.PIECES, [[1, 9, 0.0, running, 0]], worker)
         sender.hear(kinds.PROGRESS)
         rows = [[number, 0, 0.0, small, 0] for number in range(2, QUEUED + 4)]
-        sender.say(kinds.PIECES, rows)
+        sender.say(kinds.PIECES, rows, worker)
         assert sender.hear(kinds.RETURNED)[1] == [QUEUED + 2, QUEUED + 3]
         gate.touch()
         done: list[int] = []
@@ -300,7 +299,8 @@ def test_pieces_that_wait_in_a_worker(here: LocalCluster, tmp_path: Path) -> Non
 
 
 def test_bytes_that_wait_in_a_worker(here: LocalCluster, tmp_path: Path) -> None:
-    endpoint = entries(here, type="Fault")[0]["endpoints"][0]
+    entry = entries(here, type="Fault")[0]
+    endpoint, worker = entry["endpoints"][0], entry["id"]
     gate = tmp_path / "gate"
     piece, _ = codec.encode(fault("wait_for", path=str(gate)))
 
@@ -310,12 +310,13 @@ def test_bytes_that_wait_in_a_worker(here: LocalCluster, tmp_path: Path) -> None
 
     large = QUEUED_BYTES * 6 // 10
     with client(endpoint) as one, client(endpoint) as other:
-        one.say(kinds.PIECES, [[1, 9, 0.0, piece, 0]])
+        one.say(kinds.PIECES, [[1, 9, 0.0, piece, 0]], worker)
         one.hear(kinds.PROGRESS)
         # the second one finds no room, and then the same number does
-        one.say(kinds.PIECES, rows((2, large), (3, large), (3, 10), (4, 3 * large)))
+        too_many = rows((2, large), (3, large), (3, 10), (4, 3 * large))
+        one.say(kinds.PIECES, too_many, worker)
         assert one.hear(kinds.RETURNED)[1] == [3, 4]
-        other.say(kinds.PIECES, rows((2, large), (3, 10)))
+        other.say(kinds.PIECES, rows((2, large), (3, 10)), worker)
         assert other.hear(kinds.RETURNED)[1] == [2]
         gate.touch()
         done: list[int] = []
@@ -324,6 +325,23 @@ def test_bytes_that_wait_in_a_worker(here: LocalCluster, tmp_path: Path) -> None
         assert done == [1, 2, 3]
         assert other.hear(kinds.RESULTS)[1][0][0] == 3
         # of whatever size, one may wait
-        one.say(kinds.PIECES, rows((9, 3 * QUEUED_BYTES)))
+        one.say(kinds.PIECES, rows((9, 3 * QUEUED_BYTES)), worker)
         assert one.hear(kinds.RESULTS)[1][0][0] == 9
     assert perform(fault("ok", n=1))["n"] == 1
+
+
+# --- messages that come too late -------------------------------------------------
+
+
+def test_pieces_for_a_process_that_ended_do_not_run_in_the_next_at_its_address(
+    here: LocalCluster, tmp_path: Path
+) -> None:
+    entry = entries(here, type="Fault")[0]
+    runs = tmp_path / "runs"
+    stale, _ = codec.encode(fault("ok", runs=str(runs)))
+    fresh, _ = codec.encode(fault("ok", n=2))
+    with client(entry["endpoints"][0]) as sender:
+        sender.say(kinds.PIECES, [[1, 9, 0.0, stale, 0]], "Fault-1.gone")
+        sender.say(kinds.PIECES, [[2, 0, 0.0, fresh, 0]], entry["id"])
+        assert [row[0] for row in sender.hear(kinds.RESULTS)[1]] == [2]
+    assert not runs.exists()

@@ -119,8 +119,8 @@ def daemon(
     entry = entries(here, kind=request.param)[0]
 
     def newest() -> dict[str, Any]:
-        answer: dict[str, Any] = control.factory("status")["figures"][entry["id"]]
-        return answer
+        figures: dict[str, dict[str, Any]] = control.factory("status")["figures"]
+        return figures.get(entry["id"], {})
 
     wait_until(newest)  # until the first heartbeat there are none
     return Daemon(entry["endpoints"][0], entry["pid"], newest)

@@ -15,10 +15,7 @@ from fuzz_factory import NAMES, Factories, config
 from fuzz_net import CLOCK, INBOUND, OUTBOUND, HandReactor, MemoryTransport, received
 
 from opencluster import factory as factory_module
-from opencluster.core.entries import (
-    Delta,
-    Entry,
-)
+from opencluster.core.entries import Delta, Entry
 from opencluster.net import control as module
 from opencluster.net.control import Control
 from opencluster.net.transport import Peer, PeerLost

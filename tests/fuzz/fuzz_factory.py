@@ -16,9 +16,7 @@ from fuzz_net import CLOCK, INBOUND, HandReactor, received
 
 from opencluster import factory as module
 from opencluster.config import Config, load
-from opencluster.core.entries import (
-    Entry,
-)
+from opencluster.core.entries import Entry
 from opencluster.core.roles import FACTORY, ROLES
 from opencluster.core.roll import KEY_CHARACTERS, Holder, Roll
 from opencluster.factory import Factory

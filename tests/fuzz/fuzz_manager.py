@@ -19,9 +19,7 @@ from fuzz_mutation import pack
 from fuzz_net import CLOCK, HandReactor, received
 
 from opencluster import factory as factory_module
-from opencluster.core.entries import (
-    Entry,
-)
+from opencluster.core.entries import Entry
 from opencluster.core.roles import ASKER, MANAGER
 from opencluster.engines import cluster as module
 from opencluster.engines.base import Job, Options, Outcome

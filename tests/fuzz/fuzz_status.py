@@ -12,12 +12,8 @@ from rich.console import Console
 
 from opencluster.cli.status_tables import page
 from opencluster.cli.status_view import health, status_of
-from opencluster.core.entries import (
-    Entry,
-)
-from opencluster.core.registry import (
-    Registry,
-)
+from opencluster.core.entries import Entry
+from opencluster.core.registry import Registry
 from opencluster.errors import LocalProtocolError, RegistryError
 from opencluster.wire import figures, frames
 

@@ -13,9 +13,7 @@ from fuzz_net import INBOUND, HandReactor
 
 from opencluster import factory as factory_module
 from opencluster import registration, serving
-from opencluster.core.entries import (
-    Entry,
-)
+from opencluster.core.entries import Entry
 from opencluster.core.inbox import RaiseException, RaiseFlag
 from opencluster.core.roles import ASKER, SERVICE, WORKER
 from opencluster.net.transport import Peer
@@ -50,7 +48,7 @@ def pieces(random: Random) -> tuple[list[Any], list[bytes]]:
         number, priority = random.randrange(30), random.randrange(3)
         rows.append([number, priority, timeout_s, payload, len(own)])
         buffers += own
-    return [kinds.PIECES, rows], buffers
+    return [kinds.PIECES, rows, "me"], buffers
 
 
 def withdraw(random: Random) -> tuple[list[Any], list[bytes]]:
@@ -171,7 +169,7 @@ class WorkerEpisode(ClientEpisode):
     def answers(self) -> None:
         self.transport.gone.clear()
         manager: Peer = INBOUND + b"the last one"
-        fields = [kinds.PIECES, [[7, 99, 0.0, b"do this", 0]]]
+        fields = [kinds.PIECES, [[7, 99, 0.0, b"do this", 0]], "me"]
         while self.running:
             self.finish(0)
         self.deliver_all_but_full(manager, fields)

@@ -17,9 +17,7 @@ from fuzz_net import INBOUND, HandReactor
 from opencluster import factory as factory_module
 from opencluster import workshop as module
 from opencluster.config import CatalogueEntry
-from opencluster.core.entries import (
-    Entry,
-)
+from opencluster.core.entries import Entry
 from opencluster.core.roles import ASKER, WORKSHOP
 from opencluster.errors import DeathEvidence
 from opencluster.net.transport import Peer

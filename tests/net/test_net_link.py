@@ -14,10 +14,7 @@ from typing import Any
 
 import pytest
 
-from opencluster.core.entries import (
-    Delta,
-    Entry,
-)
+from opencluster.core.entries import Delta, Entry
 from opencluster.errors import FactoryUnreachable, RemoteProtocolError
 from opencluster.net import link as module
 from opencluster.net.link import FactoryLink, Finder

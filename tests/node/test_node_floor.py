@@ -18,9 +18,7 @@ from typing import Any
 import pytest
 
 from opencluster.config import CatalogueEntry, Config
-from opencluster.core.entries import (
-    Entry,
-)
+from opencluster.core.entries import Entry
 from opencluster.core.supervision import ReportStartFailure, SlotState
 from opencluster.errors import DeathEvidence, RequestRefused, StartFailed
 from opencluster.node import process as process_module

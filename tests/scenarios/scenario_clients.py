@@ -7,9 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from scenario_world import LATENCY_S, Factory, World
 
 from opencluster.core.election import Role
-from opencluster.core.entries import (
-    Entry,
-)
+from opencluster.core.entries import Entry
 from opencluster.core.epochs import Epoch
 from opencluster.core.seeking import Abandon, Adopt, Effect, Greet, Seeker
 from opencluster.errors import NotLeader

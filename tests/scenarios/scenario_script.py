@@ -15,9 +15,7 @@ from scenario_clients import Client, register
 from scenario_world import Factory, World, members
 
 from opencluster.core.election import Quorum
-from opencluster.core.entries import (
-    Entry,
-)
+from opencluster.core.entries import Entry
 from opencluster.core.epochs import Epoch
 from opencluster.errors import NotLeader
 

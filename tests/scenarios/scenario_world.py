@@ -25,15 +25,10 @@ from opencluster.core.election import (
     SendMessage,
     StepDown,
 )
-from opencluster.core.entries import (
-    Delta,
-    Entry,
-)
+from opencluster.core.entries import Delta, Entry
 from opencluster.core.epochs import NO_EPOCH, Epoch
 from opencluster.core.factory_messages import Message, from_fields, to_fields
-from opencluster.core.registry import (
-    Registry,
-)
+from opencluster.core.registry import Registry
 from opencluster.core.replication import Effect, Publish, ReplicatedRegistry
 from opencluster.store.epochs import EpochFile
 

@@ -17,9 +17,7 @@ from security_tools import DEADLINE_S, wait_until
 
 from opencluster import Manager, WorkPiece
 from opencluster.config import load
-from opencluster.core.entries import (
-    Entry,
-)
+from opencluster.core.entries import Entry
 from opencluster.engines.cluster import ClusterEngine
 from opencluster.net.keys import Keyring
 from opencluster.net.reactor import Reactor

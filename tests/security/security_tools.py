@@ -12,10 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from opencluster.config import Config, load
-from opencluster.core.entries import (
-    Delta,
-    Entry,
-)
+from opencluster.core.entries import Delta, Entry
 from opencluster.core.roll import Roll
 from opencluster.factory import Factory
 from opencluster.net.keyfiles import (

@@ -18,9 +18,7 @@ from security_tools import (
 )
 
 from opencluster import WorkPiece
-from opencluster.core.entries import (
-    Entry,
-)
+from opencluster.core.entries import Entry
 from opencluster.core.roles import ROLES
 from opencluster.errors import RequestRefused
 from opencluster.net.keyfiles import certificates, read_roll
@@ -94,7 +92,7 @@ def test_nobody_but_a_manager_hands_pieces_to_a_worker(
     before = site.worker("Solo")["rejected_credentials"]
     speaker = Speaker(loaded(site.head.keys, role))
     try:
-        header = frames.pack(kinds.PIECES, [[1, 0, 0.0, payload, 0]])
+        header = frames.pack(kinds.PIECES, [[1, 0, 0.0, payload, 0]], contact.entry.id)
         speaker.say(contact.entry, header)
         wait_until(lambda: site.worker("Solo")["rejected_credentials"] > before)
     finally:

@@ -18,9 +18,7 @@ from security_tools import (
 )
 
 from opencluster import WorkPiece
-from opencluster.core.entries import (
-    Entry,
-)
+from opencluster.core.entries import Entry
 from opencluster.errors import FactoryUnreachable, OpenClusterError, RequestRefused
 from opencluster.net.control import Control
 from opencluster.net.keys import Keyring
@@ -57,14 +55,14 @@ def row_of(site: Site, identity: str) -> dict[str, Any]:
     return found
 
 
-def order(receiver: str, log: Path) -> bytes:
+def order(receiver: str, entry: Entry, log: Path) -> bytes:
     """Return a message that would leave a trace if anyone heeded it."""
     if receiver == "workshop":
         return frames.pack(kinds.REQUEST, 1, "stop", {"name": "Square-1"})
     path = str(log)
     value = ["note", [path], {}] if receiver == "adder" else number(6, log=path)
     payload, _ = codec.encode(value, "piece")
-    return frames.pack(kinds.PIECES, [[1, 0, 0.0, payload, 0]])
+    return frames.pack(kinds.PIECES, [[1, 0, 0.0, payload, 0]], entry.id)
 
 
 def keys_of_nobody(site: Site, _: Keyring) -> None:
@@ -106,7 +104,7 @@ def test_nobody_takes_orders_from_an_outsider(
     log, counted = tmp_path / "log", OUTSIDERS[outsider]
     speaker = Speaker(outsider(site, loaded(site.head.keys, "manager")))
     try:
-        speaker.say(entry, order(receiver, log))
+        speaker.say(entry, order(receiver, entry, log))
         wait_until(lambda: row_of(site, entry.id)[counted] > before[counted])
     finally:
         speaker.close()
@@ -163,7 +161,7 @@ def test_revoking_takes_effect_at_whoever_a_manager_is_connected_to(
     speaker = Speaker(keys_named(site.head.keys, name, "manager"))
 
     def is_refused() -> bool:
-        speaker.say(entry, question(receiver))
+        speaker.say(entry, question(receiver, entry))
         counted = "rejected_credentials"
         return bool(row_of(site, entry.id)[counted] > before[counted] + losses)
 
@@ -175,7 +173,7 @@ def test_revoking_takes_effect_at_whoever_a_manager_is_connected_to(
         site.ok(site.head, "keys", "revoke", name)
         wait_until(is_refused)
         heard = len(speaker.heard)
-        speaker.say(entry, order(receiver, log))
+        speaker.say(entry, order(receiver, entry, log))
         alice.submit("Asking", WorkPiece(a=2, b=3)).result(DEADLINE_S)
         assert row_of(site, entry.id)["pid"] == before["pid"]
         assert not log.exists()
@@ -184,19 +182,19 @@ def test_revoking_takes_effect_at_whoever_a_manager_is_connected_to(
         speaker.close()
 
 
-def question(receiver: str) -> bytes:
+def question(receiver: str, entry: Entry) -> bytes:
     """Return a message that a manager may send, and that is answered at once."""
     if receiver == "workshop":
         return frames.pack(kinds.REQUEST, 2, "status", {})
     value = ["add", [1, 2], {}] if receiver == "adder" else number(2)
     payload, _ = codec.encode(value, "piece")
-    return frames.pack(kinds.PIECES, [[2, 0, 0.0, payload, 0]])
+    return frames.pack(kinds.PIECES, [[2, 0, 0.0, payload, 0]], entry.id)
 
 
 def answered(speaker: Speaker, receiver: str, entry: Entry) -> bool:
     """Ask, and return whether an answer came, and not the end of the connection."""
     heard, losses = len(speaker.heard), speaker.losses
-    speaker.say(entry, question(receiver))
+    speaker.say(entry, question(receiver, entry))
     wait_until(lambda: len(speaker.heard) > heard or speaker.losses > losses)
     return len(speaker.heard) > heard
 

@@ -26,9 +26,7 @@ from security_tools import (
 
 from opencluster import WorkPiece
 from opencluster.cli import main
-from opencluster.core.entries import (
-    Entry,
-)
+from opencluster.core.entries import Entry
 from opencluster.core.epochs import NO_EPOCH, Epoch
 from opencluster.core.factory_messages import Resign, to_fields
 from opencluster.core.roll import Roll

@@ -14,10 +14,7 @@ from sim_worker import Nature, Payload
 
 from opencluster.core.dispatch import EndPiece, Piece, Verdict
 from opencluster.core.election import Quorum, Role
-from opencluster.core.entries import (
-    Delta,
-    Entry,
-)
+from opencluster.core.entries import Delta, Entry
 from opencluster.core.epochs import Epoch
 from opencluster.core.inbox import Waiting
 from opencluster.core.replica import Replica

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from opencluster.core.entries import (
-    Delta,
-)
+from opencluster.core.entries import Delta
 from opencluster.core.replica import Fit, Replica
 from opencluster.core.seeking import Abandon, Adopt, Effect, Greet, Seeker
 from opencluster.errors import FactoryUnreachable, NotLeader

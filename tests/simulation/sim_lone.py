@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sim_link import SimLink
 from sim_worker import SimWorker
 
-from opencluster.core.entries import (
-    Entry,
-    with_attributes,
-)
+from opencluster.core.entries import Entry, with_attributes
 from opencluster.core.inbox import TIME_LIMIT
 from opencluster.errors import DeathEvidence
 

@@ -167,7 +167,8 @@ class SimManager(Process):
             match effect:
                 case SendPieces(worker, pieces):
                     self.world.ledger.sent(self, worker, pieces)
-                    self._tell(worker, "pieces", [self._row(p) for p in pieces])
+                    rows = [self._row(p) for p in pieces]
+                    self._tell(worker, "pieces", (worker, rows))
                 case EndPiece():
                     self._deliver(effect)
                 case WithdrawPieces(worker, numbers):

@@ -10,10 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from opencluster.core.dispatch import Piece
-from opencluster.core.entries import (
-    Delta,
-    Entry,
-)
+from opencluster.core.entries import Delta, Entry
 from opencluster.core.epochs import Epoch
 
 if TYPE_CHECKING:

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sim_process import Process
 
-from opencluster.core.entries import (
-    Entry,
-)
+from opencluster.core.entries import Entry
 from opencluster.core.inbox import (
     INTERRUPT,
     TIME_LIMIT,
@@ -141,7 +139,9 @@ class SimWorker(Process):
         kind, content = message
         manager = key.encode()
         if kind == "pieces":
-            self._take_in(manager, content)
+            worker, rows = content
+            if worker == self.identity:
+                self._take_in(manager, rows)
         elif kind == "withdraw":
             self._do(self.inbox.withdraw(manager, content))
         elif kind == "cancel":

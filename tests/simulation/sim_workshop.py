@@ -13,9 +13,7 @@ from sim_link import SimLink
 from sim_process import Process
 from sim_worker import SimWorker
 
-from opencluster.core.entries import (
-    Entry,
-)
+from opencluster.core.entries import Entry
 from opencluster.core.supervision import (
     Effect,
     KillProcess,
