@@ -223,8 +223,10 @@ class Station:
         now = time.monotonic()
         check(self._kind if kind in _ORDERS else ASKER, kind, event.who)
         if kind == kinds.PIECES:
-            if self._is_for_me(fields[2]):
+            if self._is_me(fields[2]):
                 self._take_in(peer, fields[1], event.buffers)
+            else:
+                self._send(peer, frames.pack(kinds.GONE, fields[2]))
         elif kind == kinds.WITHDRAW:
             numbers = numbers_in(fields[1])
             self._locked(lambda: self._inbox.withdraw(peer, numbers))
@@ -237,11 +239,11 @@ class Station:
         elif not self.registration.received(peer, fields):
             raise RemoteProtocolError(f"a worker takes no {kind!r} message")
 
-    def _is_for_me(self, worker: Any) -> bool:
+    def _is_me(self, worker: Any) -> bool:
         """Return whether pieces were meant for this process.
 
-        Those that were on their way to one that ended here must not run in the next
-        one at its address: the manager learns of the loss, and sends them elsewhere.
+        Those for one that ended must not run in the next one at its address: they may
+        be under way elsewhere by now, or quarantined.
         """
         assert self._entry is not None
         return bool(worker == self._entry.id)

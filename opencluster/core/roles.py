@@ -146,6 +146,7 @@ RULES: Mapping[tuple[str, str], Rule] = {
             "returned": "give pieces back",
             "progress": "tell of progress",
             "draining": "tell that a worker takes no more pieces",
+            "gone": "tell that a worker is gone",
             "alive": "ask whether a manager is there",
         },
     ),

@@ -458,6 +458,8 @@ class ClusterEngine:
             self._do(self._dispatch.assign(_now()))
         elif kind == kinds.DRAINING:
             self._do(self._dispatch.worker_draining(_now(), contact.id))
+        elif kind == kinds.GONE:
+            self._roster.succeeded(contact, fields[1])
         elif kind == kinds.PROGRESS:
             self._progress(*fields[1:4])
         elif kind != kinds.ALIVE:

@@ -222,6 +222,13 @@ class Roster:
         )
         self._notify()
 
+    def succeeded(self, contact: Contact, identity: str) -> None:
+        """Give up a worker in whose place another one answers, if it is this one."""
+        if contact.id == identity:
+            contact.is_registered = False
+            evidence = DeathEvidence("another process has its address now")
+            self._lose(contact, evidence, False, None)
+
     def _reopen(self, contact: Contact) -> None:
         """Open the connection anew to a worker that did not answer on the first."""
         is_here = self.directory.contacts.get(contact.id) is contact

@@ -59,6 +59,7 @@ MAY_SAY = {
     (MANAGER, "returned"): {WORKER},
     (MANAGER, "progress"): {WORKER},
     (MANAGER, "draining"): {WORKER},
+    (MANAGER, "gone"): {WORKER},
     (MANAGER, "alive"): {WORKER},
     (ASKER, "reply"): {FACTORY, WORKSHOP},
     (ASKER, "delta"): {FACTORY},

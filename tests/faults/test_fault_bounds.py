@@ -342,6 +342,7 @@ def test_pieces_for_a_process_that_ended_do_not_run_in_the_next_at_its_address(
     fresh, _ = codec.encode(fault("ok", n=2))
     with client(entry["endpoints"][0]) as sender:
         sender.say(kinds.PIECES, [[1, 9, 0.0, stale, 0]], "Fault-1.gone")
+        assert sender.hear(kinds.GONE)[1] == "Fault-1.gone"
         sender.say(kinds.PIECES, [[2, 0, 0.0, fresh, 0]], entry["id"])
         assert [row[0] for row in sender.hear(kinds.RESULTS)[1]] == [2]
     assert not runs.exists()

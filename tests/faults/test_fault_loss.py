@@ -33,7 +33,7 @@ from opencluster.config import load
 from opencluster.engines.base import Job, Options, Outcome
 from opencluster.engines.cluster import connect
 from opencluster.testing import LocalCluster
-from opencluster.wire import codec
+from opencluster.wire import codec, frames, kinds
 
 pytestmark = pytest.mark.processes
 
@@ -123,6 +123,27 @@ def test_a_worker_that_comes_back_at_the_address_of_one_that_is_gone(
                 future = manager.submit("Liar", fault("ok"))
                 second.answer(second.take(), "done", result, 0, 0.1)
                 assert future.result(DEADLINE_S) == {"n": 1}
+
+
+def test_pieces_for_a_worker_whose_address_has_another_process_go_elsewhere(
+    here: LocalCluster,
+) -> None:
+    manager = Manager("cluster")
+    result, _ = codec.encode(WorkPiece(n=1))
+    with (
+        Liar("tcp://127.0.0.1:*") as other,
+        Liar("tcp://127.0.0.1:*") as right,
+        registered(here, other.endpoint) as gone,
+    ):
+        future = manager.submit("Liar", fault("ok"))
+        number = other.take()
+        # of somebody else that says nothing; of the one that was meant, all
+        other.say(frames.pack(kinds.GONE, "somebody"))
+        other.say(frames.pack(kinds.GONE, gone))
+        with registered(here, right.endpoint):
+            assert right.take() == number
+            right.answer(number, "done", result, 0, 0.1)
+            assert future.result(DEADLINE_S) == {"n": 1}
 
 
 # --- asked to end ---------------------------------------------------------------

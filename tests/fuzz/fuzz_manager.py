@@ -159,7 +159,7 @@ class ManagerEpisode(ClientEpisode):
             [self.results, self.results, self.returned, self.progress, self.alive]
         )
         if random.random() < 0.02:
-            say = self.draining
+            say = random.choice([self.draining, self.gone])
         return peer, say(peer), []
 
     def results(self, peer: Peer) -> list[Any]:
@@ -184,6 +184,9 @@ class ManagerEpisode(ClientEpisode):
 
     def draining(self, peer: Peer) -> list[Any]:
         return [kinds.DRAINING]
+
+    def gone(self, peer: Peer) -> list[Any]:
+        return [kinds.GONE, WORKERS[peer].id]
 
     # --- what must hold ---------------------------------------------------------------
 

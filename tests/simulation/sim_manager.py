@@ -227,6 +227,8 @@ class SimManager(Process):
             for number in message[1]:
                 self._do(self.dispatch.returned(self.now(), contact.id, number))
             self._do(self.dispatch.assign(self.now()))
+        elif kind == "gone":
+            self.roster.succeeded(contact, message[1])
         elif kind == "draining":
             self._do(self.dispatch.worker_draining(self.now(), contact.id))
 

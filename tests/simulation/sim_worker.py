@@ -142,6 +142,8 @@ class SimWorker(Process):
             worker, rows = content
             if worker == self.identity:
                 self._take_in(manager, rows)
+            else:
+                self._send(manager, ("gone", worker))
         elif kind == "withdraw":
             self._do(self.inbox.withdraw(manager, content))
         elif kind == "cancel":
