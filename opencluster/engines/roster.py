@@ -61,6 +61,7 @@ class Roster:
         self._identity = identity
         self._seen_types: set[str] = set()
         self._unmet: dict[str, Entry] = {}
+        self._superseded: dict[str, Entry] = {}
         self._changed = threading.Condition()
 
     def wait_for(self, type: str, wait_s: float) -> list[WorkerInfo]:
@@ -111,6 +112,7 @@ class Roster:
             self._meet(entry)
 
     def _meet(self, entry: Entry) -> None:
+        self._superseded.pop(entry.id, None)
         is_new = self._unmet.pop(entry.id, None) is None
         try:
             self._make_way(entry)
@@ -143,6 +145,9 @@ class Roster:
                 f"it claims the address of {former.entry.name}, whose key proves that "
                 "it still listens there"
             )
+        if former.is_registered:
+            # unless the registry is behind: see `succeeded`
+            self._superseded[former.id] = former.entry
         former.is_registered = False
         evidence = DeathEvidence(f"{entry.name} has its address now")
         self._lose(former, evidence, False, None)
@@ -150,6 +155,7 @@ class Roster:
     def _entry_gone(self, delta: Delta) -> None:
         self.directory.workshops.pop(delta.id, None)
         self._unmet.pop(delta.id, None)
+        self._superseded.pop(delta.id, None)
         failure = self.directory.failures.pop(delta.id, None)
         if failure is not None:
             self._dispatch.type_recovered(dispatched_type(failure), failure.id)
@@ -223,11 +229,19 @@ class Roster:
         self._notify()
 
     def succeeded(self, contact: Contact, identity: str) -> None:
-        """Give up a worker in whose place another one answers, if it is this one."""
-        if contact.id == identity:
-            contact.is_registered = False
-            evidence = DeathEvidence("another process has its address now")
-            self._lose(contact, evidence, False, None)
+        """Give up a worker in whose place another one answers, if it is this one.
+
+        A new leader of the factories may know of both, and tell of the one that ended
+        last.
+        """
+        if contact.id != identity:
+            return
+        contact.is_registered = False
+        evidence = DeathEvidence("another process has its address now")
+        self._lose(contact, evidence, False, None)
+        for entry in list(self._superseded.values()):
+            if set(entry.endpoints) & set(contact.entry.endpoints):
+                self._meet(entry)
 
     def _reopen(self, contact: Contact) -> None:
         """Open the connection anew to a worker that did not answer on the first."""

@@ -156,11 +156,12 @@ class Liar:
         self._sock.bind(endpoint)
         self.endpoint = self._sock.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
         self._manager = b""
+        self.meant = ""
 
     def take(self) -> int:
         """Return the number of the next piece."""
         self._manager, header = self._sock.recv_multipart()
-        kind, rows, _ = frames.unpack(header)
+        kind, rows, self.meant = frames.unpack(header)
         assert kind == kinds.PIECES
         number: int = rows[0][0]
         return number

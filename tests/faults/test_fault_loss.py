@@ -146,6 +146,32 @@ def test_pieces_for_a_worker_whose_address_has_another_process_go_elsewhere(
             assert future.result(DEADLINE_S) == {"n": 1}
 
 
+def test_a_worker_is_met_again_when_the_registry_told_of_its_predecessor_last(
+    here: LocalCluster,
+) -> None:
+    """As a new leader of the factories may, whose copy was behind."""
+    manager = Manager("cluster")
+    result, _ = codec.encode(WorkPiece(n=1))
+    with (
+        Liar("tcp://127.0.0.1:*") as liar,
+        registered(here, liar.endpoint) as alive,
+    ):
+        future = manager.submit("Liar", fault("ok"))
+        liar.answer(liar.take(), "done", result, 0, 0.1)
+        assert future.result(DEADLINE_S) == {"n": 1}
+        with registered(here, liar.endpoint) as dead:
+            future = manager.submit("Liar", fault("ok"))
+            number = liar.take()
+            if liar.meant == alive:
+                # word of the other one was still on its way
+                assert liar.take() == number
+            assert liar.meant == dead
+            liar.say(frames.pack(kinds.GONE, dead))
+            assert (liar.take(), liar.meant) == (number, alive)
+            liar.answer(number, "done", result, 0, 0.1)
+            assert future.result(DEADLINE_S) == {"n": 1}
+
+
 # --- asked to end ---------------------------------------------------------------
 
 
