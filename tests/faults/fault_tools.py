@@ -152,6 +152,8 @@ class Liar:
         self._context = zmq.Context()
         self._sock: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
         self._sock.set(zmq.LINGER, 0)
+        # a manager that comes back before its old connection is known to be dead
+        self._sock.set(zmq.ROUTER_HANDOVER, 1)
         self._sock.set(zmq.RCVTIMEO, int(DEADLINE_S * 1000))
         self._sock.bind(endpoint)
         self.endpoint = self._sock.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
