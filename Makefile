@@ -35,7 +35,7 @@ lint: $(VENV)/.installed-test  ## check style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.installed-bench  ## measure (BENCH=latency, throughput, startup, memory or all)
+bench: $(VENV)/.installed-bench  ## measure (BENCH=latency, throughput, startup, memory, factory)
 	$(BIN)/python -m bench $(BENCH)
 
 fuzz: $(VENV)/.installed-test  ## feed wrong messages to every handler (SECONDS=600)
