@@ -56,11 +56,15 @@ CONNECT_TIMEOUT_MS = 2000
 finds it healed much sooner than the kernel gives up the one before."""
 REFUSALS_KEPT = 64
 """Endpoints of which it is remembered why the last handshake failed."""
+HANDSHAKE_TIMEOUT_MS = 3000
+"""How long two sides may take to come to terms before the next attempt is made."""
 KEEPALIVE_IDLE_S = 60
 """Silence after which the kernel asks whether an accepted connection still stands,"""
 KEEPALIVE_INTERVAL_S = 10
 KEEPALIVES = 3
 """and how often it asks before it gives the connection up."""
+REFUSED = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+"""After these libzmq does not try again."""
 MAX_PORT = 65535
 INBOUND, OUTBOUND = b"<", b">"
 
@@ -116,6 +120,7 @@ class ZmqTransport:
             zmq.RECONNECT_IVL: 100,
             zmq.RECONNECT_IVL_MAX: 2000,
             zmq.CONNECT_TIMEOUT: CONNECT_TIMEOUT_MS,
+            zmq.HANDSHAKE_IVL: HANDSHAKE_TIMEOUT_MS,
             zmq.ROUTING_ID: self.identity,
         }
         self._server = self._open()
@@ -144,6 +149,7 @@ class ZmqTransport:
         )
         self._peers: dict[str, Peer] = {}
         self._endpoints: dict[Peer, str] = {}
+        self._open_endpoints: set[str] = set()
         # by the text that was asked for, as finding an address may take seconds
         self._asked: dict[str, Peer] = {}
         self._listening: list[str] = []
@@ -216,7 +222,7 @@ class ZmqTransport:
         if endpoint is not None:
             del self._peers[endpoint]
             self._asked = {e: p for e, p in self._asked.items() if p != peer}
-            self._client.disconnect(endpoint)
+            self._hang_up(endpoint)
             if self._gate is not None:
                 self._gate.disconnected(peer)
 
@@ -323,6 +329,7 @@ class ZmqTransport:
         except (zmq.ZMQError, UnicodeEncodeError) as error:
             raise OpenClusterError(f"cannot connect to {endpoint!r}: {error}") from None
         peer = OUTBOUND + routing_id
+        self._open_endpoints.add(endpoint)
         self._peers[endpoint] = peer
         self._endpoints[peer] = endpoint
         if self._gate is not None:
@@ -377,6 +384,8 @@ class ZmqTransport:
             if event & HANDSHAKE_FAILURES:
                 self.counts.rejected_handshakes += 1
                 self._note_failure(event, value, endpoint)
+                if event & REFUSED:
+                    self._hang_up(endpoint)
                 continue
             stands = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
             if stands:
@@ -385,6 +394,17 @@ class ZmqTransport:
             if peer is None:
                 continue
             events.append(PeerConnected(peer) if stands else PeerLost(peer))
+
+    def _hang_up(self, endpoint: str) -> None:
+        """Have libzmq forget an endpoint of ours, once.
+
+        When it was refused, libzmq has ended what served it, and still has its address
+        in memory: whatever is opened next may lie there, and would be closed in its
+        place if that were done later.
+        """
+        if endpoint in self._open_endpoints:
+            self._open_endpoints.discard(endpoint)
+            self._client.disconnect(endpoint)
 
     def _note_failure(self, event: int, value: int, endpoint: str) -> None:
         """Keep why a connection of ours fails, and say so once a minute."""
