@@ -56,8 +56,6 @@ CONNECT_TIMEOUT_MS = 2000
 finds it healed much sooner than the kernel gives up the one before."""
 REFUSALS_KEPT = 64
 """Endpoints of which it is remembered why the last handshake failed."""
-HANDSHAKE_TIMEOUT_MS = 3000
-"""How long two sides may take to come to terms before the next attempt is made."""
 KEEPALIVE_IDLE_S = 60
 """Silence after which the kernel asks whether an accepted connection still stands,"""
 KEEPALIVE_INTERVAL_S = 10
@@ -120,7 +118,6 @@ class ZmqTransport:
             zmq.RECONNECT_IVL: 100,
             zmq.RECONNECT_IVL_MAX: 2000,
             zmq.CONNECT_TIMEOUT: CONNECT_TIMEOUT_MS,
-            zmq.HANDSHAKE_IVL: HANDSHAKE_TIMEOUT_MS,
             zmq.ROUTING_ID: self.identity,
         }
         self._server = self._open()
