@@ -29,6 +29,8 @@ from opencluster.wire import frames
 
 DEADLINE_S = 30.0
 """By then what is waited for has happened, on a busy machine too."""
+QUIET_S = 1.0
+"""How long what other tests left behind may take to be counted: many heartbeats."""
 REFUSED_S = 1.0
 """How long a request waits that nobody is expected to answer."""
 
@@ -42,6 +44,16 @@ def wait_until(condition: Callable[[], Value]) -> Value:
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.005)
     return value
+
+
+def settled(count: Callable[[], int]) -> int:
+    """Return a count when it has stood still: it comes with heartbeats, and so late."""
+    found, since = count(), time.monotonic()
+    while time.monotonic() - since < QUIET_S:
+        time.sleep(0.05)
+        if (now := count()) != found:
+            found, since = now, time.monotonic()
+    return found
 
 
 def settings(**values: str) -> Config:

@@ -14,6 +14,7 @@ from security_tools import (
     loaded,
     self_made,
     settings,
+    settled,
     wait_until,
 )
 
@@ -132,7 +133,7 @@ def test_a_manager_cannot_speak_as_a_factory_to_those_who_follow_one(
     site: Site, alice: KeyedManager, receiver: str
 ) -> None:
     entry = entry_of(alice.engine, receiver)
-    before = row_of(site, entry.id)["rejected_credentials"]
+    before = settled(lambda: row_of(site, entry.id)["rejected_credentials"])
     messages = [
         frames.pack(kinds.MOVED),
         frames.pack(kinds.FORGOTTEN, [entry.id]),
@@ -145,7 +146,7 @@ def test_a_manager_cannot_speak_as_a_factory_to_those_who_follow_one(
         for message in messages:
             speaker.say(entry, message)
         wanted = before + len(messages)
-        wait_until(lambda: row_of(site, entry.id)["rejected_credentials"] == wanted)
+        wait_until(lambda: row_of(site, entry.id)["rejected_credentials"] >= wanted)
     finally:
         speaker.close()
 
