@@ -51,8 +51,11 @@ class WorkPiece(dict[Any, Any]):
     True
     """
 
+    # of the class, as hardly any piece says otherwise: so most need no dictionary of
+    # attributes besides their own
+    ready = True
+
     def __init__(self, *args: Any, **items: Any) -> None:
-        self.ready = True
         if args and isinstance(args[0], bool):
             self.ready, args = args[0], args[1:]
         super().__init__(*args, **items)

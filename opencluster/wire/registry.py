@@ -94,11 +94,15 @@ def add_type(
     classes: tuple[type, ...],
     pack: Callable[[Any], Any],
     unpack: Callable[[Any], Any],
-) -> None:
-    """Enter a type of OpenCluster's own; the code is part of the protocol."""
+) -> msgpack.ExtType:
+    """Enter a type of OpenCluster's own, and return its marker.
+
+    The code is part of the protocol.
+    """
     adapter = Adapter(classes[0].__name__, pack, unpack, msgpack.ExtType(code, b""))
     _by_code[code] = adapter
     _by_class.update(dict.fromkeys(classes, adapter))
+    return adapter.marker
 
 
 def register_type(

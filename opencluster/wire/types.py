@@ -86,11 +86,10 @@ def _pack_workpiece(work: WorkPiece) -> list[Any]:
     return [work.ready, dict(work)]
 
 
-def _unpack_workpiece(payload: Any) -> WorkPiece:
+def unpack_workpiece(payload: Any) -> WorkPiece:
+    """Return the piece that a payload describes."""
     ready, items = take(payload, bool, dict)
-    work = WorkPiece(items)
-    work.ready = ready
-    return work
+    return WorkPiece(items) if ready else WorkPiece(False, items)
 
 
 def _pack_int(number: int) -> bytes:
@@ -228,7 +227,8 @@ def _uuid_bytes(value: UUID) -> bytes:
 _add_sequence(1, tuple)
 _add_sequence(2, set)
 _add_sequence(3, frozenset)
-add_type(4, (WorkPiece,), _pack_workpiece, _unpack_workpiece)
+WORKPIECE = add_type(4, (WorkPiece,), _pack_workpiece, unpack_workpiece)
+"""The marker of a WorkPiece."""
 _add_mapping(5, Counter)
 _add_mapping(6, OrderedDict)
 add_type(7, (int,), _pack_int, _unpack_int)
