@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from opencluster.manager import Manager
     from opencluster.mapping import Completed
     from opencluster.pool import ManagerPool
+    from opencluster.references import DataRef
     from opencluster.service import Service, remote
     from opencluster.wire.codec import register_type
     from opencluster.worker import Worker
@@ -24,6 +25,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Completed",
+    "DataRef",
     "Factory",
     "Manager",
     "ManagerPool",
@@ -37,6 +39,7 @@ __all__ = [
 
 _HOMES = {
     "Completed": "mapping",
+    "DataRef": "references",
     "Factory": "factory",
     "Manager": "manager",
     "ManagerPool": "pool",

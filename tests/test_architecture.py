@@ -22,7 +22,7 @@ FOLDERS = {
 }
 """Folders with source, and the names under which they are imported."""
 
-GROUND = {"errors", "workpiece"}
+GROUND = {"errors", "references", "workpiece"}
 RULES = GROUND | {"core", "wire", "config"}
 MEANS = RULES | {"net", "node", "store", "engines.base"}
 SHARED = {"place", "registration", "serving", "proxy", "engines.choice"}
@@ -37,11 +37,12 @@ SHELL = MEANS | SHARED
 UPPER = SHELL | BASE_CLASSES | {"observe"}
 PLACES = {"engines", "launchers"}
 DAEMONS = {"dispatcher", "ingest"}
-PUBLIC = {"__init__", "errors", "workpiece", "testing"}
+PUBLIC = {"__init__", "errors", "references", "workpiece", "testing"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
-    "workpiece": {"errors"},
+    "references": set(),
+    "workpiece": {"errors", "references"},
     "config": {"errors"},
     "core": {"errors"},
     "wire": GROUND,

@@ -24,6 +24,7 @@ HEAVY = {"astropy", "click", "cupy", "numpy", "psutil", "pynvml", "rich"}
 def test_public_names_are_these() -> None:
     assert opencluster.__all__ == [
         "Completed",
+        "DataRef",
         "Factory",
         "Manager",
         "ManagerPool",

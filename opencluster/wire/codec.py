@@ -4,8 +4,9 @@ Owns `encode` and `decode`. A value becomes one string of msgpack and a list of
 buffers, which hold the memory of large arrays uncopied and travel as frames of their
 own. What msgpack knows (nil, bool, 64-bit integers, 64-bit floats, text, bytes,
 arrays, maps) is packed by its C code without a pass in Python; everything else is a
-tagged value, see `registry` for the form and `types`, `arrays` and `astronomy` for
-the codes. Text is UTF-8 in which lone surrogates are encoded too.
+tagged value, see `registry` for the form and `types`, `refs`, `arrays` and `astronomy`
+for the codes. Text is UTF-8 in which lone surrogates are encoded too. References that
+a value contains are told of when it is encoded, and replaced when it is decoded.
 
 Rules that this module keeps:
 
@@ -24,7 +25,7 @@ Must not do: sockets, files, compression, encryption.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgpack
@@ -34,6 +35,7 @@ from opencluster.errors import (
     RemoteProtocolError,
     WorkError,
 )
+from opencluster.references import DataRef
 from opencluster.wire.explain import explain
 from opencluster.wire.nesting import (
     MAX_NESTING,
@@ -42,6 +44,7 @@ from opencluster.wire.nesting import (
     is_deeper,
     reason,
 )
+from opencluster.wire.refs import REFERENCE
 from opencluster.wire.registry import (
     BUFFER,
     INLINE_BYTES,
@@ -76,7 +79,9 @@ MAX_BUFFERS = 1024
 a message has a limited number of frames."""
 
 
-def encode(value: Any, name: str = "value") -> tuple[bytes, list[Buffer]]:
+def encode(
+    value: Any, name: str = "value", refs: list[DataRef] | None = None
+) -> tuple[bytes, list[Buffer]]:
     """Turn a value into bytes and the buffers of its large arrays.
 
     Parameters
@@ -85,6 +90,8 @@ def encode(value: Any, name: str = "value") -> tuple[bytes, list[Buffer]]:
         Any value of the types that OpenCluster can send.
     name : str
         What error messages call the value.
+    refs : list of DataRef, optional
+        The references that the value contains are added to it.
 
     Returns
     -------
@@ -107,6 +114,10 @@ def encode(value: Any, name: str = "value") -> tuple[bytes, list[Buffer]]:
         raise  # an interrupt of this thread, or no fault of the value
     except Exception as error:
         raise explain(value, name, error) from error
+    if encoder.refs:
+        if refs is not None:
+            refs += encoder.refs
+        encoder.refs = []
     _idle.append(encoder)
     # The innermost container goes uncounted when it is empty, hence the -1.
     if len(data) >= MAX_NESTING and is_deeper(data, MAX_NESTING - 1):
@@ -114,7 +125,11 @@ def encode(value: Any, name: str = "value") -> tuple[bytes, list[Buffer]]:
     return data, buffers
 
 
-def decode(data: bytes | memoryview, buffers: Sequence[memoryview | bytes] = ()) -> Any:
+def decode(
+    data: bytes | memoryview,
+    buffers: Sequence[memoryview | bytes] = (),
+    on_ref: Callable[[DataRef], Any] | None = None,
+) -> Any:
     """Turn bytes and buffers back into the value.
 
     Parameters
@@ -124,6 +139,9 @@ def decode(data: bytes | memoryview, buffers: Sequence[memoryview | bytes] = ())
     buffers : sequence of memoryview or bytes
         The buffers that came with it, in the same order. Arrays in the value are
         views of them.
+    on_ref : callable, optional
+        Given a reference that the value contains, returns what stands in its place;
+        by default the reference itself. It may raise a `WorkError`.
 
     Returns
     -------
@@ -135,7 +153,7 @@ def decode(data: bytes | memoryview, buffers: Sequence[memoryview | bytes] = ())
     RemoteProtocolError
         The bytes are not those of a value.
     """
-    decoder = _Decoder(buffers)
+    decoder = _Decoder(buffers, on_ref)
     is_work = data[: len(_WORK)] == _WORK
     try:
         check(data, WIRE_NESTING)
@@ -159,9 +177,10 @@ def decode(data: bytes | memoryview, buffers: Sequence[memoryview | bytes] = ())
 class _Encoder:
     """Packs values, one after the other, and gathers the buffers of each."""
 
-    __slots__ = ("_buffers", "_packer")
+    __slots__ = ("_buffers", "_packer", "refs")
 
     def __init__(self) -> None:
+        self.refs: list[DataRef] = []
         self._buffers: list[Buffer] = []
         self._packer = self._new_packer(None)
 
@@ -171,6 +190,7 @@ class _Encoder:
         except UnicodeEncodeError:
             # Surrogates are rare and allowing them slows msgpack down.
             self._buffers = []
+            self.refs = []
             data = self._new_packer("surrogatepass").pack(value)
         buffers = self._buffers
         self._buffers = []
@@ -188,7 +208,10 @@ class _Encoder:
         adapter = adapter_for(cls)
         if adapter is None:
             raise cannot_send(str(cls), "convert it")
-        return {adapter.marker: adapter.pack(value)}
+        marker = adapter.marker
+        if marker is REFERENCE:
+            self.refs.append(value)
+        return {marker: adapter.pack(value)}
 
     def _buffer(self, buffer: Buffer) -> Any:
         if len(self._buffers) >= MAX_BUFFERS:
@@ -206,10 +229,15 @@ used again."""
 class _Decoder:
     """One decoding: turns tagged values into what they stand for."""
 
-    __slots__ = ("_buffers", "open_markers")
+    __slots__ = ("_buffers", "_on_ref", "open_markers")
 
-    def __init__(self, buffers: Sequence[memoryview | bytes]) -> None:
+    def __init__(
+        self,
+        buffers: Sequence[memoryview | bytes],
+        on_ref: Callable[[DataRef], Any] | None,
+    ) -> None:
         self._buffers = buffers
+        self._on_ref = on_ref
         self.open_markers = 0
 
     def marker(self, code: int, data: bytes) -> Adapter:
@@ -226,13 +254,16 @@ class _Decoder:
         if key is BUFFER:
             return self._buffer(payload)
         try:
-            return key.unpack(payload)
+            value = key.unpack(payload)
         except WorkError:
             raise
         except Exception as error:
             raise RemoteProtocolError(
                 f"malformed {key.name}: {str(error) or type(error).__name__:.300}"
             ) from error
+        if key.marker is REFERENCE and self._on_ref is not None:
+            return self._on_ref(value)
+        return value
 
     def _buffer(self, index: Any) -> memoryview:
         if type(index) is not int or not 0 <= index < len(self._buffers):

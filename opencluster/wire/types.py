@@ -1,6 +1,6 @@
 """How types of the standard library, and WorkPiece, travel.
 
-Owns the codes 1 to 31. Each type has a function that makes plain values of it and one
+Owns the codes 1 to 18. Each type has a function that makes plain values of it and one
 that checks plain values from outside and makes the type of them; sizes are bounded
 wherever building the value could cost more than reading its bytes.
 
