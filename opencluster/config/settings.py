@@ -95,6 +95,25 @@ class NetworkSettings:
     zmtp_timeout_s: float = _seconds(
         10.0, "Seconds without an answer to a ping after which a connection is cut."
     )
+    express_lane: bool = _setting(
+        BOOLEAN,
+        True,
+        "Go past ZeroMQ between processes of one computer, which is faster.",
+    )
+
+
+@dataclass(frozen=True)
+class MemorySettings:
+    """Memory that processes of one computer share."""
+
+    arena_bytes: int = _size(
+        1024**3,
+        "Most shared memory that a process takes for what it sends; 0 takes none.",
+    )
+    arena_threshold_bytes: int = _size(
+        32 * 1024,
+        "Size from which an array goes through shared memory and not the socket.",
+    )
 
 
 @dataclass(frozen=True)
@@ -310,6 +329,9 @@ class Config:
     )
     network: NetworkSettings = _section(
         NetworkSettings, "Sockets, the same for every process."
+    )
+    memory: MemorySettings = _section(
+        MemorySettings, "Memory that processes of one computer share."
     )
     factory: FactorySettings = _section(
         FactorySettings, "The directory of the cluster."
