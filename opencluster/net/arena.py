@@ -1,0 +1,568 @@
+"""Shared memory of one process, for large buffers to others of the same computer.
+
+A process that sends has an `Arena`: segments that grow in number on demand up to a
+limit, in which slots are recycled. A buffer is copied once, into a slot, and a `Handle`
+travels in its place; an array that was made in the arena is not copied at all. Who
+receives has a `Mapping` of the sender's segments and reads in place.
+
+A slot is kept by leases, one for each receiver and one for the user whose array lies
+in it. A lease ends when its holder marks it in the segment (see `segments`), which the
+arena sees when it looks for room the next time: nothing is sent for it. The leases of
+a process that ended are ended by `Arena.drop`.
+
+Owns slots and leases; must not know how descriptors and handles travel.
+"""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import logging
+import os
+import select
+import sys
+import threading
+import time
+from collections.abc import Hashable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from opencluster.core.slots import PAGE_BYTES, Slot, Slots, size_class
+from opencluster.errors import RemoteProtocolError
+from opencluster.net.segments import (
+    HELD,
+    RETURNED,
+    STATE,
+    UNUSED,
+    Segment,
+    address_of,
+    make_segment,
+    open_segment,
+    table_bytes,
+)
+
+log = logging.getLogger(__name__)
+
+FIRST_BYTES = 16 << 20
+"""Size of the first segment; each further one is as large as all before together."""
+
+MAX_SEGMENTS = 64
+"""Segments that one process has at a time. Doubling keeps it far below this."""
+
+MOST_OF_AVAILABLE = 0.5
+"""Share of the memory available on the computer that a new segment takes at most."""
+
+GROW_AGAIN_AFTER_S = 1.0
+"""How long no segment is tried after memory was short, in seconds."""
+
+COPY_BYTES = 8 << 20
+"""Copied at a stretch: about 1 ms in which no other thread of the process runs."""
+
+_OWN = object()
+"""The receiver, in place of another process, of what the user holds here."""
+
+
+class Handle(NamedTuple):
+    """Where a buffer lies, for who has a `Mapping` of the segment.
+
+    Attributes
+    ----------
+    segment : int
+        Number of the segment.
+    offset, nbytes : int
+        The range in there, in bytes.
+    lease : int
+        Place in the table of the segment that is marked when it was read.
+    """
+
+    segment: int
+    offset: int
+    nbytes: int
+    lease: int
+
+
+@dataclass(frozen=True, slots=True)
+class ArenaCounts:
+    """How much memory an arena takes.
+
+    Attributes
+    ----------
+    mapped_bytes : int
+        Size of all segments.
+    used_bytes : int
+        Size of the slots that somebody holds.
+    refused : int
+        Buffers for which there was no room, since the start.
+    """
+
+    mapped_bytes: int
+    used_bytes: int
+    refused: int
+
+
+class _Leases:
+    """One segment of the arena, and who has which lease of it.
+
+    Attributes
+    ----------
+    segment : Segment
+    fd : int
+        Its descriptor.
+    own : list of int
+        Where the slots begin that the user holds, in order.
+    """
+
+    __slots__ = ("_given", "_unused", "fd", "own", "segment")
+
+    def __init__(self, segment: Segment, fd: int) -> None:
+        self.segment = segment
+        self.fd = fd
+        self.own: list[int] = []
+        self._given: list[tuple[Slot, Hashable] | None] = [None]
+        self._unused: list[int] = []
+        segment.raw[STATE] = HELD
+
+    def give(self, slot: Slot, receiver: Hashable) -> int:
+        """Give a lease of a slot, and return its place in the table, 0 without one."""
+        if self._unused:
+            lease = self._unused.pop()
+            self._given[lease] = (slot, receiver)
+        elif len(self._given) < self.segment.data_start:
+            lease = len(self._given)
+            self._given.append((slot, receiver))
+        else:
+            return 0
+        if receiver is _OWN:
+            bisect.insort(self.own, slot.offset)
+        self.segment.raw[lease] = HELD
+        return lease
+
+    def returned(self) -> list[Slot]:
+        """End the leases that were marked, and return the slot of each."""
+        find, end = self.segment.memory.find, len(self._given)
+        slots = []
+        lease = find(b"\0", 1, end)
+        while lease > 0:
+            slots += self._end(lease)
+            lease = find(b"\0", lease + 1, end)
+        if slots and len(self._unused) == end - 1:
+            self._given = [
+                None
+            ]  # so that a rush does not make the search long for ever
+            self._unused = []
+        return slots
+
+    def end_all(self, receiver: Hashable) -> list[Slot]:
+        """End all leases of a receiver, and return the slot of each."""
+        slots = []
+        for lease in self._of(receiver):
+            slots += self._end(lease)
+        return slots
+
+    def hand_over(self, receiver: Hashable, to: Hashable) -> bool:
+        """Let another one have the leases of a receiver; return if there are any."""
+        leases = self._of(receiver)
+        for lease in leases:
+            given = self._given[lease]
+            assert given is not None
+            self._given[lease] = (given[0], to)
+        return bool(leases)
+
+    def _of(self, receiver: Hashable) -> list[int]:
+        given = enumerate(self._given)
+        return [lease for lease, to in given if to is not None and to[1] == receiver]
+
+    def _end(self, lease: int) -> list[Slot]:
+        given = self._given[lease]
+        self.segment.raw[lease] = UNUSED
+        if given is None:
+            return []  # somebody wrote where no lease was given
+        slot, receiver = given
+        if receiver is _OWN:
+            del self.own[bisect.bisect_left(self.own, slot.offset)]
+        self._given[lease] = None
+        self._unused.append(lease)
+        return [slot]
+
+
+class _Orphan(NamedTuple):
+    """Holder of the leases of a process without a connection."""
+
+    pid: int
+
+
+class Arena:
+    """The shared memory that this process makes for others.
+
+    May be used by several threads, and in a process that was forked off after it was
+    made it has no room.
+
+    Parameters
+    ----------
+    max_bytes : int
+        How much memory it takes at most. Nothing is taken before the first use.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes // PAGE_BYTES * PAGE_BYTES
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._segments: dict[int, _Leases] = {}
+        self._made = 0
+        self._mapped_bytes = 0
+        self._slots = Slots()
+        self._orphans: set[_Orphan] = set()
+        self._refused = 0
+        self._grow_again_at = 0.0
+        self._has_warned = False
+
+    def place(self, buffer: Any, receiver: Hashable) -> Handle | None:
+        """Put a buffer where a receiver can read it, and give it a lease.
+
+        Parameters
+        ----------
+        buffer : bytes-like
+            Contiguous memory. It is copied, unless it lies in a view that `allocate`
+            returned: then it is sent as it is, and must not be written to until the
+            receiver has read it.
+        receiver : hashable
+            Who the lease is for, to be named to `drop`.
+
+        Returns
+        -------
+        Handle or None
+            What the receiver needs; ``None`` when there is no room.
+        """
+        data = memoryview(buffer).cast("B")
+        if self._pid != os.getpid():
+            return None
+        with self._lock:
+            self._collect()
+            found = self._find(data)
+            if found is not None:
+                self._slots.hold(found[0])
+                return self._lend(*found, len(data), receiver)
+            slot = self._take(len(data))
+            if slot is None:
+                return None
+            handle = self._lend(slot, slot.offset, len(data), receiver)
+            if handle is None:
+                return None
+            raw = self._segments[handle.segment].segment.raw
+        try:
+            _copy(data, raw, handle.offset)
+        except BaseException:
+            raw[handle.lease] = RETURNED
+            raise
+        return handle
+
+    def allocate(self, nbytes: int) -> memoryview | None:
+        """Return memory that `place` need not copy, or ``None`` when there is no room.
+
+        It is not cleared. It is the caller's until nothing refers to it any more:
+        slices of it, and arrays over it or over parts of it.
+        """
+        if self._pid != os.getpid():
+            return None
+        with self._lock:
+            self._collect()
+            slot = self._take(nbytes)
+            if slot is None:
+                return None
+            handle = self._lend(slot, slot.offset, nbytes, _OWN)
+            if handle is None:
+                return None
+            segment = self._segments[handle.segment].segment
+            return segment.view(handle.offset, nbytes, handle.lease)
+
+    def drop(self, receiver: Hashable, pid: int = 0) -> None:
+        """End the leases of a receiver whose connection is lost.
+
+        Parameters
+        ----------
+        receiver : hashable
+            As named to `place`.
+        pid : int
+            The receiver's process, if known. If it still runs it may still read, and
+            keeps its leases until it returns them or ends. 0: they end at once.
+        """
+        with self._lock:
+            self._collect()
+            if not pid or _has_ended(pid):
+                self._end_all(receiver)
+                return
+            orphan = _Orphan(pid)
+            for ledger in self._segments.values():
+                if ledger.hand_over(receiver, orphan):
+                    self._orphans.add(orphan)
+
+    def segment_fd(self, segment: int) -> int:
+        """Return the descriptor of a segment, which a receiver maps.
+
+        It stays the arena's. A segment does not go away as long as there is a handle
+        of it whose lease has not ended.
+        """
+        return self._segments[segment].fd
+
+    def trim(self) -> None:
+        """Give the segments back of which nobody holds anything."""
+        with self._lock:
+            self._collect()
+            self._end_orphans()
+            for number in self._slots.idle_segments():
+                self._retire(number)
+
+    @property
+    def counts(self) -> ArenaCounts:
+        """How much memory it takes now."""
+        with self._lock:
+            self._collect()
+            self._end_orphans()
+            used = self._slots.taken_bytes
+            return ArenaCounts(self._mapped_bytes, used, self._refused)
+
+    def close(self) -> None:
+        """Take nothing more. What receivers and users hold stays valid."""
+        with self._lock:
+            self._max_bytes = 0
+            self._collect()
+            for number in self._slots.idle_segments():
+                self._retire(number)
+            for ledger in self._segments.values():
+                os.close(ledger.fd)
+            self._segments.clear()
+            self._slots = Slots()
+            self._mapped_bytes = 0
+
+    # --- with the lock held ---------------------------------------------------
+
+    def _collect(self) -> None:
+        for ledger in self._segments.values():
+            for slot in ledger.returned():
+                self._slots.release(slot)
+
+    def _end_all(self, receiver: Hashable) -> None:
+        for ledger in self._segments.values():
+            for slot in ledger.end_all(receiver):
+                self._slots.release(slot)
+
+    def _end_orphans(self) -> bool:
+        """End the leases of orphans that ended; return whether there was one."""
+        ended = {orphan for orphan in self._orphans if _has_ended(orphan.pid)}
+        self._orphans -= ended
+        for orphan in ended:
+            self._end_all(orphan)
+        return bool(ended)
+
+    def _find(self, data: memoryview) -> tuple[Slot, int] | None:
+        """Return the slot of the user in which some bytes lie, and where they begin."""
+        if not any(ledger.own for ledger in self._segments.values()):
+            return None
+        address = address_of(data)
+        for number, ledger in self._segments.items():
+            offset = address - ledger.segment.address
+            at = bisect.bisect_right(ledger.own, offset) - 1
+            if 0 <= offset < ledger.segment.size and at >= 0:
+                slot = self._slots.at(number, ledger.own[at])
+                if offset + len(data) <= slot.offset + slot.size:
+                    return slot, offset
+        return None
+
+    def _lend(
+        self, slot: Slot, offset: int, nbytes: int, receiver: Hashable
+    ) -> Handle | None:
+        """Turn a holder of a slot into a lease, or release it without one."""
+        lease = self._segments[slot.segment].give(slot, receiver)
+        if not lease:
+            self._slots.release(slot)
+            self._refused += 1
+            return None
+        return Handle(slot.segment, offset, nbytes, lease)
+
+    def _take(self, nbytes: int) -> Slot | None:
+        """Return a slot with one holder."""
+        slot = self._slots.take(nbytes)
+        if slot is None and self._orphans and self._end_orphans():
+            slot = self._slots.take(nbytes)
+        if slot is None and self._grow(nbytes):
+            slot = self._slots.take(nbytes)
+        if slot is None:
+            self._refused += 1
+        return slot
+
+    def _grow(self, nbytes: int) -> bool:
+        """Make a segment in which a slot for a value fits, if there may be one."""
+        needed = _segment_bytes(nbytes)
+        if not self._make_room(needed):
+            self._warn(f"its limit of {self._max_bytes} bytes is reached")
+            return False
+        now = time.monotonic()
+        if now < self._grow_again_at:
+            return False
+        left = self._max_bytes - self._mapped_bytes
+        wanted = min(max(FIRST_BYTES, self._mapped_bytes, needed), left)
+        for size in (wanted, needed):
+            if size > _available_bytes() * MOST_OF_AVAILABLE:
+                why = "the computer is short of memory"
+                continue
+            try:
+                segment, fd = make_segment(size)
+            except OSError as error:
+                why = str(error)
+                continue
+            self._made += 1
+            self._segments[self._made] = _Leases(segment, fd)
+            self._slots.add_segment(self._made, segment.data_start, size)
+            self._mapped_bytes += size
+            return True
+        self._grow_again_at = now + GROW_AGAIN_AFTER_S
+        self._warn(why)
+        return False
+
+    def _make_room(self, needed: int) -> bool:
+        """Retire idle segments, if that helps to keep the limit with one more."""
+        sizes = {n: self._segments[n].segment.size for n in self._slots.idle_segments()}
+        room = self._max_bytes - self._mapped_bytes
+        count = len(self._segments)
+        if room + sum(sizes.values()) < needed:
+            return False
+        for number in sorted(sizes, key=lambda number: sizes[number]):
+            if room >= needed and count < MAX_SEGMENTS:
+                break
+            self._retire(number)
+            room += sizes[number]
+            count -= 1
+        return count < MAX_SEGMENTS
+
+    def _retire(self, number: int) -> None:
+        self._slots.remove_segment(number)
+        ledger = self._segments.pop(number)
+        self._mapped_bytes -= ledger.segment.size
+        ledger.segment.raw[STATE] = RETURNED
+        os.close(ledger.fd)
+        # Receivers may have it mapped for as long as they like.
+        ledger.segment.free_pages()
+
+    def _warn(self, why: str) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            log.warning(
+                "no more shared memory, as %s: large values go through sockets when "
+                "what there is of it (%d MB) is in use",
+                why,
+                self._mapped_bytes >> 20,
+            )
+
+
+class Mapping:
+    """What a receiver sees of the arena at the other end of one connection."""
+
+    def __init__(self) -> None:
+        self._segments: dict[int, Segment] = {}
+
+    def add(self, segment: int, fd: int) -> None:
+        """Map a segment.
+
+        Parameters
+        ----------
+        segment : int
+            Its number in the handles that follow.
+        fd : int
+            Its descriptor, which is closed in any case.
+
+        Raises
+        ------
+        RemoteProtocolError
+            It is no segment, or too many are there.
+        OSError
+            It cannot be mapped here.
+        """
+        try:
+            self._segments = {
+                number: mapped
+                for number, mapped in self._segments.items()
+                if mapped.raw[STATE] != RETURNED
+            }
+            if segment in self._segments or len(self._segments) >= MAX_SEGMENTS:
+                raise RemoteProtocolError(
+                    f"segment {segment!r:.20} besides {len(self._segments)} others"
+                )
+            self._segments[segment] = open_segment(fd)
+        finally:
+            os.close(fd)
+
+    def view(self, handle: Handle) -> memoryview:
+        """Return what lies at a handle, for reading.
+
+        The lease ends when nothing refers to the view any more: no slice of it, and
+        no array over it or over a part of it. A child that is forked off meanwhile has
+        no lease of its own.
+
+        Raises
+        ------
+        RemoteProtocolError
+            The handle is no place in a segment that was added.
+        """
+        segment, offset, nbytes, lease = _checked(handle)
+        mapped = self._segments.get(segment)
+        if mapped is None:
+            raise RemoteProtocolError(f"a handle of unknown segment {segment}")
+        if not mapped.data_start <= offset <= mapped.size - nbytes or nbytes < 0:
+            raise RemoteProtocolError(
+                f"a handle of {nbytes} bytes at {offset} in a segment of {mapped.size}"
+            )
+        if not STATE < lease < mapped.data_start or mapped.raw[lease] != HELD:
+            raise RemoteProtocolError(f"a handle of lease {lease}, which is not held")
+        return mapped.view(offset, nbytes, lease).toreadonly()
+
+    def close(self) -> None:
+        """Forget the segments; the views that there are stay valid."""
+        self._segments = {}
+
+
+def _checked(handle: Any) -> Handle:
+    if len(handle) == len(Handle._fields):
+        segment, offset, nbytes, lease = handle
+        if type(segment) is type(offset) is type(nbytes) is type(lease) is int:
+            return Handle(segment, offset, nbytes, lease)
+    raise RemoteProtocolError(f"{handle!r:.80} is no handle")
+
+
+def _segment_bytes(nbytes: int) -> int:
+    """Return how large a segment must be to hold one value."""
+    slot_bytes = size_class(nbytes)
+    size = slot_bytes + table_bytes(slot_bytes)
+    while size - table_bytes(size) < slot_bytes:
+        size += PAGE_BYTES
+    return size
+
+
+def _copy(data: memoryview, raw: memoryview, offset: int) -> None:
+    for start in range(0, len(data), COPY_BYTES):
+        part = data[start : start + COPY_BYTES]
+        raw[offset + start : offset + start + len(part)] = part
+
+
+def _available_bytes(path: Path = Path("/proc/meminfo")) -> int:
+    """Return what could be taken without anything being swapped or killed."""
+    with contextlib.suppress(OSError):
+        for line in path.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) << 10
+    return sys.maxsize
+
+
+def _has_ended(pid: int) -> bool:
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    try:
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        return bool(poll.poll(0))
+    finally:
+        os.close(fd)
