@@ -83,6 +83,16 @@ _ORDERS = {
     "interrupt": "interrupt pieces",
 }
 
+_VALUES = {
+    "value": "send a value that was asked for",
+    "chunk": "send a part of a value",
+    "lost": "tell that a value is not here",
+}
+_QUESTIONS = {
+    "fetch": "ask for a value",
+    "part": "ask for a part of a value",
+}
+
 RULES: Mapping[tuple[str, str], Rule] = {
     **_rules(
         FACTORY,
@@ -137,7 +147,23 @@ RULES: Mapping[tuple[str, str], Rule] = {
         {"enforce": "ask a workshop to end an overdue worker"},
     ),
     **_rules(WORKER, (MANAGER,), _ORDERS),
+    **_rules(
+        WORKER,
+        (MANAGER,),
+        {
+            "put": "give a value to keep",
+            "copy": "have a value copied",
+            "refer": "refer to a value",
+            "references": "say which values it refers to",
+            "release": "let go of a value",
+        },
+    ),
+    # a worker has values from other workers, and large ones that it is to keep from
+    # the manager that gives them
+    **_rules(WORKER, (MANAGER, WORKER), _QUESTIONS),
+    **_rules(WORKER, (MANAGER, WORKER), _VALUES),
     **_rules(SERVICE, (MANAGER, WORKER), _ORDERS),
+    **_rules(SERVICE, (WORKER,), _VALUES),
     **_rules(
         MANAGER,
         (WORKER,),
@@ -148,8 +174,13 @@ RULES: Mapping[tuple[str, str], Rule] = {
             "draining": "tell that a worker takes no more pieces",
             "gone": "tell that a worker is gone",
             "alive": "ask whether a manager is there",
+            "kept": "tell that it keeps a value",
+            "unkept": "tell that it does not keep a value",
+            "missing": "tell which values are not here",
         },
     ),
+    **_rules(MANAGER, (WORKER,), _QUESTIONS),
+    **_rules(MANAGER, (WORKER,), _VALUES),
     **_rules(ASKER, (FACTORY, WORKSHOP), {"reply": "answer requests"}),
     **_rules(
         ASKER,

@@ -2,7 +2,8 @@
 
 Control plane, between anyone and a daemon: `REQUEST`, `REPLY`, `DELTA`, `BEAT`,
 `PULSE`, `RENEW`, `FORGOTTEN`, `MOVED`; between factories: `FACTORY`. Data plane,
-between a manager and a worker or service: the rest.
+between a manager and a worker or service: the rest, of which those from `FETCH` on are
+about values that workers hold, and some of them pass between workers.
 """
 
 REQUEST = "request"
@@ -25,3 +26,17 @@ PROGRESS = "progress"
 DRAINING = "draining"
 GONE = "gone"
 ALIVE = "alive"
+
+FETCH = "fetch"
+VALUE = "value"
+PART = "part"
+CHUNK = "chunk"
+LOST = "lost"
+PUT = "put"
+COPY = "copy"
+KEPT = "kept"
+UNKEPT = "unkept"
+REFER = "refer"
+REFERENCES = "references"
+MISSING = "missing"
+RELEASE = "release"
