@@ -106,10 +106,6 @@ class Slots:
         """Return the numbers of the segments of which nothing is taken."""
         return [number for number, taken in self._taken.items() if not taken]
 
-    def at(self, segment: int, offset: int) -> Slot:
-        """Return the slot that is held and begins there."""
-        return self._taken[segment][offset]
-
     def take(self, nbytes: int) -> Slot | None:
         """Return a slot for this many bytes with one holder, ``None`` without room."""
         size = size_class(nbytes)

@@ -15,7 +15,6 @@ Owns slots and leases; must not know how descriptors and handles travel.
 
 from __future__ import annotations
 
-import bisect
 import contextlib
 import logging
 import os
@@ -29,26 +28,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from opencluster.core.slots import PAGE_BYTES, Slot, Slots, size_class
-from opencluster.errors import RemoteProtocolError
+from opencluster.net.leases import OWN, Leases
+from opencluster.net.mapped import Mapping
 from opencluster.net.segments import (
-    HELD,
+    MAX_SEGMENTS,
     RETURNED,
-    STATE,
-    UNUSED,
-    Segment,
+    Handle,
     address_of,
     make_segment,
-    open_segment,
     table_bytes,
 )
+
+__all__ = ["Arena", "ArenaCounts", "Handle", "Mapping"]
 
 log = logging.getLogger(__name__)
 
 FIRST_BYTES = 16 << 20
 """Size of the first segment; each further one is as large as all before together."""
-
-MAX_SEGMENTS = 64
-"""Segments that one process has at a time. Doubling keeps it far below this."""
 
 MOST_OF_AVAILABLE = 0.5
 """Share of the memory available on the computer that a new segment takes at most."""
@@ -58,28 +54,6 @@ GROW_AGAIN_AFTER_S = 1.0
 
 COPY_BYTES = 8 << 20
 """Copied at a stretch: about 1 ms in which no other thread of the process runs."""
-
-_OWN = object()
-"""The receiver, in place of another process, of what the user holds here."""
-
-
-class Handle(NamedTuple):
-    """Where a buffer lies, for who has a `Mapping` of the segment.
-
-    Attributes
-    ----------
-    segment : int
-        Number of the segment.
-    offset, nbytes : int
-        The range in there, in bytes.
-    lease : int
-        Place in the table of the segment that is marked when it was read.
-    """
-
-    segment: int
-    offset: int
-    nbytes: int
-    lease: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,91 +73,6 @@ class ArenaCounts:
     mapped_bytes: int
     used_bytes: int
     refused: int
-
-
-class _Leases:
-    """One segment of the arena, and who has which lease of it.
-
-    Attributes
-    ----------
-    segment : Segment
-    fd : int
-        Its descriptor.
-    own : list of int
-        Where the slots begin that the user holds, in order.
-    """
-
-    __slots__ = ("_given", "_unused", "fd", "own", "segment")
-
-    def __init__(self, segment: Segment, fd: int) -> None:
-        self.segment = segment
-        self.fd = fd
-        self.own: list[int] = []
-        self._given: list[tuple[Slot, Hashable] | None] = [None]
-        self._unused: list[int] = []
-        segment.raw[STATE] = HELD
-
-    def give(self, slot: Slot, receiver: Hashable) -> int:
-        """Give a lease of a slot, and return its place in the table, 0 without one."""
-        if self._unused:
-            lease = self._unused.pop()
-            self._given[lease] = (slot, receiver)
-        elif len(self._given) < self.segment.data_start:
-            lease = len(self._given)
-            self._given.append((slot, receiver))
-        else:
-            return 0
-        if receiver is _OWN:
-            bisect.insort(self.own, slot.offset)
-        self.segment.raw[lease] = HELD
-        return lease
-
-    def returned(self) -> list[Slot]:
-        """End the leases that were marked, and return the slot of each."""
-        find, end = self.segment.memory.find, len(self._given)
-        slots = []
-        lease = find(b"\0", 1, end)
-        while lease > 0:
-            slots += self._end(lease)
-            lease = find(b"\0", lease + 1, end)
-        if slots and len(self._unused) == end - 1:
-            self._given = [
-                None
-            ]  # so that a rush does not make the search long for ever
-            self._unused = []
-        return slots
-
-    def end_all(self, receiver: Hashable) -> list[Slot]:
-        """End all leases of a receiver, and return the slot of each."""
-        slots = []
-        for lease in self._of(receiver):
-            slots += self._end(lease)
-        return slots
-
-    def hand_over(self, receiver: Hashable, to: Hashable) -> bool:
-        """Let another one have the leases of a receiver; return if there are any."""
-        leases = self._of(receiver)
-        for lease in leases:
-            given = self._given[lease]
-            assert given is not None
-            self._given[lease] = (given[0], to)
-        return bool(leases)
-
-    def _of(self, receiver: Hashable) -> list[int]:
-        given = enumerate(self._given)
-        return [lease for lease, to in given if to is not None and to[1] == receiver]
-
-    def _end(self, lease: int) -> list[Slot]:
-        given = self._given[lease]
-        self.segment.raw[lease] = UNUSED
-        if given is None:
-            return []  # somebody wrote where no lease was given
-        slot, receiver = given
-        if receiver is _OWN:
-            del self.own[bisect.bisect_left(self.own, slot.offset)]
-        self._given[lease] = None
-        self._unused.append(lease)
-        return [slot]
 
 
 class _Orphan(NamedTuple):
@@ -208,7 +97,7 @@ class Arena:
         self._max_bytes = max_bytes // PAGE_BYTES * PAGE_BYTES
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        self._segments: dict[int, _Leases] = {}
+        self._segments: dict[int, Leases] = {}
         self._made = 0
         self._mapped_bytes = 0
         self._slots = Slots()
@@ -251,7 +140,10 @@ class Arena:
                 return None
             raw = self._segments[handle.segment].segment.raw
         try:
-            _copy(data, raw, handle.offset)
+            if len(data) <= COPY_BYTES:
+                raw[slot.offset : slot.offset + len(data)] = data
+            else:
+                _copy(data, raw, slot.offset)
         except BaseException:
             raw[handle.lease] = RETURNED
             raise
@@ -270,7 +162,7 @@ class Arena:
             slot = self._take(nbytes)
             if slot is None:
                 return None
-            handle = self._lend(slot, slot.offset, nbytes, _OWN)
+            handle = self._lend(slot, slot.offset, nbytes, OWN)
             if handle is None:
                 return None
             segment = self._segments[handle.segment].segment
@@ -330,7 +222,7 @@ class Arena:
             for number in self._slots.idle_segments():
                 self._retire(number)
             for ledger in self._segments.values():
-                os.close(ledger.fd)
+                ledger.close()
             self._segments.clear()
             self._slots = Slots()
             self._mapped_bytes = 0
@@ -339,13 +231,11 @@ class Arena:
 
     def _collect(self) -> None:
         for ledger in self._segments.values():
-            for slot in ledger.returned():
-                self._slots.release(slot)
+            ledger.collect(self._slots.release)
 
     def _end_all(self, receiver: Hashable) -> None:
         for ledger in self._segments.values():
-            for slot in ledger.end_all(receiver):
-                self._slots.release(slot)
+            ledger.end_all(receiver, self._slots.release)
 
     def _end_orphans(self) -> bool:
         """End the leases of orphans that ended; return whether there was one."""
@@ -357,16 +247,13 @@ class Arena:
 
     def _find(self, data: memoryview) -> tuple[Slot, int] | None:
         """Return the slot of the user in which some bytes lie, and where they begin."""
-        if not any(ledger.own for ledger in self._segments.values()):
-            return None
-        address = address_of(data)
-        for number, ledger in self._segments.items():
-            offset = address - ledger.segment.address
-            at = bisect.bisect_right(ledger.own, offset) - 1
-            if 0 <= offset < ledger.segment.size and at >= 0:
-                slot = self._slots.at(number, ledger.own[at])
-                if offset + len(data) <= slot.offset + slot.size:
-                    return slot, offset
+        address = 0
+        for ledger in self._segments.values():
+            if ledger.has_own:
+                address = address or address_of(data)
+                found = ledger.find_own(address, len(data))
+                if found is not None:
+                    return found
         return None
 
     def _lend(
@@ -412,7 +299,7 @@ class Arena:
                 why = str(error)
                 continue
             self._made += 1
-            self._segments[self._made] = _Leases(segment, fd)
+            self._segments[self._made] = Leases(segment, fd)
             self._slots.add_segment(self._made, segment.data_start, size)
             self._mapped_bytes += size
             return True
@@ -439,10 +326,7 @@ class Arena:
         self._slots.remove_segment(number)
         ledger = self._segments.pop(number)
         self._mapped_bytes -= ledger.segment.size
-        ledger.segment.raw[STATE] = RETURNED
-        os.close(ledger.fd)
-        # Receivers may have it mapped for as long as they like.
-        ledger.segment.free_pages()
+        ledger.retire()
 
     def _warn(self, why: str) -> None:
         if not self._has_warned:
@@ -453,80 +337,6 @@ class Arena:
                 why,
                 self._mapped_bytes >> 20,
             )
-
-
-class Mapping:
-    """What a receiver sees of the arena at the other end of one connection."""
-
-    def __init__(self) -> None:
-        self._segments: dict[int, Segment] = {}
-
-    def add(self, segment: int, fd: int) -> None:
-        """Map a segment.
-
-        Parameters
-        ----------
-        segment : int
-            Its number in the handles that follow.
-        fd : int
-            Its descriptor, which is closed in any case.
-
-        Raises
-        ------
-        RemoteProtocolError
-            It is no segment, or too many are there.
-        OSError
-            It cannot be mapped here.
-        """
-        try:
-            self._segments = {
-                number: mapped
-                for number, mapped in self._segments.items()
-                if mapped.raw[STATE] != RETURNED
-            }
-            if segment in self._segments or len(self._segments) >= MAX_SEGMENTS:
-                raise RemoteProtocolError(
-                    f"segment {segment!r:.20} besides {len(self._segments)} others"
-                )
-            self._segments[segment] = open_segment(fd)
-        finally:
-            os.close(fd)
-
-    def view(self, handle: Handle) -> memoryview:
-        """Return what lies at a handle, for reading.
-
-        The lease ends when nothing refers to the view any more: no slice of it, and
-        no array over it or over a part of it. A child that is forked off meanwhile has
-        no lease of its own.
-
-        Raises
-        ------
-        RemoteProtocolError
-            The handle is no place in a segment that was added.
-        """
-        segment, offset, nbytes, lease = _checked(handle)
-        mapped = self._segments.get(segment)
-        if mapped is None:
-            raise RemoteProtocolError(f"a handle of unknown segment {segment}")
-        if not mapped.data_start <= offset <= mapped.size - nbytes or nbytes < 0:
-            raise RemoteProtocolError(
-                f"a handle of {nbytes} bytes at {offset} in a segment of {mapped.size}"
-            )
-        if not STATE < lease < mapped.data_start or mapped.raw[lease] != HELD:
-            raise RemoteProtocolError(f"a handle of lease {lease}, which is not held")
-        return mapped.view(offset, nbytes, lease).toreadonly()
-
-    def close(self) -> None:
-        """Forget the segments; the views that there are stay valid."""
-        self._segments = {}
-
-
-def _checked(handle: Any) -> Handle:
-    if len(handle) == len(Handle._fields):
-        segment, offset, nbytes, lease = handle
-        if type(segment) is type(offset) is type(nbytes) is type(lease) is int:
-            return Handle(segment, offset, nbytes, lease)
-    raise RemoteProtocolError(f"{handle!r:.80} is no handle")
 
 
 def _segment_bytes(nbytes: int) -> int:

@@ -20,10 +20,13 @@ import fcntl
 import mmap
 import os
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from opencluster.core.slots import PAGE_BYTES
 from opencluster.errors import RemoteProtocolError
+
+MAX_SEGMENTS = 64
+"""Segments that one process has at a time. Doubling keeps it far below this."""
 
 STATE = 0
 """Place in the table that tells whether the segment is in use; leases follow."""
@@ -39,6 +42,25 @@ _BLOCK_BYTES = 512
 def table_bytes(size: int) -> int:
     """Return how long the table of a segment is: a lease for each page, whole pages."""
     return -(-size // PAGE_BYTES // PAGE_BYTES) * PAGE_BYTES
+
+
+class Handle(NamedTuple):
+    """Where a buffer lies, for who has a `Mapping` of the segment.
+
+    Attributes
+    ----------
+    segment : int
+        Number of the segment.
+    offset, nbytes : int
+        The range in there, in bytes.
+    lease : int
+        Place in the table of the segment that is marked when it was read.
+    """
+
+    segment: int
+    offset: int
+    nbytes: int
+    lease: int
 
 
 class Segment:
