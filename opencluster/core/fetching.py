@@ -34,7 +34,7 @@ MAX_PARTS = 4096
 """Buffers of one value, its data included."""
 MAX_VALUE_BYTES = 1 << 50
 """More than any value has."""
-EVERYTHING = 1 << 62
+EVERYTHING = MAX_VALUE_BYTES
 """As a limit of how much to send at once: no limit."""
 
 
