@@ -138,6 +138,41 @@ class _Question:
 
 
 @dataclass(slots=True)
+class _Rest:
+    """What is still to be asked of a value that comes in parts."""
+
+    fetch: _Fetch
+    source: str
+    part: int = 0
+    offset: int = 0
+
+    @property
+    def weight(self) -> int:
+        """Size of the next part."""
+        return min(PART_BYTES, self.fetch.sizes[self.part] - self.offset)
+
+    def take(self) -> _Question:
+        """Take out the next part."""
+        nbytes = self.weight
+        part, offset = self.part, self.offset
+        self.offset += nbytes
+        self.skip_what_is_over()
+        return _Question(self.fetch, self.source, nbytes, part, offset, nbytes)
+
+    def skip_what_is_over(self) -> None:
+        """Go on to the next buffer that has something left."""
+        sizes = self.fetch.sizes
+        while self.part < len(sizes) and self.offset >= sizes[self.part]:
+            self.part += 1
+            self.offset = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all was asked."""
+        return self.part >= len(self.fetch.sizes)
+
+
+@dataclass(slots=True)
 class _Line:
     """What goes on between here and one source."""
 
@@ -146,7 +181,7 @@ class _Line:
     asked_at: float = 0.0
     under_way: int = 0
     questions: dict[int, _Question] = field(default_factory=dict)
-    waiting: deque[_Question] = field(default_factory=deque)
+    waiting: deque[_Question | _Rest] = field(default_factory=deque)
 
 
 class Fetching:
@@ -219,13 +254,9 @@ class Fetching:
             return self._give_up_on(now, fetch, "it sent what is no value")
         fetch.sizes = tuple(sizes)
         fetch.missing = sum(sizes)
-        line = self._lines[source]
-        for part, size in enumerate(sizes):
-            for offset in range(0, size, PART_BYTES):
-                nbytes = min(PART_BYTES, size - offset)
-                line.waiting.append(
-                    _Question(fetch, source, nbytes, part, offset, nbytes)
-                )
+        rest = _Rest(fetch, source)
+        rest.skip_what_is_over()
+        self._lines[source].waiting.append(rest)
         return [Allocate(fetch.id, fetch.sizes), *self._go_on(now, source)]
 
     def chunk_came(
@@ -300,7 +331,10 @@ class Fetching:
             asked = [*line.questions.values(), *line.waiting]
             own = [question for question in asked if question.fetch is fetch]
             assert own
-            assert not fetch.missing or sum(q.nbytes for q in own) == fetch.missing
+            if fetch.sizes:
+                rest = sum(_left(q) for q in own if isinstance(q, _Rest))
+                under_way = sum(q.nbytes for q in own if isinstance(q, _Question))
+                assert rest + under_way == fetch.missing > 0
         for name, line in self._lines.items():
             assert line.source.name == name
             assert line.questions or line.waiting
@@ -372,7 +406,12 @@ class Fetching:
                 line.under_way + question.weight > _window(line.source)
             ):
                 break
-            line.waiting.popleft()
+            if isinstance(question, _Rest):
+                rest, question = question, question.take()
+                if rest.is_over:
+                    line.waiting.popleft()
+            else:
+                line.waiting.popleft()
             self._number += 1
             line.questions[self._number] = question
             line.under_way += question.weight
@@ -388,6 +427,10 @@ class Fetching:
             return AskValue(question.source, number, id, most)
         part, offset, nbytes = question.part, question.offset, question.nbytes
         return AskPart(question.source, number, id, part, offset, nbytes)
+
+
+def _left(rest: _Rest) -> int:
+    return sum(rest.fetch.sizes[rest.part :]) - rest.offset
 
 
 def _window(source: Source) -> int:
