@@ -18,6 +18,8 @@ _MAX_LEVEL = 4
 _MAX_TEXT = 80
 _MAX_INT_BITS = 512
 _POINTER_BYTES = 8
+_NUMBERS = frozenset({int, float})
+"""Of these are most pieces of which there are many, so that their size must be cheap."""
 
 
 class WorkPiece(dict[Any, Any]):
@@ -81,7 +83,12 @@ class WorkPiece(dict[Any, Any]):
     @property
     def nbytes(self) -> int:
         """Approximate size of keys and values, arrays included, in bytes."""
-        return _nbytes(self, set())
+        size = 2 * _POINTER_BYTES * len(self)
+        for key, value in self.items():
+            if type(key) is not str or type(value) not in _NUMBERS:
+                return _nbytes(self, set())
+            size += len(key) + _POINTER_BYTES
+        return size
 
     def __repr__(self) -> str:
         return _bounded(_SHORT.repr(self))

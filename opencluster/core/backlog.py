@@ -46,6 +46,13 @@ class Backlog(Generic[Item]):
                 return found[1]
         return None
 
+    def pop_many(self, most: int) -> list[Item]:
+        """Take out the first items, at most so many."""
+        found = []
+        while len(found) < most and (item := self.pop()) is not None:
+            found.append(item)
+        return found
+
     def take(self, key: Any) -> Item | None:
         """Take out the item with this key, or return ``None`` when it is not here."""
         found = self._items.pop(key, None)

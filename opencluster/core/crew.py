@@ -9,7 +9,8 @@ Rules that this module keeps:
    when they are so short that the way to the worker would dominate.
 2. A higher priority goes first, and equal priorities in the order of submission; a
    worker takes the pieces that want it, in this order, before others.
-3. The least loaded worker gets the next piece.
+3. The least loaded worker gets the next piece, of those that have room; one that was
+   given as much as it may hold, and may hold many, has none until it has done half.
 4. A piece waits behind another on a busy worker only as long as no other worker is
    idle: what has not started is recalled.
 5. A worker that returns a piece unasked has no room, whoever filled it: it rests for a
@@ -29,6 +30,10 @@ LOOK_AHEAD_S = 0.02
 """Work that a worker may hold ahead: hides the way to it, delays nobody visibly."""
 RECALL_AFTER_S = 0.1
 """How long a piece may wait on a busy worker while another is idle."""
+REFILL_FROM = 16
+"""A worker with so much credit, or more, is sent pieces when it has done half of them,
+many to a message: one that got a few after every few results would send back few, and
+both sides would be busy with messages."""
 REST_S = 0.1
 """How long a worker that had no room is sent nothing."""
 SMOOTHING = 0.2
@@ -55,6 +60,8 @@ class Member:
         Running mean of how long its pieces take, in seconds.
     is_open : bool
         It takes pieces.
+    is_full : bool
+        It was given all it may hold, and has not done enough of it since.
     rests_until : float or None
         When it is sent pieces again, or ``None`` when it is not resting.
     rank : int or None
@@ -69,6 +76,7 @@ class Member:
     wanted_by: Backlog[Piece] = field(default_factory=Backlog)
     mean_s: float | None = None
     is_open: bool = True
+    is_full: bool = False
     rests_until: float | None = None
     rank: int | None = None
 
@@ -102,6 +110,7 @@ class Crew:
         self.failing: dict[str, str] = {}
         self.has_had_workers = False
         self._by_rank: list[dict[str, Member]] = [{}]
+        self._ready = 0
         self._wanted: dict[str, Member] = {}
         self._resting: dict[str, Member] = {}
 
@@ -187,14 +196,13 @@ class Crew:
             self._assign_wanted(now, batches)
         by_rank = self._by_rank
         rank = 0
-        while self.queue and rank < len(by_rank):
-            if not by_rank[rank]:
+        while self.queue and self._ready:
+            while not by_rank[rank]:
                 # giving only raises ranks, so nobody turns up here any more
                 rank += 1
-                continue
-            piece = self.queue.pop()
-            assert piece is not None
-            self._give(now, next(iter(by_rank[rank].values())), piece, batches)
+            worker = next(iter(by_rank[rank].values()))
+            room = 1 if self._ready > 1 else worker.credit - rank
+            self._give(now, worker, self.queue.pop_many(room), batches)
         return [SendPieces(worker, pieces) for worker, pieces in batches.items()]
 
     def recall(self, now: float) -> list[WithdrawPieces]:
@@ -238,35 +246,41 @@ class Crew:
             assert worker.is_open and load <= most and 1 <= worker.credit <= most
             is_resting = worker.rests_until is not None
             assert is_resting == (self._resting.get(worker.id) is worker)
-            has_room = load < worker.credit and not is_resting
+            has_room = not worker.is_full and not is_resting
+            assert worker.is_full or load < worker.credit
             assert worker.rank == (load if has_room else None)
             assert (worker.rank is not None) == (ranked.count(worker) == 1)
             assert worker.rank is None or worker.id in self._by_rank[worker.rank]
             assert not worker.wanted_by or worker.id in self._wanted
+        assert self._ready == len(ranked)
 
     # --- inside --------------------------------------------------------------
 
     def _assign_wanted(self, now: float, batches: dict[str, list[Piece]]) -> None:
         for worker in list(self._wanted.values()):
             while worker.rank is not None and (piece := worker.wanted_by.pop()):
-                self._give(now, worker, piece, batches)
+                self._give(now, worker, [piece], batches)
             if not worker.wanted_by:
                 del self._wanted[worker.id]
 
     def _give(
-        self, now: float, worker: Member, piece: Piece, batches: dict[str, list[Piece]]
+        self,
+        now: float,
+        worker: Member,
+        pieces: list[Piece],
+        batches: dict[str, list[Piece]],
     ) -> None:
-        piece.worker = worker.id
-        piece.last_worker = worker.id
-        piece.sent_at = now
-        piece.is_recalled = False
-        worker.pieces[piece.id] = piece
+        for piece in pieces:
+            piece.worker = piece.last_worker = worker.id
+            piece.sent_at = now
+            piece.is_recalled = False
+            worker.pieces[piece.id] = piece
         self._rank(worker)
         batch = batches.get(worker.id)
         if batch is None:
-            batches[worker.id] = [piece]
+            batches[worker.id] = pieces
         else:
-            batch.append(piece)
+            batch += pieces
 
     def _rank(self, worker: Member) -> None:
         """Keep the workers with room apart by how much they hold.
@@ -274,13 +288,19 @@ class Crew:
         So the least loaded one is found without looking at all of them.
         """
         load = len(worker.pieces)
+        if load >= worker.credit:
+            worker.is_full = True
+        elif worker.is_full:
+            worker.is_full = worker.credit >= REFILL_FROM and load > worker.credit // 2
         is_ready = worker.is_open and worker.rests_until is None
-        rank = load if is_ready and load < worker.credit else None
+        rank = load if is_ready and not worker.is_full else None
         if rank == worker.rank:
             return
         if worker.rank is not None:
             del self._by_rank[worker.rank][worker.id]
+            self._ready -= 1
         if rank is not None:
+            self._ready += 1
             while rank >= len(self._by_rank):
                 self._by_rank.append({})
             self._by_rank[rank][worker.id] = worker

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from opencluster.core.backlog import Backlog
 
@@ -25,8 +26,7 @@ Key = tuple[bytes, int]
 """A piece as the worker knows it: who sent it, and the number it has there."""
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(NamedTuple):
     """A piece that came in.
 
     Attributes

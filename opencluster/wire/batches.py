@@ -125,17 +125,21 @@ def _split(
 ) -> list[tuple[AnyRow, Sequence[Any]]]:
     if not isinstance(rows, list):
         raise RemoteProtocolError("a message of rows is malformed")
-    split = []
+    split: list[tuple[AnyRow, Sequence[Any]]] = []
     taken = 0
+    time_at = _TIME[kind]
     for fields in rows:
         if not isinstance(fields, list) or tuple(map(type, fields)) != types:
             raise RemoteProtocolError(
                 f"a {kind.__name__} is malformed: {fields!r:.100}"
             )
-        row = kind(*fields)
-        if not 0 <= fields[_TIME[kind]] < math.inf:
+        if not 0 <= fields[time_at] < math.inf:
             raise RemoteProtocolError(f"a {kind.__name__} has no sensible time")
-        if not 0 <= row.buffers <= len(buffers) - taken:
+        row = kind(*fields)
+        if not row.buffers:
+            split.append((row, ()))
+            continue
+        if not 0 < row.buffers <= len(buffers) - taken:
             raise RemoteProtocolError("a row has other buffers than it announces")
         split.append((row, buffers[taken : taken + row.buffers]))
         taken += row.buffers

@@ -55,7 +55,7 @@ from opencluster.wire.registry import (
     cannot_send,
     register_type,
 )
-from opencluster.wire.types import WORKPIECE, unpack_workpiece
+from opencluster.wire.types import WORKPIECE, workpiece_of
 
 __all__ = [
     "INLINE_BYTES",
@@ -73,6 +73,8 @@ Buffer = memoryview
 _WORK = msgpack.packb({WORKPIECE: 0})[:-1] + b"\x92" + msgpack.packb(True)
 """How a ready WorkPiece begins, before its items: nearly every value is one, and to
 recognize it takes a third of the time of a pass through its markers."""
+
+SMALL_BYTES = 4096
 
 MAX_BUFFERS = 1024
 """Arrays of one value that get a frame of their own; further ones go inline, since
@@ -158,7 +160,7 @@ def decode(
     try:
         check(data, WIRE_NESTING)
         value = msgpack.unpackb(
-            memoryview(data)[len(_WORK) :] if is_work else data,
+            _behind(_WORK, data) if is_work else data,
             ext_hook=decoder.marker,
             object_hook=decoder.tagged,
             strict_map_key=False,
@@ -171,7 +173,12 @@ def decode(
         raise RemoteProtocolError(f"malformed value: {why}") from error
     if decoder.open_markers:
         raise RemoteProtocolError("malformed value: a type marker without its payload")
-    return unpack_workpiece([True, value]) if is_work else value
+    return workpiece_of(value) if is_work else value
+
+
+def _behind(prefix: bytes, data: bytes | memoryview) -> bytes | memoryview:
+    """Return what stands behind a prefix; to copy a little is cheaper than to view it."""
+    return (data if len(data) < SMALL_BYTES else memoryview(data))[len(prefix) :]
 
 
 class _Encoder:

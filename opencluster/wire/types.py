@@ -86,10 +86,19 @@ def _pack_workpiece(work: WorkPiece) -> list[Any]:
     return [work.ready, dict(work)]
 
 
-def unpack_workpiece(payload: Any) -> WorkPiece:
-    """Return the piece that a payload describes."""
+def _unpack_workpiece(payload: Any) -> WorkPiece:
     ready, items = take(payload, bool, dict)
-    return WorkPiece(items) if ready else WorkPiece(False, items)
+    work = workpiece_of(items)
+    if not ready:
+        work.ready = False
+    return work
+
+
+def workpiece_of(items: Any) -> WorkPiece:
+    """Return a piece with the items of a dictionary that came from outside."""
+    work = WorkPiece.__new__(WorkPiece)
+    work.update(take_one(items, dict))
+    return work
 
 
 def _pack_int(number: int) -> bytes:
@@ -227,7 +236,7 @@ def _uuid_bytes(value: UUID) -> bytes:
 _add_sequence(1, tuple)
 _add_sequence(2, set)
 _add_sequence(3, frozenset)
-WORKPIECE = add_type(4, (WorkPiece,), _pack_workpiece, unpack_workpiece)
+WORKPIECE = add_type(4, (WorkPiece,), _pack_workpiece, _unpack_workpiece)
 """The marker of a WorkPiece."""
 _add_mapping(5, Counter)
 _add_mapping(6, OrderedDict)
