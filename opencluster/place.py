@@ -8,6 +8,7 @@ of the factory, and the local sockets. All of it is for the owner's eyes only.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -29,7 +30,7 @@ KEYS_VARIABLE = "OPENCLUSTER_CLUSTER_KEYS"
 MAX_SOCKET_DIRECTORY = 60
 """Longest path, in bytes, that leaves room for a socket's name in it."""
 
-SOCKETS = ("factory*.sock", "shop-*.sock", "w-*.sock")
+SOCKETS = ("factory*.sock", "shop-*.sock", "w-*.sock", "w-*.lane")
 NOTES = ("*.board", "*.entry", "workshop.*")
 """What stands in a cluster's folder of sockets, and is of no use once it has ended."""
 
@@ -157,7 +158,8 @@ def _is_listening(path: Path) -> bool:
     if not path.is_socket():
         return False
     with socket.socket(socket.AF_UNIX) as probe:
-        return probe.connect_ex(os.fspath(path)) == 0
+        # a socket of the express lane says that it is of another type
+        return probe.connect_ex(os.fspath(path)) in (0, errno.EPROTOTYPE)
 
 
 def factories(config: Config, place: Place) -> Sequence[Sequence[str]]:

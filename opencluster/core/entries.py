@@ -14,7 +14,7 @@ from opencluster.errors import RegistryError
 
 KINDS = ("workshop", "worker", "service", "failure")
 """What can be registered; a ``failure`` says that a type does not start somewhere."""
-SCHEMES = ("tcp://", "ipc://")
+SCHEMES = ("tcp://", "ipc://", "unix://")
 """What an endpoint begins with."""
 _TEXTS = (
     *("id", "kind", "type", "name", "host", "host_id", "workshop"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from opencluster.core.entries import Entry
 from opencluster.engines.base import WorkerInfo
 from opencluster.errors import OpenClusterError
-from opencluster.net.link import usable_endpoint
+from opencluster.net.joined import Approach
 from opencluster.net.transport import Peer, Transport
 from opencluster.node.host import host_id
 from opencluster.service import SERVICE_PREFIX
@@ -63,6 +63,7 @@ class Directory:
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
+        self._approach = Approach(transport)
         self.contacts: dict[str, Contact] = {}
         self.by_peer: dict[Peer, Contact] = {}
         self._by_endpoint: dict[str, Contact] = {}
@@ -77,8 +78,7 @@ class Directory:
         OpenClusterError
             When it has no endpoint that can be reached from here.
         """
-        endpoint = endpoint_of(entry)
-        peer = self._transport.connect(endpoint, entry.public_key)
+        endpoint, peer = self._approach.connect(self._ways(entry), entry.public_key)
         contact = Contact(entry, endpoint, peer)
         self.contacts[entry.id] = contact
         self.by_peer[contact.peer] = contact
@@ -87,11 +87,12 @@ class Directory:
 
     def predecessor(self, entry: Entry) -> Contact | None:
         """Return who was reached where another one listens now."""
-        return self._by_endpoint.get(endpoint_of(entry))
+        there = (self._by_endpoint.get(way) for way in self._ways(entry))
+        return next(filter(None, there), None)
 
     def connect_workshop(self, entry: Entry) -> Peer:
         """Open a connection to a workshop, or return the one that stands."""
-        return self._transport.connect(endpoint_of(entry), entry.public_key)
+        return self._approach.connect(self._ways(entry), entry.public_key)[1]
 
     def forget(self, contact: Contact) -> None:
         """Close the connection to a worker or service."""
@@ -99,6 +100,22 @@ class Directory:
         self.by_peer.pop(contact.peer, None)
         self._by_endpoint.pop(contact.endpoint, None)
         self._transport.disconnect(contact.peer)
+
+    def _ways(self, entry: Entry) -> list[str]:
+        """Return the endpoints at which an entry's process is reached from here.
+
+        Raises
+        ------
+        OpenClusterError
+            When it listens only at local sockets of another computer.
+        """
+        ways = self._approach.ways(entry.endpoints, entry.host_id == host_id())
+        if not ways:
+            raise OpenClusterError(
+                f"{entry.name} on {entry.host} cannot be reached from here: it listens "
+                f"at {', '.join(entry.endpoints) or 'nothing'}"
+            )
+        return ways
 
     def joined(self, type: str) -> list[WorkerInfo]:
         """Return the workers of a type that answer."""
@@ -126,22 +143,3 @@ def dispatched_type(entry: Entry) -> str:
     """Return the type under which pieces or calls for an entry are dispatched."""
     kind = entry.attributes.get("of_kind", entry.kind)
     return (SERVICE_PREFIX if kind == "service" else "") + entry.type
-
-
-def endpoint_of(entry: Entry) -> str:
-    """Return the endpoint at which an entry's process is best reached from here.
-
-    Raises
-    ------
-    OpenClusterError
-        When it listens only at local sockets of another computer.
-    """
-    is_here = entry.host_id == host_id()
-    reachable = [e for e in entry.endpoints if is_here or not e.startswith("ipc://")]
-    endpoint = usable_endpoint(reachable)
-    if endpoint is None:
-        raise OpenClusterError(
-            f"{entry.name} on {entry.host} cannot be reached from here: it listens at "
-            f"{', '.join(entry.endpoints) or 'nothing'}"
-        )
-    return endpoint

@@ -16,7 +16,7 @@ Peer = bytes
 """A connection, seen from this side of it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Received:
     """A message came from a peer.
 
@@ -86,6 +86,10 @@ class Transport(Protocol):
     """What carries messages between processes."""
 
     counts: TransportCounts
+
+    @property
+    def schemes(self) -> tuple[str, ...]:
+        """What the endpoints begin with that it can listen at and connect to."""
 
     def listen(self, endpoint: str) -> str:
         """Listen at an endpoint, and return it with the port filled in."""

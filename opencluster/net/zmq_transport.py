@@ -92,6 +92,8 @@ class ZmqTransport:
         any number; it counts as gone for those beyond.
     """
 
+    schemes = ("tcp://", "ipc://")
+
     def __init__(
         self,
         max_message_bytes: int = 4 << 30,

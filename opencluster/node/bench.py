@@ -219,10 +219,14 @@ class Bench:
         """Release what the process had."""
         self.process.close()
         name = socket_name(self._board_path, self.process.pid)
-        sockets = [self._board_path.with_name(f"{name}.sock")]
+        sockets = [
+            self._board_path.with_name(f"{name}{suffix}")
+            for suffix in (".sock", ".lane")
+        ]
         for endpoint in self.entry.endpoints if self.entry else ():
-            if endpoint.startswith("ipc://"):
-                sockets.append(Path(endpoint.removeprefix("ipc://")))
+            scheme, _, path = endpoint.partition("://")
+            if scheme in ("ipc", "unix"):
+                sockets.append(Path(path))
         self._release(*sockets)
 
     def figures(self) -> dict[str, Any]:

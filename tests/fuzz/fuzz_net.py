@@ -63,6 +63,8 @@ class MemoryTransport:
     Takes the parameters that the real one has, and keeps them as its settings.
     """
 
+    schemes = ("tcp://", "ipc://")
+
     def __init__(self, *settings: Any, **more: Any) -> None:
         self.settings = signature(ZmqTransport).bind(*settings, **more).arguments
         self.counts = TransportCounts()
@@ -245,6 +247,7 @@ def in_memory(
         for module in modules:
             for name, stand_in in (
                 ("ZmqTransport", MemoryTransport),
+                ("open_transport", lambda config, keys: MemoryTransport()),
                 ("Reactor", HandReactor),
             ):
                 if hasattr(module, name):

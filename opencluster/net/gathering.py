@@ -1,0 +1,121 @@
+"""A message that is larger than a packet, while it comes in.
+
+Each of its parts gets memory of its own, into which the kernel copies: nothing is
+copied again, and the memory of one buffer goes when nobody needs that one any more.
+"""
+
+from __future__ import annotations
+
+import mmap
+import socket
+from collections.abc import Iterator
+
+from opencluster.errors import RemoteProtocolError
+from opencluster.net.packets import ENTRY_BYTES, INLINE, Entry, Head, read_table
+from opencluster.wire.frames import MAX_FRAME_BYTES
+
+LEFT_TO_MALLOC_BYTES = 1 << 20
+"""Memory for larger parts comes from the kernel, which counts pages when data are in
+them: what somebody only announces takes none."""
+_MAP_NORESERVE = 0x4000
+
+
+class Gathering:
+    """Takes the packets behind the head of a large message.
+
+    Parameters
+    ----------
+    head : Head
+        What was announced.
+    max_bytes : int
+        Largest part that is taken.
+
+    Attributes
+    ----------
+    header : memoryview
+        The header, once the message is whole.
+    rows : list of (Entry, memoryview or None)
+        The rows of its table, each with the buffer that came for it, if one did.
+
+    Raises
+    ------
+    RemoteProtocolError
+        When there is nothing to come, or too much.
+    """
+
+    def __init__(self, head: Head, max_bytes: int) -> None:
+        self.header = memoryview(b"")
+        self.rows: list[tuple[Entry, memoryview | None]] = []
+        self._head = head
+        self._max_bytes = max_bytes
+        self._parts = self._make_room()
+        rest = next(self._parts, None)
+        if rest is None:
+            raise RemoteProtocolError("a large message of nothing")
+        self._rest = rest
+
+    def receive(self, sock: socket.socket) -> bool:
+        """Take one packet, and return whether the message is whole now.
+
+        Raises
+        ------
+        RemoteProtocolError
+            When it does not fit to what was announced.
+        EOFError
+            When the connection ended.
+        OSError
+            When nothing is there, or the connection broke.
+        """
+        count = sock.recv_into(self._rest, 0, socket.MSG_TRUNC)
+        if not count:
+            raise EOFError
+        if count > len(self._rest):
+            raise RemoteProtocolError("a packet that is longer than what is left")
+        rest: memoryview | None = self._rest[count:]
+        if not rest:
+            rest = next(self._parts, None)
+            if rest is None:
+                return True
+        self._rest = rest
+        return False
+
+    def _make_room(self) -> Iterator[memoryview]:
+        """Yield the memory that is to be filled next, part by part."""
+        count, header_bytes = self._head
+        table = _room(count * ENTRY_BYTES)
+        if count:
+            yield table
+        for entry in read_table(table):
+            nbytes = entry[3]
+            if nbytes > self._max_bytes:
+                raise RemoteProtocolError(f"a buffer of {nbytes} bytes")
+            if entry[0] != INLINE:
+                self.rows.append((entry, None))
+                continue
+            buffer = _room(nbytes)
+            if nbytes:
+                yield buffer
+            self.rows.append((entry, buffer.toreadonly()))
+        if header_bytes > min(MAX_FRAME_BYTES, self._max_bytes):
+            raise RemoteProtocolError(f"a header of {header_bytes} bytes")
+        header = _room(header_bytes)
+        if header_bytes:
+            yield header
+        self.header = header.toreadonly()
+
+
+def _room(nbytes: int) -> memoryview:
+    """Return memory to write to.
+
+    Raises
+    ------
+    RemoteProtocolError
+        When there is not so much.
+    """
+    if nbytes <= LEFT_TO_MALLOC_BYTES:
+        return memoryview(bytearray(nbytes))
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
+    try:
+        return memoryview(mmap.mmap(-1, nbytes, flags=flags))
+    except (OSError, OverflowError, ValueError) as error:
+        raise RemoteProtocolError(f"no memory for {nbytes} bytes: {error}") from None
