@@ -19,7 +19,7 @@ _MAX_TEXT = 80
 _MAX_INT_BITS = 512
 _POINTER_BYTES = 8
 _NUMBERS = frozenset({int, float})
-"""Of these are most pieces of which there are many, so that their size must be cheap."""
+"""Of these are most pieces of which there are many: their size must be cheap."""
 
 
 class WorkPiece(dict[Any, Any]):

@@ -227,7 +227,9 @@ class ManagerSettings:
         64 * 1000**2, "Bytes of inputs and results that one map holds.", 1
     )
     window: int = _integer(1000, "Pieces that one map keeps in flight.", 1)
-    max_credit: int = _integer(256, "Pieces that one worker is handed ahead of time.", 1)
+    max_credit: int = _integer(
+        256, "Pieces that one worker is handed ahead of time.", 1
+    )
     max_pending: int = _integer(
         100_000, "Pieces that wait for a worker before submit() blocks.", 1
     )

@@ -177,7 +177,7 @@ def decode(
 
 
 def _behind(prefix: bytes, data: bytes | memoryview) -> bytes | memoryview:
-    """Return what stands behind a prefix; to copy a little is cheaper than to view it."""
+    """Return what stands behind a prefix; to copy a little is cheaper than a view."""
     return (data if len(data) < SMALL_BYTES else memoryview(data))[len(prefix) :]
 
 
