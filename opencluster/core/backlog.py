@@ -48,7 +48,7 @@ class Backlog(Generic[Item]):
 
     def pop_many(self, most: int) -> list[Item]:
         """Take out the first items, at most so many."""
-        found = []
+        found: list[Item] = []
         while len(found) < most and (item := self.pop()) is not None:
             found.append(item)
         return found
