@@ -7,8 +7,8 @@ receives has a `Mapping` of the sender's segments and reads in place.
 
 A slot is kept by leases, one for each receiver and one for the user whose array lies
 in it. A lease ends when its holder marks it in the segment (see `segments`), which the
-arena sees when it looks for room the next time: nothing is sent for it. The leases of
-a process that ended are ended by `Arena.drop`.
+arena sees when it looks for room the next time: nothing is sent for it. `Arena.drop`
+sees to the leases of those who do not mark them any more.
 
 Owns slots and leases; must not know how descriptors and handles travel.
 """
@@ -18,18 +18,19 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import select
+import socket
 import sys
 import threading
 import time
 from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from opencluster.core.slots import PAGE_BYTES, Slot, Slots, size_class
 from opencluster.net.leases import OWN, Leases
 from opencluster.net.mapped import Mapping
+from opencluster.net.orphan import Orphan
 from opencluster.net.segments import (
     MAX_SEGMENTS,
     RETURNED,
@@ -51,6 +52,9 @@ MOST_OF_AVAILABLE = 0.5
 
 GROW_AGAIN_AFTER_S = 1.0
 """How long no segment is tried after memory was short, in seconds."""
+
+VISIT_AGAIN_AFTER_S = 0.1
+"""How long orphans are not looked at again, in seconds: there may be many."""
 
 COPY_BYTES = 8 << 20
 """Copied at a stretch: about 1 ms in which no other thread of the process runs."""
@@ -75,12 +79,6 @@ class ArenaCounts:
     refused: int
 
 
-class _Orphan(NamedTuple):
-    """Holder of the leases of a process without a connection."""
-
-    pid: int
-
-
 class Arena:
     """The shared memory that this process makes for others.
 
@@ -101,9 +99,10 @@ class Arena:
         self._made = 0
         self._mapped_bytes = 0
         self._slots = Slots()
-        self._orphans: set[_Orphan] = set()
+        self._orphans: set[Orphan] = set()
         self._refused = 0
         self._grow_again_at = 0.0
+        self._visit_again_at = 0.0
         self._has_warned = False
 
     def place(self, buffer: Any, receiver: Hashable) -> Handle | None:
@@ -168,26 +167,35 @@ class Arena:
             segment = self._segments[handle.segment].segment
             return segment.view(handle.offset, nbytes, handle.lease)
 
-    def drop(self, receiver: Hashable, pid: int = 0) -> None:
-        """End the leases of a receiver whose connection is lost.
+    def drop(
+        self, receiver: Hashable, pid: int = 0, sock: socket.socket | None = None
+    ) -> None:
+        """Take the leases of a receiver back whose connection is over.
+
+        Those that it has not begun to use end when it has closed its end of the
+        connection, those of its views when they are gone or its process has ended.
 
         Parameters
         ----------
         receiver : hashable
             As named to `place`.
         pid : int
-            The receiver's process, if known. If it still runs it may still read, and
-            keeps its leases until it returns them or ends. 0: they end at once.
+            Its process; 0 for one that cannot be seen from here, which counts as ended
+            when it has closed its end.
+        sock : socket, optional
+            This end of the connection, if the other one may still be open. It may be
+            closed afterwards.
         """
         with self._lock:
             self._collect()
-            if not pid or _has_ended(pid):
-                self._end_all(receiver)
+            if not any(ledger.has(receiver) for ledger in self._segments.values()):
                 return
-            orphan = _Orphan(pid)
+            orphan = Orphan(pid, sock)
+            self._orphans.add(orphan)
             for ledger in self._segments.values():
-                if ledger.hand_over(receiver, orphan):
-                    self._orphans.add(orphan)
+                ledger.hand_over(receiver, orphan)
+            self._visit(orphan)
+            self._visit_orphans()
 
     def segment_fd(self, segment: int) -> int:
         """Return the descriptor of a segment, which a receiver maps.
@@ -201,7 +209,7 @@ class Arena:
         """Give the segments back of which nobody holds anything."""
         with self._lock:
             self._collect()
-            self._end_orphans()
+            self._visit_orphans()
             for number in self._slots.idle_segments():
                 self._retire(number)
 
@@ -210,7 +218,7 @@ class Arena:
         """How much memory it takes now."""
         with self._lock:
             self._collect()
-            self._end_orphans()
+            self._visit_orphans()
             used = self._slots.taken_bytes
             return ArenaCounts(self._mapped_bytes, used, self._refused)
 
@@ -226,6 +234,9 @@ class Arena:
             self._segments.clear()
             self._slots = Slots()
             self._mapped_bytes = 0
+            for orphan in self._orphans:
+                orphan.close()
+            self._orphans.clear()
 
     # --- with the lock held ---------------------------------------------------
 
@@ -233,17 +244,22 @@ class Arena:
         for ledger in self._segments.values():
             ledger.collect(self._slots.release)
 
-    def _end_all(self, receiver: Hashable) -> None:
-        for ledger in self._segments.values():
-            ledger.end_all(receiver, self._slots.release)
+    def _visit_orphans(self) -> None:
+        """Take back what orphans cannot use any more, if that was not just done."""
+        if self._orphans and time.monotonic() >= self._visit_again_at:
+            for orphan in list(self._orphans):
+                self._visit(orphan)
+            self._visit_again_at = time.monotonic() + VISIT_AGAIN_AFTER_S
 
-    def _end_orphans(self) -> bool:
-        """End the leases of orphans that ended; return whether there was one."""
-        ended = {orphan for orphan in self._orphans if _has_ended(orphan.pid)}
-        self._orphans -= ended
-        for orphan in ended:
-            self._end_all(orphan)
-        return bool(ended)
+    def _visit(self, orphan: Orphan) -> None:
+        has_ended = orphan.has_ended()
+        if not has_ended and not orphan.has_left():
+            return
+        for ledger in self._segments.values():
+            ledger.end_of(orphan, has_ended, self._slots.release)
+        if not any(ledger.has(orphan) for ledger in self._segments.values()):
+            orphan.close()
+            self._orphans.remove(orphan)
 
     def _find(self, data: memoryview) -> tuple[Slot, int] | None:
         """Return the slot of the user in which some bytes lie, and where they begin."""
@@ -270,7 +286,8 @@ class Arena:
     def _take(self, nbytes: int) -> Slot | None:
         """Return a slot with one holder."""
         slot = self._slots.take(nbytes)
-        if slot is None and self._orphans and self._end_orphans():
+        if slot is None and self._orphans:
+            self._visit_orphans()
             slot = self._slots.take(nbytes)
         if slot is None and self._grow(nbytes):
             slot = self._slots.take(nbytes)
@@ -361,18 +378,3 @@ def _available_bytes(path: Path = Path("/proc/meminfo")) -> int:
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) << 10
     return sys.maxsize
-
-
-def _has_ended(pid: int) -> bool:
-    try:
-        fd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    try:
-        poll = select.poll()
-        poll.register(fd, select.POLLIN)
-        return bool(poll.poll(0))
-    finally:
-        os.close(fd)

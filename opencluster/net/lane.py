@@ -520,7 +520,7 @@ class LaneTransport:
         # not left to closing: a forked child may have the socket too
         self._epoll.unregister(line.fd)
         if self.arena is not None and line.told:
-            self.arena.drop(line.peer, credentials(line.sock)[0])
+            self.arena.drop(line.peer, credentials(line.sock)[0], line.sock)
         line.close()
         self._strangers.pop(line, None)
         self._peers.pop(line.peer, None)

@@ -1,6 +1,6 @@
 """Who may read which range of one segment, as the process that made it knows it.
 
-Owns the table of the segment: it writes `HELD` when a lease is given, finds what was
+Owns the table of the segment: it writes `GIVEN` when a lease is given, finds what was
 marked `RETURNED` since, and keeps the slot and the holder of each. What a slot without
 leases is used for is decided elsewhere.
 """
@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Hashable
 
 from opencluster.core.slots import Slot
-from opencluster.net.segments import HELD, RETURNED, STATE, UNUSED, Segment
+from opencluster.net.segments import GIVEN, IN_USE, RETURNED, STATE, UNUSED, Segment
 
 OWN = object()
 """The holder, in place of another process, of what the user has here."""
@@ -37,7 +37,7 @@ class Leases:
         self._unused: list[int] = []
         self._own: dict[int, Slot] = {}
         self._own_at: list[int] = []
-        segment.raw[STATE] = HELD
+        segment.raw[STATE] = GIVEN
 
     def close(self) -> None:
         """Give no descriptor any more; the memory stays as long as it is used."""
@@ -82,7 +82,7 @@ class Leases:
         if receiver is OWN:
             bisect.insort(self._own_at, slot.offset)
             self._own[slot.offset] = slot
-        self.segment.raw[lease] = HELD
+        self.segment.raw[lease] = GIVEN
         return lease
 
     def collect(self, release: Callable[[Slot], None]) -> None:
@@ -99,23 +99,34 @@ class Leases:
             self._given = [None]
             self._unused = []
 
-    def end_all(self, receiver: Hashable, release: Callable[[Slot], None]) -> None:
-        """End all leases of a receiver, and release the slot of each."""
-        for lease in self._of(receiver):
-            self._end(lease, release)
+    def has(self, receiver: Hashable) -> bool:
+        """Return whether a receiver has leases."""
+        return any(given is not None and given[1] == receiver for given in self._given)
 
-    def hand_over(self, receiver: Hashable, to: Hashable) -> bool:
-        """Let another one have the leases of a receiver; return if there are any."""
-        leases = self._of(receiver)
-        for lease in leases:
-            given = self._given[lease]
-            assert given is not None
-            self._given[lease] = (given[0], to)
-        return bool(leases)
+    def hand_over(self, receiver: Hashable, to: Hashable) -> None:
+        """Let another one have the leases of a receiver."""
+        for lease, given in enumerate(self._given):
+            if given is not None and given[1] == receiver:
+                self._given[lease] = (given[0], to)
 
-    def _of(self, receiver: Hashable) -> list[int]:
-        given = enumerate(self._given)
-        return [lease for lease, to in given if to is not None and to[1] == receiver]
+    def end_of(
+        self, receiver: Hashable, in_use_too: bool, release: Callable[[Slot], None]
+    ) -> None:
+        """End the leases of a receiver, and release the slot of each.
+
+        Parameters
+        ----------
+        receiver : hashable
+        in_use_too : bool
+            Even those over which it has views.
+        release : callable
+            Takes a slot.
+        """
+        for lease, given in enumerate(self._given):
+            if given is None or given[1] != receiver:
+                continue
+            if in_use_too or self.segment.raw[lease] != IN_USE:
+                self._end(lease, release)
 
     def _end(self, lease: int, release: Callable[[Slot], None]) -> None:
         given = self._given[lease]

@@ -10,7 +10,8 @@ import os
 
 from opencluster.errors import RemoteProtocolError
 from opencluster.net.segments import (
-    HELD,
+    GIVEN,
+    IN_USE,
     MAX_SEGMENTS,
     RETURNED,
     STATE,
@@ -79,8 +80,9 @@ class Mapping:
             raise RemoteProtocolError(
                 f"a handle of {nbytes} bytes at {offset} in a segment of {mapped.size}"
             )
-        if not STATE < lease < mapped.data_start or mapped.raw[lease] != HELD:
-            raise RemoteProtocolError(f"a handle of lease {lease}, which is not held")
+        if not STATE < lease < mapped.data_start or mapped.raw[lease] != GIVEN:
+            raise RemoteProtocolError(f"a handle of lease {lease}, which is not given")
+        mapped.raw[lease] = IN_USE
         return mapped.view(offset, nbytes, lease).toreadonly()
 
     def close(self) -> None:

@@ -31,8 +31,9 @@ MAX_SEGMENTS = 64
 STATE = 0
 """Place in the table that tells whether the segment is in use; leases follow."""
 
-RETURNED, HELD, UNUSED = 0, 1, 2
-"""What a byte of the table says about its lease."""
+RETURNED, GIVEN, IN_USE, UNUSED = range(4)
+"""What a byte of the table says about its lease: that nobody reads there any more, that
+somebody may begin to, that somebody does, or that it is no lease now."""
 
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 _BLOCK_BYTES = 512

@@ -15,6 +15,7 @@ import sys
 from typing import Any
 
 import numpy as np
+from arena_tools import pattern
 
 from opencluster.net.arena import Arena, Handle, Mapping
 
@@ -30,11 +31,6 @@ def receive(link: socket.socket) -> tuple[Any, int | None]:
     """Return a message, and the descriptor that came with it; ``None`` at the end."""
     data, fds, _, _ = socket.recv_fds(link, 1 << 16, 1)
     return (json.loads(data) if data else None), (fds[0] if fds else None)
-
-
-def pattern(number: int, nbytes: int) -> np.ndarray[Any, Any]:
-    """Return bytes that differ with the number and from place to place."""
-    return (np.arange(nbytes, dtype=np.uint32) * 7 + number).astype(np.uint8)
 
 
 def read(link: socket.socket) -> None:
