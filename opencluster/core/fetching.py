@@ -36,6 +36,8 @@ MAX_VALUE_BYTES = 1 << 50
 """More than any value has."""
 EVERYTHING = MAX_VALUE_BYTES
 """As a limit of how much to send at once: no limit."""
+NOT_THERE = "it does not have it any more"
+"""What is told of a source that says so itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +283,7 @@ class Fetching:
         question = self._answered(source, number)
         if question is None:
             return self._go_on(now, source)
-        return self._give_up_on(now, question.fetch, "it does not have it any more")
+        return self._give_up_on(now, question.fetch, NOT_THERE)
 
     def source_connected(self, source: str) -> None:
         """Note that a source was reached."""

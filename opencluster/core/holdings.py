@@ -195,6 +195,15 @@ class Holdings:
         excess = max(0, self._in_memory - self.budget)
         return [WarnDiskFull(excess)] if is_first else []
 
+    def vanished(self, id: bytes) -> list[Effect]:
+        """Note that the file of a value cannot be read any more."""
+        holding = self._held.get(id)
+        if holding is None or holding.lies is not Lies.FILE:
+            return []
+        for manager in list(holding.managers):
+            self._no_longer(manager, holding)
+        return [self._drop(holding), *self._make_room()]
+
     # --- events: managers ----------------------------------------------------
 
     def refer(self, manager: bytes, ids: Iterable[bytes]) -> list[bytes]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from opencluster.core.fetching import (
     MAX_VALUE_BYTES,
+    NOT_THERE,
     PART_BYTES,
     Allocate,
     Arrived,
@@ -64,7 +65,8 @@ class Exchange:
     on_arrived : callable
         Called with identity and parts of a value that was wanted.
     on_failed : callable
-        Called with the identity of one that cannot be had, and why.
+        Called with the identity of one that cannot be had, why, and which holders said
+        themselves that they do not have it.
     """
 
     def __init__(
@@ -75,7 +77,7 @@ class Exchange:
         reach: Callable[[Holder], Peer],
         leave: Callable[[Holder, Peer], None],
         on_arrived: Callable[[bytes, Parts], None],
-        on_failed: Callable[[bytes, str], None],
+        on_failed: Callable[[bytes, str, list[str]], None],
     ) -> None:
         self._transport = transport
         self._here = here
@@ -215,13 +217,14 @@ class Exchange:
                     self._arrived(id, came, is_filled)
                 case Failed(id, reasons):
                     self._memory.pop(id, None)
-                    self._on_failed(id, self._told(reasons))
+                    lost_at = [name for name, why in reasons if why == NOT_THERE]
+                    self._on_failed(id, self._told(reasons), lost_at)
 
     def _allocate(self, id: bytes, sizes: Sequence[int]) -> list[Effect]:
         try:
             self._memory[id] = [_memory_of(size) for size in sizes]
         except (OSError, MemoryError):
-            self._on_failed(id, f"there is no memory for its {sum(sizes)} bytes")
+            self._on_failed(id, f"there is no memory for its {sum(sizes)} bytes", [])
             return self._fetching.forget(_now(), id)
         return []
 

@@ -182,6 +182,18 @@ def test_a_removed_file_makes_room_for_another() -> None:
     assert held.release(M, [A]) == [Drop(A), Write(C)]
 
 
+def test_a_value_whose_file_cannot_be_read_is_gone() -> None:
+    held = holdings(a=60, b=60)
+    assert held.vanished(A) == []
+    held.written(A)
+    held.pin(A)
+    assert held.vanished(A) == [Drop(A)]
+    assert A not in held
+    assert held.vanished(A) == []
+    assert held.unpin(A) == []
+    held.check_invariants()
+
+
 def test_without_a_disk_everything_stays_in_memory() -> None:
     held = Holdings(100, can_write=False)
     for id in (A, B):

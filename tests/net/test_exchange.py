@@ -50,6 +50,7 @@ class Node:
         self.values: dict[bytes, Parts] = {}
         self.arrived: dict[bytes, list[bytes]] = {}
         self.failed: dict[bytes, str] = {}
+        self.lost_at: dict[bytes, list[str]] = {}
         self.left: list[str] = []
         self.exchange = Exchange(
             self,  # type: ignore[arg-type]
@@ -58,7 +59,7 @@ class Node:
             self.reach,
             lambda holder, peer: self.left.append(holder.worker),
             self.note_arrival,
-            self.failed.__setitem__,
+            self.note_failure,
         )
         net.nodes[name] = self
 
@@ -71,6 +72,11 @@ class Node:
         assert id not in self.arrived
         self.arrived[id] = [bytes(part) for part in parts]
         assert all(memoryview(part).readonly for part in parts)
+
+    def note_failure(self, id: bytes, why: str, lost_at: list[str]) -> None:
+        assert id not in self.failed
+        self.failed[id] = why
+        self.lost_at[id] = lost_at
 
     def send(self, peer: bytes, header: bytes, buffers: Any = ()) -> bool:
         if peer.decode() not in self.net.nodes:
@@ -160,6 +166,7 @@ def test_what_one_lost_another_may_have(net: Net) -> None:
     assert "gone: the connection to it broke" in why
     assert "one: it does not have it any more" in why
     assert "nowhere: nowhere cannot be reached from here" in why
+    assert asker.lost_at[B] == ["one", "other"]
 
 
 def test_nobody_has_it(net: Net) -> None:
