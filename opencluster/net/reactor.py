@@ -1,25 +1,37 @@
-"""The one thread that owns a process's sockets: events in, callbacks out.
+"""Whoever waits serves the sockets of the process: events in, callbacks out.
 
 The reactor knows nothing of what messages mean. It polls a transport and any file
 descriptors that were given to it, runs timers, and runs what other threads posted.
+
+One thread at a time holds the reactor, and is "the I/O thread" for that while. A
+thread that waits for something holds it meanwhile (`Reactor.wait_until`), so that
+what it waits for crosses no other thread. The background thread does the rest: it
+sleeps until a socket has input, holding nothing, and stands aside for as long as
+others drive. So four things must be true whenever somebody lets go of the reactor:
+
+- What was posted is run soon: by the next who holds it, or the background thread.
+- The background thread, if it sleeps on the sockets, does so on what holds still:
+  no input that the descriptors do not tell of, and no timer before it wakes.
+- Somebody who waits to drive is called.
+- Somebody who may not drive is not left alone.
 """
 
 from __future__ import annotations
 
-import contextlib
-import heapq
-import itertools
 import logging
+import math
 import os
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
-import zmq
-
+from opencluster.net.interrupts import Deferral, has_handlers, is_main_thread
+from opencluster.net.polling import Bell, Polling
+from opencluster.net.timers import Timer as Timer
+from opencluster.net.timers import Timers
 from opencluster.net.transport import Transport, TransportEvent
 
 log = logging.getLogger(__name__)
@@ -28,23 +40,36 @@ MAX_POLL_S = 60.0
 """Longest sleep; a bound, so that a clock that jumps cannot stop timers for long."""
 FATAL_STATUS = 70
 """Exit status of a process whose sockets cannot be served any more."""
-MIN_COMPACTION = 64
-"""Timers that may wait, cancelled ones included, before the cancelled are dropped."""
+GRACE_S = 0.002
+"""How long nobody must have driven before the background thread takes over."""
+PARK_AFTER_S = 0.1
+"""A background thread that stood aside this long for one driver sleeps until it leaves.
+Before, it would cost whoever comes and goes a wake-up each time; it naps instead."""
+VISITS_OF_DRIVER = 4
+"""What a driver counts for, against one of who serves a single turn and goes."""
+MANY_VISITS = 3
+"""More than this while the background thread slept on the sockets, and it stands
+aside: others serve them so often that it would only be in the way."""
+
+NOBODY = 0
+"""Holds the reactor once it has ended; no thread has this identity."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-class Timer:
-    """A callback that runs later, once or again and again, until it is cancelled."""
+class _Waiter:
+    """A thread that waits while another one drives."""
 
-    __slots__ = ("callback", "interval_s", "is_cancelled")
+    __slots__ = ("bell", "error", "is_over", "is_satisfied", "may_drive")
 
-    def __init__(self, callback: Callable[[], None], interval_s: float) -> None:
-        self.callback = callback
-        self.interval_s = interval_s
-        self.is_cancelled = False
-
-    def cancel(self) -> None:
-        """Run no more."""
-        self.is_cancelled = True
+    def __init__(self, is_over: Callable[[], bool], may_drive: bool) -> None:
+        self.is_over = is_over
+        self.may_drive = may_drive
+        self.is_satisfied = False
+        self.error: Exception | None = None
+        self.bell = threading.Lock()
+        self.bell.acquire()
 
 
 class Reactor:
@@ -55,7 +80,7 @@ class Reactor:
     transport : Transport
         What carries the messages; the reactor closes it at the end.
     on_event : callable
-        Called in the reactor's thread with each `TransportEvent`.
+        Called with each `TransportEvent`, by the thread that holds the reactor.
     on_fatal : callable, optional
         Called with what ended the reactor, when that was not `stop`.
     is_vital : bool
@@ -63,6 +88,9 @@ class Reactor:
         ends the process, with `FATAL_STATUS`.
     linger_s : float
         How long the end may wait for what was sent to leave.
+    handlers_return : bool
+        No handler of a signal raises while the main thread waits here, so that it may
+        serve the sockets whatever handlers there are.
     """
 
     def __init__(
@@ -72,39 +100,116 @@ class Reactor:
         on_fatal: Callable[[BaseException], None] | None = None,
         is_vital: bool = True,
         linger_s: float = 1.0,
+        handlers_return: bool = False,
     ) -> None:
         self.transport = transport
         self._on_event = on_event
         self._on_fatal = on_fatal
         self._is_vital = is_vital
         self._linger_s = linger_s
+        self._handlers_return = handlers_return
         self._on_idle: list[Callable[[], None]] = []
         self._posted: deque[Callable[[], None]] = deque()
-        self._timers: list[tuple[float, int, Timer]] = []
-        self._compact_at = MIN_COMPACTION
-        self._count = itertools.count()
+        self._timers = Timers()
         self._readers: dict[int, Callable[[], None]] = {}
-        self._wake_fd, self._waker_fd = os.pipe()
-        os.set_blocking(self._wake_fd, False)
-        os.set_blocking(self._waker_fd, False)
-        self._is_sleeping = False
+        self._polling = Polling(transport.pollables())
         self._is_stopping = False
-        self._is_closed = False
+        self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
-        self._poller = zmq.Poller()
-        self._poller.register(self._wake_fd, zmq.POLLIN)
-        self._transport_keys = set()
-        for pollable in transport.pollables():
-            self._poller.register(pollable, zmq.POLLIN)
-            self._transport_keys.add(pollable)
+        # whoever holds it may touch the transport; again and again, to close it after
+        # whatever went wrong
+        self._serving = threading.RLock()
+        self._holder: int | None = None
+        self._visits = 0
+        self._waiters: dict[_Waiter, bool] = {}
+        self._deferral = Deferral(self._note_interrupt)
+        # of the thread that holds the reactor and sleeps
+        self._alarm = Bell()
+        self._polling.watch(self._alarm.fileno())
+        self._is_sleeping = False
+        # of the background thread
+        self._bell = Bell()
+        self._sleeps_until: float | None = None
+        self._is_parked = False
+        self._is_asked = False
 
     # --- from any thread -----------------------------------------------------
 
     def post(self, callback: Callable[[], None]) -> None:
-        """Have a callback run in the reactor's thread, soon and in order."""
+        """Have a callback run by whoever holds the reactor, soon and in order."""
         self._posted.append(callback)
-        if self._is_sleeping:
-            self._wake()
+        self._rouse()
+
+    def wait_until(
+        self, is_over: Callable[[], bool], timeout_s: float | None = None
+    ) -> bool:
+        """Wait for something, and serve the sockets meanwhile if nobody else does.
+
+        Parameters
+        ----------
+        is_over : callable
+            Whether it has come; looked at before the first turn and after every one,
+            by whoever holds the reactor then. It must be quick, and only look.
+        timeout_s : float, optional
+            How long to wait, in seconds; by default for ever.
+
+        Returns
+        -------
+        bool
+            Whether it has come; if not, the time is up or the reactor has ended.
+
+        Raises
+        ------
+        RuntimeError
+            When called by a callback of this reactor, for which everything waits.
+        """
+        if self.is_current:
+            raise RuntimeError("cannot wait inside a callback of the reactor")
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        is_main = not self._handlers_return and is_main_thread()
+        waiter: _Waiter | None = None
+        try:
+            while True:
+                may_drive = not (is_main and has_handlers())
+                if may_drive:
+                    over = self._undisturbed(self._drive, is_over, until, waiter)
+                    if over is not None:
+                        return over
+                if waiter is None:
+                    waiter = _Waiter(is_over, may_drive)
+                    self._waiters[waiter] = True
+                    # and try again: who drove may have left and not seen this one
+                    continue
+                over = self._wait_aside(waiter, until)
+                if over is not None:
+                    return over
+                waiter = None
+        finally:
+            if waiter is not None:
+                self._waiters.pop(waiter, None)
+
+    def serve_turn(self, callback: Callable[[], None] | None = None) -> bool:
+        """Serve the sockets once, without waiting, if nobody else does.
+
+        Parameters
+        ----------
+        callback : callable, optional
+            Run as one that was posted: in this turn, or soon by whoever serves.
+
+        Returns
+        -------
+        bool
+            Whether this thread did; ``False`` means that another one does.
+        """
+        if callback is not None:
+            self._posted.append(callback)
+        if self.is_current:
+            return False
+        may_serve = self._handlers_return or not is_main_thread() or not has_handlers()
+        if may_serve and self._undisturbed(self._visit):
+            return True
+        self._rouse()
+        return False
 
     def stop(self) -> None:
         """Make `run` return after what was posted so far."""
@@ -122,32 +227,34 @@ class Reactor:
 
     @property
     def is_current(self) -> bool:
-        """Whether the caller is the reactor's thread."""
-        return self._thread is threading.current_thread()
+        """Whether the caller holds the reactor, as every callback does."""
+        return self._holder == threading.get_ident()
 
-    # --- from the reactor's thread -------------------------------------------
+    # --- while holding the reactor -------------------------------------------
 
     def after(self, delay_s: float, callback: Callable[[], None]) -> Timer:
         """Run a callback once, after a delay."""
-        return self._schedule(delay_s, Timer(callback, 0.0))
+        return self._timers.schedule(delay_s, Timer(callback, 0.0))
 
     def every(self, interval_s: float, callback: Callable[[], None]) -> Timer:
         """Run a callback again and again."""
-        return self._schedule(interval_s, Timer(callback, interval_s))
+        return self._timers.schedule(interval_s, Timer(callback, interval_s))
 
     def watch(self, fd: int, callback: Callable[[], None]) -> None:
         """Run a callback whenever a file descriptor can be read."""
         self._readers[fd] = callback
-        self._poller.register(fd, zmq.POLLIN)
+        self._polling.watch(fd)
 
     def unwatch(self, fd: int) -> None:
         """Watch a file descriptor no longer."""
         if self._readers.pop(fd, None) is not None:
-            self._poller.unregister(fd)
+            self._polling.unwatch(fd)
 
     def when_idle(self, callback: Callable[[], None]) -> None:
         """Run a callback at the end of every turn, after all events of that turn."""
         self._on_idle.append(callback)
+
+    # --- the background thread -----------------------------------------------
 
     def run(self) -> None:
         """Handle events until `stop`, then close the transport.
@@ -155,78 +262,260 @@ class Reactor:
         An error of the transport is fatal, as half a message may have been read: it
         is logged, told to `on_fatal`, and ends the process when the reactor is vital.
         """
+        is_in_thread_of_caller = self._thread is None
         try:
-            while not self._is_stopping:
-                self._turn()
+            self._serve()
+            if self._failure is not None and is_in_thread_of_caller:
+                raise self._failure
         except BaseException as error:
-            is_in_thread_of_caller = self._thread is None
             # an interrupt there is the caller's affair
-            if isinstance(error, Exception) or not is_in_thread_of_caller:
+            is_ours = isinstance(error, Exception) or not is_in_thread_of_caller
+            if is_ours and error is not self._failure:
                 self._die(error)
             if is_in_thread_of_caller:
                 raise
         finally:
-            self._is_closed = True
+            self._is_stopping = True
+            # for ever: nobody may touch the transport after this
+            self._serving.acquire()
+            self._holder = NOBODY
+            self._call_all()
             self.transport.close(self._linger_s)
-            os.close(self._wake_fd)
-            os.close(self._waker_fd)
+            self._polling.close()
+            self._alarm.close()
+            self._bell.close()
+
+    def _serve(self) -> None:
+        while not self._is_stopping:
+            if not self._serving.acquire(False):
+                self._stand_aside()
+                continue
+            self._holder = threading.get_ident()
+            self._turn(0.0)
+            self._look_at_waiters()
+            limit_s = 0.0 if self._posted else self._timers.time_left(MAX_POLL_S)
+            self._sleeps_until = self._timers.next_at or math.inf
+            seen = self._visits
+            is_driven = self._let_go()
+            if not is_driven:
+                self._bell.wait_beside(self._polling.fileno(), limit_s)
+            self._sleeps_until = None
+            if is_driven or self._visits - seen > MANY_VISITS:
+                self._stand_aside()
+
+    def _stand_aside(self) -> None:
+        """Sleep until nobody has driven for a while, or until asked to serve."""
+        seen, since = self._visits, time.monotonic()
+        while not (self._is_stopping or self._is_asked):
+            if self._holder is not None and time.monotonic() - since > PARK_AFTER_S:
+                self._park()
+            was_rung = self._bell.wait(GRACE_S)
+            if self._visits != seen:
+                seen, since = self._visits, time.monotonic()
+            elif self._holder is None and not was_rung:
+                break
+        self._is_asked = False
+
+    def _park(self) -> None:
+        """Sleep until whoever drives leaves, so that an idle process does nothing."""
+        self._is_parked = True
+        if self._holder is not None and not self._is_asked:
+            self._bell.wait()
+        self._is_parked = False
+
+    # --- those who drive -----------------------------------------------------
+
+    def _undisturbed(self, serve: Callable[P, T], *args: P.args, **more: P.kwargs) -> T:
+        """Serve with Ctrl-C held back, in the thread where it would be raised."""
+        if self._handlers_return or not is_main_thread():
+            return serve(*args, **more)
+        self._deferral.begin()
+        try:
+            return serve(*args, **more)
+        finally:
+            self._deferral.end()
+            self._deferral.settle()
+
+    def _drive(
+        self, is_over: Callable[[], bool], until: float | None, waiter: _Waiter | None
+    ) -> bool | None:
+        """Serve until something is over; ``None`` if another thread does, or Ctrl-C."""
+        if not self._serving.acquire(False):
+            return None
+        self._holder = threading.get_ident()
+        if waiter is not None:
+            self._waiters.pop(waiter, None)
+        try:
+            limit_s, is_late = MAX_POLL_S, False
+            while not is_over():
+                if self._is_stopping or is_late:
+                    return False
+                if self._deferral.is_due and is_main_thread():
+                    return None
+                if until is not None:
+                    limit_s = until - time.monotonic()
+                    is_late = limit_s <= 0.0
+                self._turn_or_die(max(0.0, limit_s))
+                self._look_at_waiters()
+            return True
+        finally:
+            self._visits += VISITS_OF_DRIVER
+            self._let_go()
+
+    def _visit(self) -> bool:
+        if not self._serving.acquire(False):
+            return False
+        self._holder = threading.get_ident()
+        try:
+            if not self._is_stopping:
+                self._turn_or_die(0.0)
+                self._look_at_waiters()
+        finally:
+            self._visits += 1
+            self._let_go()
+        return True
+
+    def _turn_or_die(self, limit_s: float) -> None:
+        try:
+            self._turn(limit_s)
+        except BaseException as error:
+            self._failure = error
+            self._die(error)
+            self._stop()
+
+    def _let_go(self) -> bool:
+        """Let others hold the reactor; return whether one of them was called."""
+        until = self._sleeps_until
+        is_stale = until is not None and self._is_stale(until)
+        self._holder = None
+        self._serving.release()
+        is_called = bool(self._waiters) and self._call_one()
+        if self._sleeps_until is not None:
+            if is_stale or self._posted or self._is_stopping:
+                self._ring()
+        elif self._is_parked or self._is_stopping:
+            self._is_parked = False
+            self._bell.ring()
+        return is_called
+
+    def _is_stale(self, until: float) -> bool:
+        """Return whether the background thread would sleep over what is to be done."""
+        next_at = self._timers.next_at
+        return (next_at is not None and next_at < until) or bool(self._polling.hidden())
+
+    def _note_interrupt(self) -> None:
+        self.post(_nothing)
+
+    # --- those who wait while another one drives -----------------------------
+
+    def _wait_aside(self, waiter: _Waiter, until: float | None) -> bool | None:
+        """Sleep until something is over; ``None`` if this thread is called to drive."""
+        if self._is_stopping:
+            return waiter.is_over()
+        if self._holder is None:
+            self._ask()
+        # so that whoever serves looks at the condition at once
+        self.post(_nothing)
+        left_s = -1.0
+        if until is not None:
+            left_s = min(max(0.0, until - time.monotonic()), threading.TIMEOUT_MAX)
+        is_called = waiter.bell.acquire(timeout=left_s)
+        if waiter.error is not None:
+            raise waiter.error
+        if is_called and not waiter.is_satisfied:
+            return None
+        return waiter.is_satisfied or waiter.is_over()
+
+    def _look_at_waiters(self) -> None:
+        if not self._waiters:
+            return
+        for waiter in list(self._waiters):
+            try:
+                waiter.is_satisfied = waiter.is_over()
+            except Exception as error:
+                waiter.error = error
+            if waiter.is_satisfied or waiter.error is not None:
+                self._call(waiter)
+
+    def _call_one(self) -> bool:
+        """Call one who may drive; if there is none, the background thread."""
+        if self._is_stopping:
+            self._call_all()
+            return False
+        for waiter in list(self._waiters):
+            if waiter.may_drive and self._call(waiter):
+                return True
+        if self._waiters:
+            self._ask()
+        return False
+
+    def _call_all(self) -> None:
+        for waiter in list(self._waiters):
+            self._call(waiter)
+
+    def _call(self, waiter: _Waiter) -> bool:
+        is_waiting = self._waiters.pop(waiter, False)
+        if is_waiting:
+            waiter.bell.release()
+        return is_waiting
+
+    def _ask(self) -> None:
+        """Have the background thread take over at once, if it stands aside."""
+        if self._sleeps_until is None:
+            self._is_asked = True
+            self._bell.ring()
 
     # --- inside --------------------------------------------------------------
 
-    def _turn(self) -> None:
-        ready = self._poll()
-        self._run_posted()
-        if not self._transport_keys.isdisjoint(ready):
-            for event in self.transport.receive(ready):
-                self._guarded(self._on_event, event)
-        for fd in ready:
-            if fd in self._readers:
-                self._guarded(self._readers[fd])
-        self._run_timers()
-        for callback in self._on_idle:
-            self._guarded(callback)
+    def _turn(self, limit_s: float) -> None:
+        """Handle what there is; sleep first, if there is nothing."""
+        if self._posted:
+            self._run_posted()
+            self._run_idle()
+            # somebody may be waiting for what was just done
+            limit_s = 0.0
+        hidden = self._polling.hidden()
+        found = self._polling.wait(0.0) if hidden else self._sleep(limit_s)
+        if hidden or found:
+            self._handle(hidden, found)
+        self._timers.run(self._guarded)
+        self._run_idle()
 
-    def _poll(self) -> dict[Any, int]:
-        timeout_s = MAX_POLL_S
-        if self._timers:
-            timeout_s = max(0.0, self._timers[0][0] - time.monotonic())
+    def _sleep(self, limit_s: float) -> list[tuple[int, int]]:
+        if limit_s <= 0.0:
+            return self._polling.wait(0.0)
+        if self._sleeps_until is not None:
+            # or it would be woken by everything that comes
+            self._ring()
         # set before looking: a post that comes after the look will wake us
         self._is_sleeping = True
-        if self._posted:
-            timeout_s = 0.0
-        milliseconds = min(timeout_s, MAX_POLL_S) * 1000
-        ready = dict(self._poller.poll(int(milliseconds) + (milliseconds % 1 > 0)))
+        limit_s = 0.0 if self._posted else self._timers.time_left(limit_s)
+        found = self._polling.wait(limit_s)
         self._is_sleeping = False
-        if self._wake_fd in ready:
-            os.read(self._wake_fd, 4096)
-        return ready
+        return found
+
+    def _handle(self, hidden: list[Any], found: list[tuple[int, int]]) -> None:
+        ready, files = self._polling.sort(hidden, found)
+        if ready:
+            for event in self.transport.receive(ready):
+                self._guarded(self._on_event, event)
+        for fd in files:
+            reader = self._readers.get(fd)
+            if reader is not None:
+                self._guarded(reader)
+            elif fd == self._alarm.fileno():
+                self._alarm.hush()
 
     def _run_posted(self) -> None:
         for _ in range(len(self._posted)):
             self._guarded(self._posted.popleft())
 
-    def _run_timers(self) -> None:
-        now = time.monotonic()
-        while self._timers and self._timers[0][0] <= now:
-            timer = heapq.heappop(self._timers)[2]
-            if timer.is_cancelled:
-                continue
-            self._guarded(timer.callback)
-            if timer.interval_s and not timer.is_cancelled:
-                self._schedule(timer.interval_s, timer)
-
-    def _schedule(self, delay_s: float, timer: Timer) -> Timer:
-        if len(self._timers) >= self._compact_at:
-            self._timers = [item for item in self._timers if not item[2].is_cancelled]
-            heapq.heapify(self._timers)
-            # in proportion to what is left, so that it costs little per timer
-            self._compact_at = max(MIN_COMPACTION, 2 * len(self._timers))
-        at = time.monotonic() + delay_s
-        heapq.heappush(self._timers, (at, next(self._count), timer))
-        return timer
+    def _run_idle(self) -> None:
+        for callback in self._on_idle:
+            self._guarded(callback)
 
     def _guarded(self, callback: Callable[..., None], *args: Any) -> None:
-        """Run a callback; what it raises must not end the thread of all sockets."""
+        """Run a callback; what it raises must not end the service of all sockets."""
         try:
             callback(*args)
         except Exception:
@@ -248,9 +537,19 @@ class Reactor:
     def _stop(self) -> None:
         self._is_stopping = True
 
-    def _wake(self) -> None:
-        if self._is_closed:
-            return
-        # full means that it will wake anyway; closed, that nobody is left to wake
-        with contextlib.suppress(OSError):
-            os.write(self._waker_fd, b"!")
+    def _rouse(self) -> None:
+        """Wake who serves, if it sleeps: it has not seen what was posted."""
+        if self._is_sleeping:
+            self._is_sleeping = False
+            self._alarm.ring()
+        elif self._holder is None and self._sleeps_until is not None:
+            self._ring()
+
+    def _ring(self) -> None:
+        """Wake the background thread, which sleeps on the sockets."""
+        self._sleeps_until = None
+        self._bell.ring()
+
+
+def _nothing() -> None:
+    """Do nothing; whoever runs it has had a turn."""

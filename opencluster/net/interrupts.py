@@ -1,0 +1,77 @@
+"""Handlers of signals, kept out of the midst of what must not be broken off.
+
+Python runs them in the main thread, between any two of its steps, and many of them
+raise: Ctrl-C does. A thread that holds half a message must not be left like that.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import Callable
+from signal import SIGALRM, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2
+from types import FrameType
+from typing import Any
+
+# the same functions without the enums, whose making takes twenty times as long
+_signal: Any = importlib.import_module("_signal")
+_handler_of: Callable[[int], Any] = _signal.getsignal
+_handle: Callable[[int, Any], Any] = _signal.signal
+
+_INTERRUPT = int(SIGINT)
+_OTHERS = tuple(map(int, (SIGALRM, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2)))
+
+
+def is_main_thread() -> bool:
+    """Return whether the caller is the thread in which signals are handled."""
+    return threading.get_ident() == threading.main_thread().ident
+
+
+def has_handlers() -> bool:
+    """Return whether a signal other than Ctrl-C has a handler that could raise."""
+    return any(map(callable, map(_handler_of, _OTHERS)))
+
+
+class Deferral:
+    """Keeps Ctrl-C until it can do no harm; for use in the main thread.
+
+    Parameters
+    ----------
+    on_interrupt : callable
+        Called when the signal comes, between any two steps: must not raise.
+    """
+
+    def __init__(self, on_interrupt: Callable[[], None]) -> None:
+        self._on_interrupt = on_interrupt
+        self._original: Any = None
+        self._frame: FrameType | None = None
+        self._note_it = self._note
+        self.is_due = False
+
+    def begin(self) -> None:
+        """Only note the signal from now on."""
+        original = _handler_of(_INTERRUPT)
+        if callable(original):
+            self._original = original
+            _handle(_INTERRUPT, self._note_it)
+
+    def end(self) -> None:
+        """Let the signal be handled again."""
+        original, self._original = self._original, None
+        # a callback may have set another one
+        if original is not None and _handler_of(_INTERRUPT) is self._note_it:
+            _handle(_INTERRUPT, original)
+
+    def settle(self) -> None:
+        """Have the signal handled that came meanwhile; what the handler raises, too."""
+        if self.is_due:
+            self.is_due = False
+            frame, self._frame = self._frame, None
+            handler = _handler_of(_INTERRUPT)
+            if callable(handler):
+                handler(_INTERRUPT, frame)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.is_due = True
+        self._frame = frame
+        self._on_interrupt()
