@@ -104,7 +104,7 @@ class NetworkSettings:
 
 @dataclass(frozen=True)
 class MemorySettings:
-    """Memory that processes of one computer share."""
+    """Memory that processes of one computer share, and values that workers keep."""
 
     arena_bytes: int = _size(
         1024**3,
@@ -113,6 +113,16 @@ class MemorySettings:
     arena_threshold_bytes: int = _size(
         32 * 1024,
         "Size from which an array goes through shared memory and not the socket.",
+    )
+    kept_bytes: int = _size(
+        0,
+        "Kept values that lie in a worker's memory, the rest goes to disk; 0 means half "
+        "of its share of the computer's.",
+    )
+    spill_dir: str = _setting(
+        TEXT,
+        "",
+        "Directory for that; empty means the folder spill of the cluster's directory.",
     )
 
 
@@ -333,7 +343,8 @@ class Config:
         NetworkSettings, "Sockets, the same for every process."
     )
     memory: MemorySettings = _section(
-        MemorySettings, "Memory that processes of one computer share."
+        MemorySettings,
+        "Memory that processes of one computer share, and values that workers keep.",
     )
     factory: FactorySettings = _section(
         FactorySettings, "The directory of the cluster."
