@@ -21,6 +21,7 @@ from opencluster.engines.choice import find_engine
 from opencluster.errors import PieceCancelled
 from opencluster.mapping import Completed, Flow, checked_piece
 from opencluster.proxy import ServiceProxy
+from opencluster.stream import Stream
 from opencluster.workpiece import WorkPiece
 
 _current_job: ContextVar[Job | None] = ContextVar("job", default=None)
@@ -171,6 +172,38 @@ class Manager:
         flow = self._flow(type, pieces, options, progress, return_errors)
         yield from flow.run(ordered=False)
 
+    def to_next(
+        self, source: Iterable[WorkPiece], *, bound: int | None = None
+    ) -> Iterator[WorkPiece]:
+        """Let pieces flow to the next stage while they come.
+
+        The source, mostly another `map`, is read by a thread of its own into a bounded
+        queue: so its stage goes on while the next one is busy, and is slowed down when
+        that one falls behind; and results of the next stage are there at once, however
+        long the source takes for its next piece. It may be endless.
+
+        Parameters
+        ----------
+        source : iterable of WorkPiece
+            What the next stage gets.
+        bound : int, optional
+            Pieces that wait at most, ``[manager] window`` by default.
+
+        Returns
+        -------
+        iterator of WorkPiece
+            The same pieces in the same order; what the source raises comes after
+            those before it.
+
+        Examples
+        --------
+        >>> spectra = manager.map("Channelize", frames)            # doctest: +SKIP
+        >>> for image in manager.map("Image", manager.to_next(spectra)):
+        ...     show(image)
+        """
+        settings = self.config.manager
+        return Stream(source, settings.window if bound is None else max(1, bound))
+
     def submit(
         self,
         type: str,
@@ -302,6 +335,27 @@ class Manager:
         future.numbers = future.engine.submit(type, rows, done, job)
         return future
 
+    def _perform(
+        self, type: str, work: WorkPiece, options: Options, job: Job | None
+    ) -> WorkPiece:
+        """Submit a piece and wait for it: what a future costs is as much again."""
+        engine = self.engine
+        outcomes: list[Outcome] = []
+        numbers = engine.submit(
+            type,
+            [(checked_piece(work), options)],
+            lambda number, outcome: outcomes.append(outcome),
+            job or self._job(),
+            is_awaited=True,
+        )
+        try:
+            engine.wait(lambda: bool(outcomes))
+        except BaseException:
+            engine.cancel(numbers)
+            raise
+        result: WorkPiece = outcomes[0].value()
+        return result
+
     def _job(self) -> Job:
         """Return the job that `run` opened, else one for the life of this manager."""
         current = _current_job.get()
@@ -346,6 +400,20 @@ class _PieceFuture(Future[WorkPiece]):
         self.engine.cancel(self.numbers)
         return True
 
+    def result(self, timeout: float | None = None) -> WorkPiece:
+        """Wait for the result, or raise the error; the engine's work is done here."""
+        return super().result(self._wait(timeout))
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait for the result, and return the error, if it is one."""
+        return super().exception(self._wait(timeout))
+
+    def _wait(self, timeout: float | None) -> float | None:
+        """Wait until the result is there, and return how long may still be waited."""
+        if self.done() or self.engine.wait(self.done, timeout) or timeout is None:
+            return timeout
+        return 0.0
+
     def cancelled(self) -> bool:
         """Return whether the piece was withdrawn."""
         return self.done() and isinstance(self.exception(), PieceCancelled)
@@ -380,12 +448,8 @@ class WorkerHandle:
 
         When the worker is lost meanwhile, another of its type takes the piece.
         """
-        future = self.submit(work, timeout_s=timeout_s)
-        try:
-            return future.result()
-        except KeyboardInterrupt:
-            future.cancel()
-            raise
+        options = self._manager._options(None, 0, timeout_s, 0, self.id)
+        return self._manager._perform(self.type, work, options, self._job)
 
     def submit(
         self, work: WorkPiece, *, timeout_s: float | None = None

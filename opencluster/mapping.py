@@ -12,11 +12,11 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, Protocol
 
 from opencluster.engines.base import Engine, Job, Options, Outcome
 from opencluster.errors import WorkError
+from opencluster.stream import Stream
 from opencluster.workpiece import WorkPiece
 
 BATCH = 64
@@ -107,135 +107,151 @@ class Flow:
         self._buffer_bytes = buffer_bytes
         self._progress = progress
         self._return_errors = return_errors
-        self._done: SimpleQueue[tuple[int, Outcome]] = SimpleQueue()
+        self._done: deque[tuple[int, Outcome]] = deque()
         self._flying: dict[int, _Flight] = {}
+        self._order: deque[_Flight] | None = None
         self._nbytes = 0
         self._result_nbytes: float | None = None
         self._count = 0
         self._is_exhausted = False
+        # of what comes by itself no more is read than is there, so that nobody waits
+        # for the next piece while there are results
+        self._stream: Stream | None = None
+        if isinstance(self._pieces, Stream) and not engine.is_immediate:
+            self._stream = self._pieces
+            self._stream.when_ready(engine.nudge)
 
     def run(self, ordered: bool) -> Iterator[Completed]:
         """Yield the results; what is unfinished when the loop is left is cancelled."""
+        self._order = deque() if ordered else None
         try:
             with self._bar() as bar:
-                taken = self._in_order() if ordered else self._as_done()
-                for flight in taken:
+                for flight in self._landed():
                     bar.advance()
                     yield Completed(flight.number, flight.piece, self._value(flight))
         finally:
             if self._flying:
                 self._engine.cancel(list(self._flying))
+            if self._stream is not None:
+                self._stream.close()
 
     # --- inside --------------------------------------------------------------
 
-    def _as_done(self) -> Iterator[_Flight]:
-        while self._refill():
-            done = self._wait()
-            if done is not None:
-                flight = self._next_done(done)
-                self._nbytes -= flight.nbytes
-                yield flight
+    def _landed(self) -> Iterator[_Flight]:
+        while self._refill() or self._is_due():
+            if self._is_due():
+                yield from self._due()
+                continue
+            # before the first result is there, new workers may have come meanwhile
+            is_feeling = self._result_nbytes is None and not self._is_exhausted
+            self._engine.wait(self._is_moving, LOOK_S if is_feeling else None)
 
-    def _in_order(self) -> Iterator[_Flight]:
-        waiting: deque[_Flight] = deque()
-        while self._refill(waiting) or waiting:
-            while waiting[0].outcome is None:
-                done = self._wait()
-                if done is not None:
-                    self._next_done(done)
-                else:
-                    self._refill(waiting)
-            flight = waiting.popleft()
+    def _due(self) -> Iterator[_Flight]:
+        """Yield what is there; one only, if so few are held that more must be read."""
+        for _ in range(BATCH):
+            flight = self._land() if self._order is None else self._order.popleft()
             self._nbytes -= flight.nbytes
             yield flight
+            if self._held < 2 * BATCH or not self._is_due():
+                break
 
-    def _wait(self) -> tuple[int, Outcome] | None:
-        """Wait for a result.
+    def _is_due(self) -> bool:
+        """Return whether the next result to be yielded is there."""
+        if self._order is None:
+            return bool(self._done)
+        while self._done:
+            self._land()
+        return bool(self._order) and self._order[0].outcome is not None
 
-        Before the first one, ``None`` says now and then that none has come: there may
-        be new workers to get pieces by then.
-        """
-        if self._result_nbytes is not None or self._is_exhausted:
-            return self._done.get()
-        try:
-            return self._done.get(timeout=LOOK_S)
-        except Empty:
-            return None
+    def _is_moving(self) -> bool:
+        """Return whether results came, or pieces of a stream that there is room for."""
+        if self._done or self._stream is None or self._is_exhausted:
+            return bool(self._done)
+        return self._stream.is_ready and self._room() > 0
 
-    def _next_done(self, done: tuple[int, Outcome]) -> _Flight:
-        number, outcome = done
+    def _land(self) -> _Flight:
+        number, outcome = self._done.popleft()
         flight = self._flying.pop(number)
-        mean = outcome.nbytes if self._result_nbytes is None else self._result_nbytes
-        self._result_nbytes = mean + SMOOTHING * (outcome.nbytes - mean)
+        nbytes = outcome.nbytes
+        mean = self._result_nbytes
+        if mean is None:
+            self._result_nbytes = nbytes
+        else:
+            self._result_nbytes = mean + SMOOTHING * (nbytes - mean)
         flight.outcome = outcome
-        flight.nbytes += outcome.nbytes
-        self._nbytes += outcome.nbytes
+        flight.nbytes += nbytes
+        self._nbytes += nbytes
         return flight
 
-    def _refill(self, waiting: deque[_Flight] | None = None) -> bool:
-        """Submit what there is room for; ``False`` when nothing is under way.
+    def _refill(self) -> bool:
+        """Submit what there is room for; ``False`` when nothing is left to wait for.
 
         Filling a large window from a slow source must not delay the results that are
         there, so no more than a batch is read while one is ready to be yielded.
         """
-        held = len(self._flying) if waiting is None else len(waiting)
-        while not self._is_exhausted and self._has_room(held, len(self._flying)):
-            batch = self._next_batch(held)
-            if not batch:
+        while not self._is_exhausted and (room := self._room()) > 0:
+            is_begun = self._result_nbytes is not None
+            if is_begun and room < BATCH <= self._held - BATCH:
+                # there are enough to wait until there is room for many
                 break
-            self._submit(batch)
-            held += len(batch)
-            if waiting is not None:
-                waiting.extend(batch)
-            if self._is_ready(waiting):
+            batch = self._next_batch(min(room, BATCH))
+            if batch:
+                self._submit(batch)
+            if not batch or self._is_due():
                 break
-        return bool(self._flying)
+        return bool(self._flying) or not self._is_exhausted
 
-    def _is_ready(self, waiting: deque[_Flight] | None) -> bool:
-        """Return whether the next result to be yielded is there."""
-        if waiting is None:
-            return not self._done.empty()
-        while waiting[0].outcome is None and not self._done.empty():
-            self._next_done(self._done.get())
-        return waiting[0].outcome is not None
-
-    def _next_batch(self, held: int) -> list[_Flight]:
+    def _next_batch(self, most: int) -> list[_Flight]:
         """Read pieces for which there is room, fewer when they come slowly."""
         batch: list[_Flight] = []
+        if self._stream is not None and not self._stream.is_ready:
+            return batch
         until = time.monotonic() + BATCH_S
         for piece in self._pieces:
             flight = _Flight(self._count, piece, checked_piece(piece).nbytes)
             batch.append(flight)
             self._nbytes += flight.nbytes
             self._count += 1
-            under_way = len(self._flying) + len(batch)
-            has_room = self._has_room(held + len(batch), under_way)
-            if len(batch) == BATCH or not has_room or time.monotonic() > until:
+            is_enough = len(batch) == most or self._is_full(len(batch))
+            if is_enough or time.monotonic() > until:
+                break
+            if self._stream is not None and not self._stream.is_ready:
                 break
         else:
             self._is_exhausted = True
         return batch
 
-    def _has_room(self, held: int, under_way: int) -> bool:
-        """Return whether one more may be submitted, besides so many."""
-        if held == 0:
-            return True
+    def _room(self) -> int:
+        """Return how many pieces more may be submitted, one at least if none are."""
+        held = self._held
+        if held and self._is_full(0):
+            return 0
         if self._result_nbytes is None:
             workers = self._engine.types().get(self._type, 0)
-            room, expected = max(FEELERS, 2 * workers) - under_way, 0.0
-        else:
-            # what is under way comes back, however slowly it is taken then
-            room, expected = self._window - held, under_way * self._result_nbytes
-        is_full = self._nbytes + expected >= self._buffer_bytes
-        return room > 0 and held < self._window and not is_full
+            feelers = max(FEELERS, 2 * workers) - len(self._flying)
+            return min(feelers, self._window - held)
+        return self._window - held
+
+    @property
+    def _held(self) -> int:
+        """How many pieces were submitted, and their results not taken."""
+        return len(self._flying if self._order is None else self._order)
+
+    def _is_full(self, more: int) -> bool:
+        """Return whether so many bytes are held, or will be, that it is enough."""
+        # what is under way comes back, however slowly it is taken then
+        expected = (len(self._flying) + more) * (self._result_nbytes or 0.0)
+        return self._nbytes + expected >= self._buffer_bytes
 
     def _submit(self, batch: list[_Flight]) -> None:
         rows = [(flight.piece, self._options) for flight in batch]
         numbers = self._engine.submit(self._type, rows, self._note_done, self._job)
         self._flying.update(zip(numbers, batch, strict=True))
+        if self._order is not None:
+            self._order.extend(batch)
 
     def _note_done(self, number: int, outcome: Outcome) -> None:
-        self._done.put((number, outcome))
+        self._done.append((number, outcome))
 
     def _value(self, flight: _Flight) -> Any:
         assert flight.outcome is not None

@@ -12,8 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from opencluster.config import Config
 from opencluster.core.entries import Entry
@@ -28,10 +27,10 @@ from opencluster.core.inbox import (
 )
 from opencluster.core.roles import ASKER, check
 from opencluster.errors import RemoteProtocolError
+from opencluster.net.joined import open_transport
 from opencluster.net.reactor import Reactor
 from opencluster.net.rejections import MALFORMED, Rejections
 from opencluster.net.transport import Peer, PeerLost, Received, TransportEvent
-from opencluster.net.zmq_transport import ZmqTransport
 from opencluster.registration import Registration
 from opencluster.wire import frames, kinds
 from opencluster.wire.batches import batches, numbers_in, pieces_in
@@ -43,12 +42,13 @@ log = logging.getLogger(__name__)
 
 _ORDERS = (kinds.PIECES, kinds.WITHDRAW, kinds.CANCEL, kinds.INTERRUPT)
 
+RESULTS_WAIT_S = 0.003
+"""How long results may wait for others to travel with, while there is more to do."""
 SHORTEST_TICK_S = 0.001
 """A tick that came a hair too early is repeated after this long."""
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(NamedTuple):
     """A piece that was taken to be run, its payload still encoded."""
 
     waiting: Waiting
@@ -56,8 +56,7 @@ class Work:
     buffers: Sequence[Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """The outcome of a piece, encoded.
 
     Attributes
@@ -107,20 +106,15 @@ class Station:
         on_flag: Callable[[RaiseFlag], None],
         on_exception: Callable[[RaiseException], None],
     ) -> None:
-        network = config.network
         worker = config.worker
         self._kind = kind
-        self.transport = ZmqTransport(
-            network.max_message_bytes,
-            network.zmtp_heartbeat_s,
-            network.zmtp_timeout_s,
-            keys,
-        )
+        self.transport = open_transport(config, keys)
         self.reactor = Reactor(
             self.transport,
             self._event,
             # a large result of the last piece may take its time on a slow line
             linger_s=worker.drain_timeout_s,
+            handlers_return=True,
         )
         self._rejections = Rejections(self.transport.counts, log)
         self.registration = make_registration(self.reactor)
@@ -140,6 +134,7 @@ class Station:
         self._is_ending = False
         self._entry: Entry | None = None
         self._tick_at: float | None = None
+        self._serve_at = 0.0
 
     # --- from the threads that run pieces ------------------------------------
 
@@ -153,18 +148,47 @@ class Station:
         self.registration.announce(entry)
 
     def take(self) -> Work | None:
-        """Wait for the next piece; ``None`` means that the station is draining."""
+        """Wait for the next piece; ``None`` means that the station is draining.
+
+        For one of several threads; another one serves the sockets.
+        """
         with self._lock:
             while not self._inbox.is_draining:
-                # the inbox hears of the end from the I/O thread, a little later
-                waiting = None
-                if not self._is_ending:
-                    waiting = self._inbox.start(time.monotonic())
-                if waiting is not None:
-                    payload, buffers = self._payloads.pop(waiting.key)
-                    return Work(waiting, payload, buffers)
+                work = self._start_next()
+                if work is not None:
+                    return work
                 self._lock.wait()
         return None
+
+    def serve(self, when_idle: Callable[[], None]) -> Work | None:
+        """Like `take`, for the only thread: it serves the sockets while it waits.
+
+        `when_idle` is called before it waits, and before the end.
+        """
+        now = time.monotonic()
+        if now >= self._serve_at:
+            self._serve_at = now + RESULTS_WAIT_S
+            self.reactor.serve_turn()
+        while not self._inbox.is_draining:
+            with self._lock:
+                work = self._start_next()
+            if work is not None:
+                return work
+            when_idle()
+            self.reactor.wait_until(self._is_wanted)
+        when_idle()
+        return None
+
+    def _start_next(self) -> Work | None:
+        # the inbox hears of the end from the I/O thread, a little later
+        waiting = None if self._is_ending else self._inbox.start(time.monotonic())
+        if waiting is None:
+            return None
+        payload, buffers = self._payloads.pop(waiting.key)
+        return Work(waiting, payload, buffers)
+
+    def _is_wanted(self) -> bool:
+        return self._inbox.queued > 0 or self._inbox.is_draining
 
     def started(self, work: Work) -> None:
         """Have the piece's time limit watched, when it has one."""
@@ -173,13 +197,15 @@ class Station:
 
     def answer(self, work: Work, answer: Answer) -> None:
         """Send the outcome of the piece that was taken."""
+        peer, piece = key = work.waiting.key
         with self._lock:
-            is_wanted = self._inbox.finish(work.waiting.key)
-        if is_wanted:
-            peer, piece = work.waiting.key
-            self.reactor.post(
-                lambda: self._outbox.setdefault(peer, []).append((piece, answer))
-            )
+            if not self._inbox.finish(key):
+                return
+            is_first = not self._outbox
+            self._outbox.setdefault(peer, []).append((piece, answer))
+        if is_first:
+            # whoever serves the sockets next sends it, with those that come till then
+            self.reactor.post(_nothing)
 
     def report_progress(self, work: Work, done: float, total: float) -> None:
         """Tell the manager how far the running piece is."""
@@ -301,7 +327,8 @@ class Station:
 
     def _flush(self) -> None:
         if self._outbox:
-            outbox, self._outbox = self._outbox, {}
+            with self._lock:
+                outbox, self._outbox = self._outbox, {}
             for peer, answers in outbox.items():
                 self._send_answers(peer, answers)
         if self._returns:
@@ -362,3 +389,7 @@ class Station:
     def _interrupt_for_drain(self) -> None:
         now = time.monotonic()
         self._locked(lambda: self._inbox.interrupt_running(now))
+
+
+def _nothing() -> None:
+    """Do nothing: the turn in which it is done is what was wanted."""

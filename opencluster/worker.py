@@ -28,9 +28,9 @@ from opencluster.core.roles import WORKER
 from opencluster.engines.base import Engine
 from opencluster.engines.choice import ENGINE_VARIABLE, find_engine
 from opencluster.errors import OpenClusterError
+from opencluster.net.joined import local_endpoints
 from opencluster.net.keys import Keyring
 from opencluster.net.reactor import Reactor
-from opencluster.net.zmq_transport import ipc_endpoint
 from opencluster.node.handover import (
     NAME_VARIABLE,
     SCOREBOARD_VARIABLE,
@@ -189,6 +189,7 @@ class Runner:
             self._flagged,
             self._insisted,
         )
+        self._is_fork = False
         self._is_performing = False
         self._to_raise: RaiseException | None = None
         self._last_flag: RaiseFlag | None = None
@@ -214,7 +215,7 @@ class Runner:
             self._scoreboard.close()
 
     def _serve(self) -> None:
-        while (work := self._station.take()) is not None:
+        while (work := self._station.serve(self._scoreboard.idle)) is not None:
             self._run(work)
             if self._should_recycle():
                 self._station.drain()
@@ -225,8 +226,7 @@ class Runner:
             if self._board_path is not None
             else f"w-{self._id[-12:]}"
         )
-        local = ipc_endpoint(self.place.sockets, name)
-        wanted = [local]
+        wanted = local_endpoints(self._station.transport, self.place.sockets, name)
         if port or self.config.cluster.factories:
             has_keys = self._keys is not None
             wanted.append(listening_endpoint(self.config, host, port, has_keys))
@@ -267,7 +267,10 @@ class Runner:
         signal.signal(INTERRUPT_SIGNAL, self._raise_here)
         signal.signal(signal.SIGTERM, self._asked_to_end)
         signal.signal(signal.SIGINT, self._asked_to_end)
-        _let_forks_end()
+        _let_forks_end(self._forked)
+
+    def _forked(self) -> None:
+        self._is_fork = True
 
     def _asked_to_end(self, number: int, frame: FrameType | None) -> None:
         """Finish the running piece, or give it up when it is overdue already."""
@@ -293,7 +296,7 @@ class Runner:
         started = time.monotonic()
         self._begin(work, started + limit_s if limit_s else 0.0)
         status, value = self._perform(work)
-        if os.getpid() != self._pid:
+        if self._is_fork:
             # perform() forked and let the child return: it owns none of our sockets
             os.write(2, b"perform() returned in a forked child; the child ends here\n")
             os._exit(1)
@@ -304,7 +307,10 @@ class Runner:
         self.pieces_done += 1
         self._current = None
         self._station.answer(work, Answer(status, payload, buffers, elapsed_s))
-        self._scoreboard.finished(failed=status != "done")
+        self._scoreboard.ended(failed=status != "done")
+        if self._deadline:
+            # or the workshop would take it for overdue
+            self._scoreboard.idle()
 
     def _begin(self, work: Work, deadline: float) -> None:
         self.flag = None
@@ -382,11 +388,15 @@ class Runner:
             raise PieceInterrupt(wanted.reason)
 
 
-def _let_forks_end() -> None:
-    """Let what perform() forks, such as the processes of a pool, end when asked."""
+def _let_forks_end(forked: Callable[[], None]) -> None:
+    """Let what perform() forks, such as the processes of a pool, end when asked.
+
+    `forked` is called in each of them.
+    """
     ours = (INTERRUPT_SIGNAL, signal.SIGTERM, signal.SIGINT)
 
     def restore() -> None:
+        forked()
         for number in ours[:2]:
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)

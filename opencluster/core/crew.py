@@ -30,7 +30,7 @@ LOOK_AHEAD_S = 0.02
 """Work that a worker may hold ahead: hides the way to it, delays nobody visibly."""
 RECALL_AFTER_S = 0.1
 """How long a piece may wait on a busy worker while another is idle."""
-REFILL_FROM = 16
+REFILL_FROM = 8
 """A worker with so much credit, or more, is sent pieces when it has done half of them,
 many to a message: one that got a few after every few results would send back few, and
 both sides would be busy with messages."""

@@ -59,9 +59,9 @@ class Options:
 MAX_NUMBER = 2**63 - 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outcome:
-    """How a piece ended: with an encoded result, or with an error.
+    """How a piece ended: with an encoded result, or with an error; never changed.
 
     Attributes
     ----------
@@ -90,7 +90,8 @@ class Outcome:
     @property
     def nbytes(self) -> int:
         """Size of the encoded result in bytes."""
-        return len(self.payload) + sum(len(buffer) for buffer in self.buffers)
+        nbytes = len(self.payload)
+        return nbytes + sum(map(len, self.buffers)) if self.buffers else nbytes
 
 
 Done = Callable[[int, Outcome], None]
@@ -172,8 +173,26 @@ class Engine(Protocol):
         pieces: Iterable[tuple[Any, Options]],
         done: Done,
         job: Job | None = None,
+        is_awaited: bool = False,
     ) -> list[int]:
-        """Take pieces, and return their numbers; `done` may be called before."""
+        """Take pieces, and return their numbers; `done` may be called before.
+
+        Who says that they are awaited calls `wait` next.
+        """
+
+    def wait(self, is_over: Callable[[], bool], timeout_s: float | None = None) -> bool:
+        """Wait until something holds that a `Done` brings about; tell whether it does.
+
+        The caller's thread does the engine's work meanwhile, where that is possible.
+
+        Raises
+        ------
+        RuntimeError
+            When a `Done` calls it: what it waits for could never come.
+        """
+
+    def nudge(self) -> None:
+        """Have whoever waits look again at what it waits for."""
 
     def cancel(self, pieces: Iterable[int]) -> None:
         """Give up pieces: drop what waits, interrupt what runs."""

@@ -11,12 +11,18 @@ from typing import cast
 from opencluster.config import Config, load
 from opencluster.engines.base import Engine
 from opencluster.errors import ConfigError
-from opencluster.place import Place
+from opencluster.place import DIRECTORY_VARIABLE, Place
 
 ENGINE_VARIABLE = "OPENCLUSTER_ENGINE"
 ENGINES = ("local", "process", "cluster")
 
+_VARIABLES = (ENGINE_VARIABLE, DIRECTORY_VARIABLE, "XDG_STATE_HOME", "HOME")
+"""What decides, besides the name, which engine is meant."""
+
+_Asked = tuple[str | None, ...]
 _engines: dict[tuple[str, Place], Engine] = {}
+_found: dict[_Asked, Engine] = {}
+"""By what was asked for: finding the place takes as long as a small piece does."""
 _lock = threading.Lock()
 
 
@@ -35,7 +41,12 @@ def find_engine(name: str = "", config: Config | None = None) -> Engine:
     ConfigError
         When there is no such engine.
     """
-    chosen = name or os.environ.get(ENGINE_VARIABLE) or "cluster"
+    asked = (name, *map(os.environ.get, _VARIABLES))
+    return _found.get(asked) or _find(asked, config)
+
+
+def _find(asked: _Asked, config: Config | None) -> Engine:
+    chosen = asked[0] or os.environ.get(ENGINE_VARIABLE) or "cluster"
     if chosen not in ENGINES:
         raise ConfigError(
             f"there is no engine {chosen!r}; choose one of {', '.join(ENGINES)}"
@@ -45,6 +56,7 @@ def find_engine(name: str = "", config: Config | None = None) -> Engine:
         if key not in _engines:
             module = importlib.import_module(f"opencluster.engines.{chosen}")
             _engines[key] = cast(Engine, module.connect(config or load(), key[1]))
+        _found[asked] = _engines[key]
         return _engines[key]
 
 
@@ -57,6 +69,7 @@ def close_engines(place: Place | None = None) -> None:
         Only in those of this cluster directory.
     """
     with _lock:
+        _found.clear()
         keys = [key for key in _engines if place is None or key[1] == place]
         engines = [_engines.pop(key) for key in keys]
     for engine in engines:
@@ -68,6 +81,7 @@ def _forget_engines() -> None:
     global _lock
     _lock = threading.Lock()
     _engines.clear()
+    _found.clear()
 
 
 atexit.register(close_engines)

@@ -12,8 +12,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +41,7 @@ from opencluster.errors import (
     PieceCancelled,
     RemoteProtocolError,
 )
+from opencluster.net.joined import open_transport
 from opencluster.net.keys import Keyring
 from opencluster.net.link import FactoryLink
 from opencluster.net.reactor import Reactor
@@ -52,7 +52,6 @@ from opencluster.net.transport import (
     Received,
     TransportEvent,
 )
-from opencluster.net.zmq_transport import ZmqTransport
 from opencluster.place import Place, factories, keys_directory
 from opencluster.service import SERVICE_PREFIX
 from opencluster.wire import codec, frames, kinds
@@ -70,8 +69,8 @@ MAX_JOBS = 1000
 """Jobs that wait to be reported to a factory."""
 TICK_S = 0.1
 """How often the dispatcher looks at the time while work is under way."""
-ROOM_POLL_S = 0.01
-"""How often whoever was slowed down looks whether there is room again."""
+SEND_AT = 64
+"""Pieces that may be submitted before somebody must look after them."""
 
 _VERDICTS = {
     "done": Verdict.DONE,
@@ -112,15 +111,10 @@ class ClusterEngine:
     is_immediate = False
 
     def __init__(self, config: Config, place: Place) -> None:
-        network, manager, worker = config.network, config.manager, config.worker
+        manager, worker = config.manager, config.worker
         self.config = config
         keys = Keyring.load(keys_directory(config, place), MANAGER, WORKER)
-        self._transport = ZmqTransport(
-            network.max_message_bytes,
-            network.zmtp_heartbeat_s,
-            network.zmtp_timeout_s,
-            keys,
-        )
+        self._transport = open_transport(config, keys)
         self._reactor = Reactor(
             self._transport, self._event, on_fatal=self._end_all, is_vital=False
         )
@@ -152,6 +146,7 @@ class ClusterEngine:
         self._number_lock = threading.Lock()
         self._is_closed = False
         self._is_ended = False
+        self._ended = threading.Event()
         self._link.subscribe(self._roster.registry_changed)
         self._reactor.post(self._start)
         self._reactor.start()
@@ -164,8 +159,11 @@ class ClusterEngine:
         pieces: Iterable[tuple[Any, Options]],
         done: Done,
         job: Job | None = None,
+        is_awaited: bool = False,
     ) -> list[int]:
         """Take pieces, and return their numbers; `done` may be called before.
+
+        Who says that they are awaited calls `wait` next, which sends them.
 
         Raises
         ------
@@ -179,6 +177,7 @@ class ClusterEngine:
             rows.append((options, _Ticket(payload, buffers, options, done, job)))
         self._wait_for_room()
         numbers = self._next_numbers(len(rows))
+        incoming = self._incoming
         for number, (options, ticket) in zip(numbers, rows, strict=True):
             piece = Piece(
                 number,
@@ -189,11 +188,28 @@ class ClusterEngine:
                 options.error_retries,
                 options.worker,
             )
-            self._incoming.append((piece, ticket))
+            incoming.append((piece, ticket))
         self._reactor.post(self._take_in)
+        is_due = len(self._incoming) >= SEND_AT or not self._tickets
+        if is_due and not is_awaited:
+            # else whoever waits next sends them, many to a message
+            self._reactor.serve_turn()
         if self._is_ended:
             self._refuse_incoming()
         return numbers
+
+    def wait(self, is_over: Callable[[], bool], timeout_s: float | None = None) -> bool:
+        """Wait until something holds, serving the sockets meanwhile."""
+        if self._reactor.wait_until(is_over, timeout_s):
+            return True
+        if timeout_s is None:
+            # there is no reactor any more: whoever ends it ends what is waited for
+            self._ended.wait()
+        return is_over()
+
+    def nudge(self) -> None:
+        """Have whoever waits look again at what it waits for."""
+        self._reactor.post(_nothing)
 
     def _next_numbers(self, count: int) -> list[int]:
         with self._number_lock:
@@ -204,22 +220,22 @@ class ClusterEngine:
     def _wait_for_room(self) -> None:
         """Slow down whoever submits faster than pieces are done."""
         bound = self.config.manager.max_pending
-        while len(self._tickets) >= bound and not self._reactor.is_current:
-            time.sleep(ROOM_POLL_S)
+        if len(self._tickets) >= bound and not self._reactor.is_current:
+            self._reactor.wait_until(lambda: len(self._tickets) < bound)
 
     def cancel(self, pieces: Iterable[int]) -> None:
         """Give up pieces: drop what waits, interrupt what runs."""
         wanted = list(pieces)
-        self._reactor.post(lambda: self._do(self._dispatch.cancel(_now(), wanted)))
+        self._soon(lambda: self._do(self._dispatch.cancel(_now(), wanted)))
 
     def interrupt(self, pieces: Iterable[int]) -> None:
         """Interrupt pieces that run."""
         wanted = list(pieces)
-        self._reactor.post(lambda: self._do(self._dispatch.interrupt(_now(), wanted)))
+        self._soon(lambda: self._do(self._dispatch.interrupt(_now(), wanted)))
 
     def interrupt_worker(self, worker: str) -> None:
         """Interrupt what this manager's piece a worker runs."""
-        self._reactor.post(
+        self._soon(
             lambda: self._do(
                 self._dispatch.interrupt(_now(), self._dispatch.pieces_at(worker)[:1])
             )
@@ -246,23 +262,29 @@ class ClusterEngine:
         self, service: str, method: str, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Any:
         """Call a method of a service, and wait for what it returns."""
-        future: Future[Outcome] = Future()
+        outcomes: list[Outcome] = []
         call = [method, list(args), dict(kwargs)]
         options = Options(retries=0)
         numbers = self.submit(
             SERVICE_PREFIX + service,
             [(call, options)],
-            lambda number, outcome: future.set_result(outcome),
+            lambda number, outcome: outcomes.append(outcome),
+            is_awaited=True,
         )
         try:
-            return future.result().value()
+            self.wait(lambda: bool(outcomes))
+            return outcomes[0].value()
         except BaseException:
             self.cancel(numbers)
             raise
 
     def report(self, job: Job) -> None:
         """Let the cluster know how a job stands."""
-        self._reactor.post(lambda: self._note_job(job))
+        self._soon(lambda: self._note_job(job))
+
+    def _soon(self, callback: Callable[[], None]) -> None:
+        """Do something for which nobody may be waiting, in this thread if possible."""
+        self._reactor.serve_turn(callback)
 
     def close(self) -> None:
         """Give up everything that is unfinished, and release what the engine has."""
@@ -282,6 +304,7 @@ class ClusterEngine:
             number, ticket = self._tickets.popitem()
             ticket.done(number, _closed(cause))
         self._refuse_incoming(cause)
+        self._ended.set()
 
     def _refuse_incoming(self, cause: BaseException | None = None) -> None:
         """End what was submitted too late for the I/O thread to see it."""
@@ -338,9 +361,9 @@ class ClusterEngine:
         ticket = self._tickets[piece.id]
         payload, buffers = ticket.payload, ticket.buffers
         if ticket.job is not None:
-            ticket.job.statistics.bytes_sent += len(payload) + _size(buffers)
-        timeout_s = float(piece.timeout_s)
-        row = [piece.id, piece.priority, timeout_s, payload, len(buffers)]
+            nbytes = len(payload) + _size(buffers) if buffers else len(payload)
+            ticket.job.statistics.bytes_sent += nbytes
+        row = [piece.id, piece.priority, piece.timeout_s, payload, len(buffers)]
         return row, payload, buffers
 
     def _tell(self, worker: str, header: bytes, buffers: Sequence[Any] = ()) -> None:
@@ -351,17 +374,17 @@ class ClusterEngine:
 
     def _results(self, contact: Contact, rows: Any, buffers: Sequence[Any]) -> None:
         now = _now()
-        for row, own in results_in(rows, buffers):
-            if row.status == "drained":
-                self._do(self._dispatch.returned(now, contact.id, row.number))
+        worker, name = contact.id, contact.entry.name
+        finished = self._dispatch.finished
+        for (number, status, payload, _, elapsed_s), own in results_in(rows, buffers):
+            if status == "drained":
+                self._do(self._dispatch.returned(now, worker, number))
                 continue
             # of a status that this version does not know we know that it is no result
-            verdict = _VERDICTS.get(row.status, Verdict.FAILED)
-            outcome = Outcome(row.payload, own, None, row.elapsed_s, contact.entry.name)
-            for effect in self._dispatch.finished(
-                now, contact.id, row.number, verdict, row.elapsed_s
-            ):
+            verdict = _VERDICTS.get(status, Verdict.FAILED)
+            for effect in finished(now, worker, number, verdict, elapsed_s):
                 if isinstance(effect, EndPiece):
+                    outcome = Outcome(payload, own, None, elapsed_s, name)
                     self._deliver(effect, outcome)
         self._do(self._dispatch.assign(now))
 
@@ -518,6 +541,10 @@ def _failure_in(outcome: Outcome) -> Mapping[str, Any]:
         if isinstance(failure, Mapping):
             return failure
     return {"message": "the worker sent a failure that cannot be read"}
+
+
+def _nothing() -> None:
+    """Do nothing: the turn in which it is done is what was wanted."""
 
 
 def _now() -> float:

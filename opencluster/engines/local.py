@@ -10,7 +10,7 @@ import itertools
 import socket
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from opencluster.config import Config
@@ -53,6 +53,7 @@ class LocalEngine:
         pieces: Iterable[tuple[Any, Options]],
         done: Done,
         job: Job | None = None,
+        is_awaited: bool = False,
     ) -> list[int]:
         """Perform pieces, one after the other."""
         numbers = []
@@ -71,6 +72,13 @@ class LocalEngine:
             numbers.append(number)
             done(number, outcome)
         return numbers
+
+    def wait(self, is_over: Callable[[], bool], timeout_s: float | None = None) -> bool:
+        """Return whether something holds: nothing is under way that could change it."""
+        return is_over()
+
+    def nudge(self) -> None:
+        """Nobody waits."""
 
     def cancel(self, pieces: Iterable[int]) -> None:
         """Nothing is under way when this can be called."""

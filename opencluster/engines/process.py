@@ -78,6 +78,7 @@ class ProcessEngine(ClusterEngine):
         pieces: Iterable[tuple[Any, Options]],
         done: Done,
         job: Job | None = None,
+        is_awaited: bool = False,
     ) -> list[int]:
         """Take pieces, starting workers of their type when there are none yet."""
         rows = list(pieces)
@@ -86,7 +87,7 @@ class ProcessEngine(ClusterEngine):
                 self._ensure(type)
         except NoSuitableWorker as error:
             return self._refuse(len(rows), done, error)
-        return super().submit(type, rows, done, job)
+        return super().submit(type, rows, done, job, is_awaited)
 
     def workers(self, type: str, wait_s: float) -> list[WorkerInfo]:
         """Return the workers of a type, starting them when there are none yet."""

@@ -271,11 +271,19 @@ class Scoreboard:
         self._ordinal += 1
         self._write_piece(_cut(piece, TEXT_BYTES), time.monotonic(), deadline)
 
-    def finished(self, failed: bool) -> None:
-        """Say that the piece ended, with an error if `failed`."""
+    def ended(self, failed: bool) -> None:
+        """Count a piece that ended; `started` or `idle` says so."""
         self._done += not failed
         self._failed += failed
+
+    def idle(self) -> None:
+        """Say that no piece runs."""
         self._write_piece(b"", 0.0, 0.0)
+
+    def finished(self, failed: bool) -> None:
+        """Say that the piece ended, with an error if `failed`, and no other runs."""
+        self.ended(failed)
+        self.idle()
 
     def progress(self, done: float, total: float) -> None:
         """Say how far the piece is."""
