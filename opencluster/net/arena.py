@@ -174,6 +174,7 @@ class Arena:
 
         Those that it has not begun to use end when it has closed its end of the
         connection, those of its views when they are gone or its process has ended.
+        If nothing is in use then, all memory is given back.
 
         Parameters
         ----------
@@ -188,14 +189,11 @@ class Arena:
         """
         with self._lock:
             self._collect()
-            if not any(ledger.has(receiver) for ledger in self._segments.values()):
-                return
-            orphan = Orphan(pid, sock)
-            self._orphans.add(orphan)
-            for ledger in self._segments.values():
-                ledger.hand_over(receiver, orphan)
-            self._visit(orphan)
+            if any(ledger.has(receiver) for ledger in self._segments.values()):
+                self._leave(receiver, Orphan(pid, sock))
             self._visit_orphans()
+            if not self._slots.taken_bytes:
+                self._retire_idle()
 
     def segment_fd(self, segment: int) -> int:
         """Return the descriptor of a segment, which a receiver maps.
@@ -204,14 +202,6 @@ class Arena:
         of it whose lease has not ended.
         """
         return self._segments[segment].fd
-
-    def trim(self) -> None:
-        """Give the segments back of which nobody holds anything."""
-        with self._lock:
-            self._collect()
-            self._visit_orphans()
-            for number in self._slots.idle_segments():
-                self._retire(number)
 
     @property
     def counts(self) -> ArenaCounts:
@@ -227,8 +217,7 @@ class Arena:
         with self._lock:
             self._max_bytes = 0
             self._collect()
-            for number in self._slots.idle_segments():
-                self._retire(number)
+            self._retire_idle()
             for ledger in self._segments.values():
                 ledger.close()
             self._segments.clear()
@@ -243,6 +232,12 @@ class Arena:
     def _collect(self) -> None:
         for ledger in self._segments.values():
             ledger.collect(self._slots.release)
+
+    def _leave(self, receiver: Hashable, orphan: Orphan) -> None:
+        for ledger in self._segments.values():
+            ledger.hand_over(receiver, orphan)
+        self._orphans.add(orphan)
+        self._visit(orphan)
 
     def _visit_orphans(self) -> None:
         """Take back what orphans cannot use any more, if that was not just done."""
@@ -299,7 +294,7 @@ class Arena:
         """Make a segment in which a slot for a value fits, if there may be one."""
         needed = _segment_bytes(nbytes)
         if not self._make_room(needed):
-            self._warn(f"its limit of {self._max_bytes} bytes is reached")
+            self._warn(f"[memory] arena_bytes = {self._max_bytes} is reached")
             return False
         now = time.monotonic()
         if now < self._grow_again_at:
@@ -338,6 +333,10 @@ class Arena:
             room += sizes[number]
             count -= 1
         return count < MAX_SEGMENTS
+
+    def _retire_idle(self) -> None:
+        for number in self._slots.idle_segments():
+            self._retire(number)
 
     def _retire(self, number: int) -> None:
         self._slots.remove_segment(number)

@@ -295,6 +295,7 @@ def play(arena: Arena, chance: random.Random, turns: int) -> int:
     for number in (turn % 251 for turn in range(turns)):
         nbytes = chance.choice([100, 5000, 70_000, 100_000, 800_000, MB])
         block: Any = np.full(nbytes, number, np.uint8)
+        memory = array = None
         if chance.random() < 0.3:
             memory = arena.allocate(nbytes)
             refused += memory is None
@@ -312,7 +313,8 @@ def play(arena: Arena, chance: random.Random, turns: int) -> int:
         del shown[chance.randrange(30) :]
         assert all((array == number).all() for number, array in shown[:10])
         if chance.random() < 0.02:
-            arena.trim()
+            del shown[:], block, memory, array
+            arena.drop("whoever")
     assert all((array == number).all() for number, array in shown)
     return refused
 
