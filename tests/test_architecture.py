@@ -25,7 +25,10 @@ FOLDERS = {
 GROUND = {"errors", "references", "workpiece"}
 RULES = GROUND | {"core", "wire", "config"}
 MEANS = RULES | {"net", "node", "store", "engines.base"}
-SHARED = {"place", "registration", "serving", "proxy", "engines.choice"}
+SHARED = {
+    *("place", "registration", "serving", "keeping", "proxy"),
+    "engines.choice",
+}
 """What several of the base classes are built on."""
 
 ALCOVES = {"engines.base", "engines.choice"}
@@ -60,7 +63,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engines.choice": {"errors", "config", "place", "engines.base"},
     "proxy": {"engines.base"},
     "registration": MEANS | {"place"},
-    "serving": MEANS | {"place", "registration"},
+    "keeping": MEANS,
+    "serving": MEANS | {"place", "registration", "keeping"},
     **dict.fromkeys(BASE_CLASSES, SHELL),
     "service": SHELL | {"worker"},
     "manager": SHELL | {"mapping", "stream"},

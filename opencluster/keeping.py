@@ -1,0 +1,500 @@
+"""The side of a worker or service that has to do with values that workers hold.
+
+A `Keeper` holds values for managers, and gets for a piece the values that it refers
+to: from its own memory, from its disk, or from who holds them. This shell joins
+`core.holdings` to the net and the disk. It runs no user code, and decodes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from opencluster.config import Config
+from opencluster.core.holdings import (
+    Drop,
+    Effect,
+    Holdings,
+    LeaveMemory,
+    Lies,
+    WarnDiskFull,
+    Write,
+)
+from opencluster.errors import OpenClusterError
+from opencluster.net.exchange import KINDS, Exchange, Parts, nbytes_of, parts_in
+from opencluster.net.joined import Approach
+from opencluster.net.reactor import Reactor
+from opencluster.net.transport import Peer
+from opencluster.node.host import host_id, host_name
+from opencluster.references import Holder, size_text
+from opencluster.store.spill import Spill
+from opencluster.store.writer import Writer
+from opencluster.wire import frames, kinds
+from opencluster.wire.refs import holder_in, id_in, size_in
+
+log = logging.getLogger(__name__)
+
+ORDERS = frozenset(
+    {kinds.PUT, kinds.COPY, kinds.REFER, kinds.REFERENCES, kinds.RELEASE}
+)
+"""What managers say of values; besides there is what `net.exchange` takes."""
+TICK_S = 1.0
+"""How often it is looked at the time."""
+SHARED_BYTES = 32 << 10
+"""Buffers from this size on are moved to shared memory when a neighbour fetches them,
+so that it, and all others of this computer, read them there."""
+SHARED_PART = 0.5
+"""Part of the shared memory that kept values may take; the rest is for messages."""
+FETCH_AHEAD = 0.25
+"""Part of the budget that values of pieces which still wait may take."""
+
+ShouldStop = Callable[[], bool]
+"""Whether the piece that is waited for is to end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A value that a piece needs.
+
+    Attributes
+    ----------
+    id : bytes
+        Its identity.
+    nbytes : int
+        Its size.
+    holders : tuple of Holder
+        Who has it, as far as the manager knows.
+    """
+
+    id: bytes
+    nbytes: int
+    holders: tuple[Holder, ...]
+
+
+@dataclass(slots=True)
+class Claim:
+    """The values of one piece, which stay here until it is given up.
+
+    Attributes
+    ----------
+    parts : dict
+        Those that are here, by identity.
+    failed : dict
+        Those that cannot be had: why, and which holders said so themselves.
+    missing : set of bytes
+        Those that are awaited.
+    """
+
+    parts: dict[bytes, Parts] = field(default_factory=dict)
+    failed: dict[bytes, tuple[str, list[str]]] = field(default_factory=dict)
+    missing: set[bytes] = field(default_factory=set)
+    is_made: bool = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is awaited any more, or need not be."""
+        return self.is_made and (not self.missing or bool(self.failed))
+
+
+class Keeper:
+    """Holds values for managers, and gets those that pieces need.
+
+    Parameters
+    ----------
+    config : Config
+        The settings.
+    spill_root : Path
+        Where values go for which there is no memory.
+    reactor : Reactor
+        Whose transport carries the messages.
+    """
+
+    def __init__(self, config: Config, spill_root: Path, reactor: Reactor) -> None:
+        self._reactor = reactor
+        self._transport = reactor.transport
+        self._approach = Approach(reactor.transport)
+        self._identity = ""
+        budget = config.memory.kept_bytes or own_share()
+        self._holdings = Holdings(budget, config.cluster.lease_s)
+        self._values: dict[bytes, Parts] = {}
+        self._shared: dict[bytes, int] = {}
+        self._may_share = int(config.memory.arena_bytes * SHARED_PART)
+        self._spill = Spill(spill_root, host_name())
+        self._writer = Writer(self._spill, self._told)
+        self._exchange = Exchange(
+            reactor.transport,
+            host_id(),
+            self._parts_for_others,
+            self._reach,
+            self._leave,
+            self._arrived,
+            self._failed,
+        )
+        self._claims: dict[bytes, list[Claim]] = {}
+        self._orders: dict[bytes, list[tuple[Peer, int]]] = {}
+        self._ahead: dict[bytes, int] = {}
+
+    # --- from the threads that run pieces ------------------------------------
+
+    def open(self, identity: str) -> None:
+        """Begin to hold values, as the worker of an identity."""
+        self._identity = identity
+        self._spill.clear_leftovers()
+        self._reactor.post(self._start)
+
+    def claim(self, wanted: Iterable[Wanted], should_stop: ShouldStop) -> Claim:
+        """Get values, and have them stay until `give_up`.
+
+        Returns when all are here, one cannot be had, or the piece is to stop.
+        """
+        claim = Claim()
+        orders = list(wanted)
+        self._reactor.post(lambda: self._claim(claim, orders))
+        self._reactor.wait_until(lambda: claim.is_over or should_stop())
+        return claim
+
+    def give_up(self, claim: Claim) -> None:
+        """Let go of the values of a piece."""
+        self._reactor.post(lambda: self._give_up(claim))
+
+    def keep(
+        self, manager: Peer, id: bytes, parts: Parts, should_stop: ShouldStop
+    ) -> None:
+        """Hold a value for a manager; returns when there is room for the next one."""
+        done: list[None] = []
+
+        def keep() -> None:
+            self._hold(id, parts)
+            self._do(self._holdings.keep(id, nbytes_of(parts), manager))
+            done.append(None)
+
+        self._reactor.post(keep)
+        self._reactor.wait_until(
+            lambda: bool(done) and (self._holdings.is_settled or should_stop())
+        )
+
+    def wait_until_empty(self, timeout_s: float) -> None:
+        """Wait until nobody refers to anything here, or the time is up."""
+        self._reactor.wait_until(lambda: self._holdings.is_empty, timeout_s)
+        if not self._holdings.is_empty:
+            log.warning(
+                "%d kept values, to which managers refer, end with this worker",
+                len(self._holdings),
+            )
+
+    def close(self) -> None:
+        """Remove what is on disk."""
+        self._writer.close()
+        self._spill.close()
+
+    # --- while holding the reactor -------------------------------------------
+
+    def _start(self) -> None:
+        self._reactor.every(TICK_S, self._tick)
+
+    def received(self, peer: Peer, fields: Sequence[Any], buffers: Parts) -> None:
+        """Take in a message of the `ORDERS`, or one for the exchange of values.
+
+        Raises
+        ------
+        RemoteProtocolError, ValueError
+            When it is malformed.
+        """
+        kind = fields[0]
+        self._holdings.manager_heard(peer)
+        if kind in KINDS:
+            self._exchange.received(peer, fields, buffers)
+        elif kind == kinds.PUT:
+            self._put(peer, fields, buffers)
+        elif kind == kinds.COPY:
+            _, number, id, nbytes, holders = fields
+            found = [holder_in(holder) for holder in holders]
+            self._order(peer, size_in(number), id_in(id))
+            self._exchange.want(id, size_in(nbytes), found)
+            self._look_at(id)
+        elif kind == kinds.RELEASE:
+            self._do(self._holdings.release(peer, map(id_in, fields[1])))
+        else:
+            ids = [id_in(id) for id in fields[1]]
+            if kind == kinds.REFER:
+                missing = self._holdings.refer(peer, ids)
+            else:
+                missing, effects = self._holdings.refer_to_these(peer, ids)
+                self._do(effects)
+            if missing:
+                self._transport.send(peer, frames.pack(kinds.MISSING, missing))
+
+    def fetch_ahead(self, wanted: Iterable[Wanted]) -> None:
+        """Begin to get the values of a piece that still waits."""
+        for want in wanted:
+            room = FETCH_AHEAD * self._holdings.budget - sum(self._ahead.values())
+            is_under_way = want.id in self._ahead or want.id in self._claims
+            if want.id in self._holdings or is_under_way or want.nbytes > room:
+                continue
+            self._ahead[want.id] = want.nbytes
+            self._exchange.want(want.id, want.nbytes, self._others(want.holders))
+
+    def managers(self) -> set[Peer]:
+        """Return who refers to values here."""
+        return self._holdings.managers()
+
+    def connected(self, peer: Peer) -> None:
+        """Note that a connection stands that this side opened."""
+        self._exchange.connected(peer)
+
+    def lost(self, peer: Peer) -> None:
+        """Note that a connection is gone, or that nobody answers on it."""
+        self._exchange.lost(peer)
+        self._holdings.manager_lost(time.monotonic(), peer)
+
+    def drain(self) -> None:
+        """Hold nothing for oneself any more."""
+        self._do(self._holdings.drain())
+
+    # --- inside: claims ------------------------------------------------------
+
+    def _claim(self, claim: Claim, wanted: Iterable[Wanted]) -> None:
+        for want in wanted:
+            if want.id in claim.parts or want.id in claim.missing:
+                continue
+            parts = self._own(want.id)
+            if parts is not None:
+                self._holdings.pin(want.id)
+                claim.parts[want.id] = parts
+                continue
+            claim.missing.add(want.id)
+            self._claims.setdefault(want.id, []).append(claim)
+            self._exchange.want(want.id, want.nbytes, self._others(want.holders))
+        claim.is_made = True
+
+    def _give_up(self, claim: Claim) -> None:
+        for id in claim.missing:
+            waiting = self._claims.get(id, [])
+            # by identity: claims of different pieces may be equal
+            rest = [other for other in waiting if other is not claim]
+            if rest:
+                self._claims[id] = rest
+            elif self._claims.pop(id, None) is not None:
+                self._forget(id)
+        claim.missing.clear()
+        for id in claim.parts:
+            self._do(self._holdings.unpin(id))
+        claim.parts.clear()
+
+    def _forget(self, id: bytes) -> None:
+        """Fetch a value no longer, unless somebody else waits for it."""
+        if id not in self._claims and id not in self._orders and id not in self._ahead:
+            self._exchange.forget(id)
+
+    def _arrived(self, id: bytes, parts: Parts) -> None:
+        self._ahead.pop(id, None)
+        claims = self._claims.pop(id, [])
+        nbytes = nbytes_of(parts)
+        self._hold(id, parts)
+        effects: list[Effect] = []
+        for peer, number in self._orders.pop(id, []):
+            effects += self._holdings.keep(id, nbytes, peer)
+            self._transport.send(peer, frames.pack(kinds.KEPT, number, nbytes))
+        effects += self._holdings.copy(id, nbytes, len(claims))
+        for claim in claims:
+            claim.missing.discard(id)
+            claim.parts[id] = parts
+        self._do(effects)
+
+    def _failed(self, id: bytes, why: str, lost_at: list[str]) -> None:
+        self._ahead.pop(id, None)
+        for peer, number in self._orders.pop(id, []):
+            self._transport.send(peer, frames.pack(kinds.UNKEPT, number, why))
+        for claim in self._claims.pop(id, []):
+            claim.missing.discard(id)
+            claim.failed[id] = (why, lost_at)
+
+    def _others(self, holders: Iterable[Holder]) -> list[Holder]:
+        """Return those holders that are not this process."""
+        return [holder for holder in holders if holder.worker != self._identity]
+
+    # --- inside: orders ------------------------------------------------------
+
+    def _put(self, peer: Peer, fields: Sequence[Any], buffers: Parts) -> None:
+        _, number, id, data, sizes = fields
+        parts = parts_in(data, sizes, buffers)
+        self._order(peer, size_in(number), id_in(id))
+        if parts is not None:
+            self._arrived(id, parts)
+        elif not self._look_at(id):
+            self._exchange.want_from(peer, id, sum(sizes))
+
+    def _order(self, peer: Peer, number: int, id: bytes) -> None:
+        self._orders.setdefault(id, []).append((peer, number))
+
+    def _look_at(self, id: bytes) -> bool:
+        """Do what was ordered with a value that is here already."""
+        parts = self._own(id)
+        if parts is not None:
+            self._exchange.forget(id)
+            self._arrived(id, parts)
+        return parts is not None
+
+    # --- inside: where values lie --------------------------------------------
+
+    def _own(self, id: bytes) -> Parts | None:
+        """Return a value that lies here, from wherever."""
+        if id not in self._holdings:
+            return None
+        parts = self._values.get(id)
+        if parts is not None:
+            return parts
+        try:
+            return self._spill.read(id)
+        except OSError as error:
+            log.warning("a kept value is lost: %s", error)
+            self._do(self._holdings.vanished(id))
+            return None
+
+    def _parts_for_others(self, id: bytes) -> Parts | None:
+        parts = self._own(id)
+        if parts is None:
+            return None
+        self._holdings.use(id)
+        if self._holdings.lies(id) is Lies.MEMORY and id not in self._shared:
+            parts = self._values[id] = self._share(id, parts)
+        return parts
+
+    def _share(self, id: bytes, parts: Parts) -> Parts:
+        """Move large buffers to shared memory, where there is some.
+
+        Sent from there they are not copied, so that all who need the value on this
+        computer, and this worker, have it in the same memory.
+        """
+        nbytes = nbytes_of(parts)
+        lane = getattr(self._transport, "lane", None)
+        arena = None if lane is None else lane.arena
+        is_too_much = nbytes + sum(self._shared.values()) > self._may_share
+        if arena is None or is_too_much:
+            return parts
+        self._shared[id] = nbytes
+        return [_moved(part, arena.allocate) for part in parts]
+
+    def _hold(self, id: bytes, parts: Parts) -> None:
+        if id not in self._holdings:
+            self._values[id] = parts
+
+    def _do(self, effects: Iterable[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Write(id):
+                    self._writer.write(id, self._values[id])
+                case LeaveMemory(id):
+                    self._leave_memory(id)
+                case Drop(id):
+                    self._leave_memory(id)
+                    self._spill.remove(id)
+                case WarnDiskFull(excess_bytes):
+                    log.warning(
+                        "%s of kept values stay in memory beyond [memory] kept_bytes, "
+                        "as they cannot be written to disk",
+                        size_text(excess_bytes),
+                    )
+
+    def _leave_memory(self, id: bytes) -> None:
+        self._values.pop(id, None)
+        self._shared.pop(id, None)
+
+    def _told(self, id: bytes, error: OSError | None) -> None:
+        """Have noted how writing a value ended; in the thread of the writer."""
+
+        def note() -> None:
+            if error is None:
+                self._do(self._holdings.written(id))
+            else:
+                log.warning("a kept value cannot be written: %s", error)
+                self._do(self._holdings.write_failed(time.monotonic(), id))
+
+        self._reactor.post(note)
+
+    def _tick(self) -> None:
+        self._do(self._holdings.tick(time.monotonic()))
+        self._exchange.tick()
+
+    # --- inside: connections -------------------------------------------------
+
+    def _reach(self, holder: Holder) -> Peer:
+        is_here = holder.host_id == host_id()
+        ways = self._approach.ways(holder.endpoints, is_here)
+        if not ways:
+            raise OpenClusterError("it cannot be reached from here")
+        return self._approach.connect(ways, holder.public_key)[1]
+
+    def _leave(self, holder: Holder, peer: Peer) -> None:
+        self._transport.disconnect(peer)
+
+
+def wanted_in(rows: Any) -> list[Wanted]:
+    """Return the values that a message names.
+
+    Raises
+    ------
+    RemoteProtocolError
+        When it is malformed.
+    """
+    wanted = []
+    for id, nbytes, holders in rows:
+        found = tuple(holder_in(holder) for holder in holders)
+        wanted.append(Wanted(id_in(id), size_in(nbytes), found))
+    return wanted
+
+
+def owned(payload: bytes, buffers: Sequence[Any]) -> list[Any]:
+    """Return an encoded value whose memory nobody else writes to.
+
+    Memory that nobody else refers to, or can write to, is taken over; of other memory,
+    such as an array that ``perform()`` will use again, there is a copy.
+    """
+    return [payload, *map(_owned, buffers)]
+
+
+def _owned(buffer: Any) -> Any:
+    view = memoryview(buffer)
+    owner = view.obj
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(owner, numpy.ndarray):
+        while isinstance(owner, numpy.ndarray) and owner.base is not None:
+            owner = owner.base
+        if isinstance(owner, numpy.ndarray):
+            # referred to by this name, by the call, and by what was to be sent
+            is_ours = sys.getrefcount(owner) <= 3
+            return buffer if is_ours else bytes(view)
+    is_immutable = isinstance(owner, bytes) or (
+        isinstance(owner, memoryview) and owner.readonly
+    )
+    return buffer if is_immutable else bytes(view)
+
+
+def _moved(part: Any, allocate: Callable[[int], memoryview | None]) -> Any:
+    view = memoryview(part).cast("B")
+    if len(view) < SHARED_BYTES:
+        return part
+    room = allocate(len(view))
+    if room is None:
+        return part
+    room[:] = view
+    return room.toreadonly()
+
+
+def own_share() -> int:
+    """Return how many bytes of values a worker holds in memory unless it is told.
+
+    That is half of the computer's memory, or of what the process may use of it, divided
+    by the cores, of which each has a worker as a rule.
+    """
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with suppress(OSError, ValueError):
+        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return int(total // 2 // len(os.sched_getaffinity(0)))
