@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
 import time
@@ -91,13 +92,7 @@ class Stranger:
         self.close()
 
     def _has_answer(self) -> bool:
-        try:
-            self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return False
-        except ConnectionError:
-            pass
-        return True
+        return bool(select.select([self.sock], [], [], 0)[0])
 
 
 def head(kind: int, buffers: int, header_bytes: int) -> bytes:
