@@ -146,7 +146,7 @@ def test_readers_that_are_killed_leave_nothing(
 ) -> None:
     arena = Arena(64 * MB)
     segments = set()
-    for turn in range(6):
+    for turn in range(4):
         reader = start("read")
         handles = {str(n): arena.place(pattern(n, 5 * MB), turn) for n in range(8)}
         assert all(handles.values())
@@ -170,7 +170,7 @@ def test_readers_that_are_killed_leave_nothing(
 def test_writers_that_are_killed_leave_what_is_read_and_nothing_else(
     start: Callable[[str], Program],
 ) -> None:
-    for _ in range(4):
+    for _ in range(3):
         writer, mapping = start("write"), Mapping()
         handles, fd = writer.ask({"count": 3, "nbytes": 4 * MB})
         segment = inode(fd)
