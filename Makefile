@@ -12,7 +12,7 @@ PROJECT := setup.cfg setup.py pyproject.toml
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CHECK_VERSION := import sys; sys.exit(sys.version_info < (3, 11))
 
-.PHONY: help demo test soak chaos fuzz lint bench config clean
+.PHONY: help demo test soak chaos fuzz lint bench peers config clean
 .DEFAULT_GOAL := help
 
 help:  ## print this list
@@ -35,8 +35,11 @@ lint: $(VENV)/.installed-test  ## check style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.installed-bench  ## measure (BENCH=latency, throughput, startup, memory, factory)
+bench: $(VENV)/.installed  ## measure (BENCH=latency, all, compare, targets, ...)
 	$(BIN)/python -m bench $(BENCH)
+
+peers: $(VENV)/.installed-bench  ## install what OpenCluster is compared with
+	$(BIN)/python -m bench peers
 
 fuzz: $(VENV)/.installed-test  ## feed wrong messages to every handler (SECONDS=600)
 	$(BIN)/python tests/fuzz/fuzz.py --seconds $(SECONDS)

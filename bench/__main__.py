@@ -8,47 +8,81 @@ from pathlib import Path
 
 import click
 
+from bench import commands
 from bench.machine import describe
 from bench.report import Report
 
-MEASURES = ("latency", "throughput", "startup", "memory", "factory")
+SUBJECTS = {
+    "latency": "Round trips of one trivial piece, beside a bare ZeroMQ loop.",
+    "throughput": "Trivial pieces a second, with 2 and with 16 workers.",
+    "startup": "Seconds from `opencluster start` to the first result.",
+    "memory": "Memory of each process of an idle cluster.",
+    "factory": "What a factory takes to keep 10,000 workers in mind.",
+}
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("which", type=click.Choice([*MEASURES, "all"]))
-@click.option(
-    "--json",
-    "json_file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Write the figures, with every run, to this file.",
-)
-@click.option(
-    "--markdown",
-    "page",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Put the figures into the results section of this page.",
-)
-@click.option("--quick", is_flag=True, help="See that it works; figures are rough.")
-def main(which: str, json_file: Path | None, page: Path | None, quick: bool) -> None:
-    """Measure what OpenCluster costs on this machine.
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Measure what OpenCluster costs, and compare it with its peers.
 
     \b
-    Example:
-        python -m bench all --markdown docs/performance.md
+    Examples:
+        python -m bench latency            what OpenCluster costs here, one subject
+        python -m bench all --quick        see that all subjects work
+        python -m bench peers              what it can be compared with here
+        python -m bench compare            side by side, all that is installed
+        python -m bench targets            what it set out to reach, met or not
+
+    The peers are installed by `pip install -e '.[bench]'`; what is missing is left
+    out. Nothing is asserted: figures depend on the machine and on who else uses it.
     """
-    machine = describe()
-    figures = []
-    for name in MEASURES if which == "all" else (which,):
-        click.echo(f"measuring {name} ...", err=True)
-        figures += importlib.import_module(f"bench.{name}").measure(quick)
-    command = f"python -m bench {which}{' --quick' * quick}"
-    today = datetime.date.today().isoformat()
-    report = Report(command, today, machine, figures)
-    report.show()
-    if json_file is not None:
-        report.write_json(json_file)
-    if page is not None:
-        report.write_markdown(page)
+
+
+def _subject(name: str, summary: str, names: tuple[str, ...]) -> click.Command:
+    """Return the command that measures some subjects of OpenCluster itself."""
+
+    @click.command(name, help=summary, short_help=summary)
+    @click.option(
+        "--json",
+        "json_file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Write the figures, with every run, to this file.",
+    )
+    @click.option(
+        "--markdown",
+        "page",
+        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        help="Put the figures into the results section of this page.",
+    )
+    @click.option("--quick", is_flag=True, help="See that it works; figures are rough.")
+    def command(json_file: Path | None, page: Path | None, quick: bool) -> None:
+        machine = describe()
+        figures = []
+        for subject in names:
+            click.echo(f"measuring {subject} ...", err=True)
+            figures += importlib.import_module(f"bench.{subject}").measure(quick)
+        line = f"python -m bench {name}{' --quick' * quick}"
+        today = datetime.date.today().isoformat()
+        report = Report(line, today, machine, figures)
+        report.show()
+        if json_file is not None:
+            report.write_json(json_file)
+        if page is not None:
+            report.write_markdown(page)
+
+    return command
+
+
+for _name, _summary in SUBJECTS.items():
+    main.add_command(_subject(_name, _summary, (_name,)))
+main.add_command(_subject("all", "All of these subjects.", tuple(SUBJECTS)))
+for _command in (
+    commands.compare,
+    commands.check_targets,
+    commands.list_peers,
+    commands.plot,
+):
+    main.add_command(_command)
 
 
 if __name__ == "__main__":

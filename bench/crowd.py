@@ -12,6 +12,7 @@ import resource
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -86,26 +87,29 @@ class Line:
 
 
 class Shop:
-    """One simulated workshop.
+    """One simulated workshop: it registers entries, and renews them.
 
     Parameters
     ----------
-    line : Line
+    reactor : Reactor
         Its way to the factory.
-    pattern : mapping
-        The entries and figures of a real workshop and its workers.
-    number : int
-        Which one it is.
+    entries : sequence of Entry
+        Those that it speaks for.
+    figures : sequence of mapping
+        What its heartbeats say of each.
     """
 
-    def __init__(self, line: Line, pattern: Mapping[str, Any], number: int) -> None:
-        entries = entries_like(pattern, number)
+    def __init__(
+        self,
+        reactor: Reactor,
+        entries: Sequence[Entry],
+        figures: Sequence[Mapping[str, Any]],
+    ) -> None:
         self._entries = {entry.id: entry for entry in entries}
-        self._figures = dict(zip(self._entries, pattern["figures"], strict=True))
+        self._figures = dict(zip(self._entries, figures, strict=True))
         config = load()
-        line.shop = self
         self.link = FactoryLink(
-            cast(Reactor, line),
+            reactor,
             lambda: factories(config, Place.find()),
             config.factory.request_timeout_s,
             on_up=lambda hello: self._leader_found(),
@@ -116,7 +120,7 @@ class Shop:
         self._heartbeats = 0
         cluster = config.cluster
         self._metronome = Metronome(
-            cast(Reactor, line),
+            reactor,
             cluster.heartbeat_interval_s,
             cluster.lease_s,
             self._heartbeat,
@@ -191,10 +195,8 @@ class Crowd:
         self._by_peer: dict[Peer, Shop] = {}
         self.shops: list[Shop] = []
         for index in range(count):
-            self._reactor.after(
-                REGISTER_AT_ONCE_S * index / count,
-                lambda number=first + index: self._open(pattern, number),
-            )
+            open_one = partial(self._open, pattern, first + index)
+            self._reactor.after(REGISTER_AT_ONCE_S * index / count, open_one)
         self._count = count
         self._reactor.every(0.1, self._tell)
         self._is_told = False
@@ -204,7 +206,10 @@ class Crowd:
         self._reactor.run()
 
     def _open(self, pattern: Mapping[str, Any], number: int) -> None:
-        self.shops.append(Shop(Line(self._reactor, self._by_peer), pattern, number))
+        line = Line(self._reactor, self._by_peer)
+        entries = entries_like(pattern, number)
+        line.shop = Shop(cast(Reactor, line), entries, pattern["figures"])
+        self.shops.append(line.shop)
 
     def _tell(self) -> None:
         """Say once that everybody is registered."""

@@ -36,8 +36,7 @@ class Figure:
     @property
     def text(self) -> str:
         """The median with the range of the runs, for people."""
-        low, high = min(self.runs), max(self.runs)
-        return f"{number(self.median)} [{number(low)}-{number(high)}]"
+        return spread(self.runs)
 
     def to_fields(self) -> dict[str, Any]:
         """Return the figure as plain types."""
@@ -56,7 +55,15 @@ def number(value: float) -> str:
     """Return a number with three digits that count."""
     if value >= 100:
         return f"{value:,.0f}"
+    if 0 < value < 0.1:
+        return f"{value:.2g}"
     return f"{value:.2f}" if value < 10 else f"{value:.1f}"
+
+
+def spread(values: Sequence[float]) -> str:
+    """Return the median with the range of the values, for people."""
+    low, high = min(values), max(values)
+    return f"{number(statistics.median(values))} [{number(low)}-{number(high)}]"
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
 
 from bench.figures import Figure, percentile
-from bench.workers import TARGET, TYPE
-from bench.yardstick import Yardstick
-from opencluster import Manager, WorkPiece
-from opencluster.testing.local_cluster import LocalCluster
+from bench.peers.base import Peer
+from bench.peers.opencluster import OpenCluster
+from bench.peers.zeromq import ZeroMQ
 
 TRIPS = 100
 """Round trips of one side before the other has its turn."""
-
-Trip = Callable[[int], object]
 
 
 def measure(is_quick: bool) -> list[Figure]:
@@ -25,25 +21,20 @@ def measure(is_quick: bool) -> list[Figure]:
     machine does meanwhile falls on both.
     """
     runs, turns = (3, 5) if is_quick else (7, 30)
-    with LocalCluster({TARGET: 1}), Yardstick() as yardstick:
-        worker = Manager().get_available_workers(TYPE)[0]
-
-        def through_cluster(number: int) -> None:
-            worker.perform(WorkPiece(number=number))
-
-        sides: tuple[Trip, Trip] = (through_cluster, yardstick.trip)
+    with OpenCluster.started(1) as ours, ZeroMQ.started(1) as bare:
+        sides = (ours, bare)
         _run(sides, 2)
         return _figures([_run(sides, turns) for _ in range(runs)])
 
 
-def _run(sides: tuple[Trip, Trip], turns: int) -> tuple[list[float], list[float]]:
+def _run(sides: tuple[Peer, Peer], turns: int) -> tuple[list[float], list[float]]:
     """Return the times of both sides, in microseconds."""
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(turns):
-        for trip, taken in zip(sides, times, strict=True):
-            for number in range(TRIPS):
+        for side, taken in zip(sides, times, strict=True):
+            for _ in range(TRIPS):
                 started = time.perf_counter()
-                trip(number)
+                side.noop()
                 taken.append((time.perf_counter() - started) * 1e6)
     return times
 

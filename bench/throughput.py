@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from bench.figures import Figure
-from bench.workers import TARGET, TYPE
-from opencluster import Manager, WorkPiece
-from opencluster.testing.local_cluster import LocalCluster
+from bench.peers.opencluster import OpenCluster
 
 WORKERS = (2, 16)
-JOIN_TIMEOUT_S = 60.0
 
 
 def measure(is_quick: bool) -> list[Figure]:
@@ -21,45 +18,20 @@ def measure(is_quick: bool) -> list[Figure]:
 
 
 def _with_workers(workers: int, runs: int, count: int) -> list[Figure]:
-    ways = {"map": _map, "submit": _submit}
-    rates: dict[str, list[float]] = {name: [] for name in ways}
-    with LocalCluster({TARGET: workers}):
-        manager = Manager()
-        _wait_for(manager, workers)
-        _map(manager, count // 10)
+    with OpenCluster.started(workers) as ours:
+        ways = {"map": ours.noops, "submit": ours.submits}
+        rates: dict[str, list[float]] = {name: [] for name in ways}
+        ours.noops(count // 10)
         for _ in range(runs):
             for name, way in ways.items():
-                rates[name].append(_rate(way, manager, count))
+                rates[name].append(_rate(way, count))
     return [
         Figure("throughput", f"{name}, {workers} workers", "pieces/s", values)
         for name, values in rates.items()
     ]
 
 
-def _rate(way: Callable[[Manager, int], None], manager: Manager, count: int) -> float:
+def _rate(way: Callable[[int], int], count: int) -> float:
     started = time.perf_counter()
-    way(manager, count)
+    way(count)
     return count / (time.perf_counter() - started)
-
-
-def _map(manager: Manager, count: int) -> None:
-    for _ in manager.map(TYPE, _pieces(count), progress=False):
-        pass
-
-
-def _submit(manager: Manager, count: int) -> None:
-    futures = [manager.submit(TYPE, piece) for piece in _pieces(count)]
-    for future in futures:
-        future.result()
-
-
-def _pieces(count: int) -> Iterator[WorkPiece]:
-    return (WorkPiece(number=number) for number in range(count))
-
-
-def _wait_for(manager: Manager, workers: int) -> None:
-    deadline = time.monotonic() + JOIN_TIMEOUT_S
-    while (here := len(manager.get_available_workers(TYPE))) < workers:
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"only {here} of {workers} workers came")
-        time.sleep(0.05)

@@ -1,0 +1,1 @@
+"""OpenCluster and its peers behind one interface; `catalogue` says which there are."""
