@@ -241,3 +241,22 @@ class PieceCancelled(WorkError):
 
 class NoSuitableWorker(WorkError):
     """No worker of the type came in time, or workers of the type fail to start."""
+
+
+class DataLost(WorkError):
+    """Values that workers held for this manager are gone.
+
+    Attributes
+    ----------
+    reasons : mapping of str to str
+        Why, for each of them, named as in the representation of its `DataRef`.
+    """
+
+    def __init__(self, reasons: Mapping[str, str]) -> None:
+        told = "; ".join(f"{name}: {why}" for name, why in reasons.items())
+        super().__init__(
+            f"{len(reasons)} of the values that are needed are gone: {told}. Results "
+            "that were kept with recompute=True are made again by themselves; others "
+            "must be made or scattered again"
+        )
+        self.reasons = dict(reasons)

@@ -17,7 +17,11 @@ import numpy as np
 import pytest
 
 from opencluster.config import Config
-from opencluster.config.settings import ClusterSettings, MemorySettings
+from opencluster.config.settings import (
+    ClusterSettings,
+    MemorySettings,
+    NetworkSettings,
+)
 from opencluster.keeping import Keeper, Wanted, own_share, owned, wanted_in
 from opencluster.net.exchange import Parts
 from opencluster.net.joined import local_endpoints, open_transport
@@ -163,11 +167,16 @@ class Stage:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.memory = MemorySettings(kept_bytes=10 * MEGABYTE)
+        self.network = NetworkSettings()
         self._made: list[Site | Manager] = []
 
     @property
     def config(self) -> Config:
-        return Config(memory=self.memory, cluster=ClusterSettings(lease_s=0.2))
+        return Config(
+            memory=self.memory,
+            network=self.network,
+            cluster=ClusterSettings(lease_s=0.2),
+        )
 
     def site(self, name: str) -> Site:
         self._made.append(site := Site(self.config, self.folder, name))

@@ -305,6 +305,22 @@ class Whereabouts:
             return []
         return [*value.holders, *sorted(value.copies - value.holders.keys())]
 
+    def value(self, id: bytes) -> Value | None:
+        """Return what is known of a value."""
+        return self._values.get(id)
+
+    def closure(self, ids: Iterable[bytes]) -> list[bytes]:
+        """Return values, and all that they contain, each once."""
+        found = dict.fromkeys(ids)
+        queue = list(found)
+        while queue:
+            value = self._values.get(queue.pop())
+            for inner in value.contents if value is not None else ():
+                if inner not in found:
+                    found[inner] = None
+                    queue.append(inner)
+        return list(found)
+
     def why_lost(self, id: bytes) -> str | None:
         """Return why a value cannot be fetched now, or ``None`` if it can."""
         value = self._values.get(id)

@@ -72,6 +72,18 @@ def test_what_a_value_contains_is_held_as_long_as_it() -> None:
     assert len(known) == 0
 
 
+def test_what_values_contain_is_found_at_every_depth() -> None:
+    known = whereabouts()
+    known.kept(A, W, 10)
+    known.kept(B, W, 10, contents=[A])
+    known.kept(C, W, 10, contents=[B, A])
+    assert known.closure([D, C, C]) == [D, C, B, A]
+    value = known.value(C)
+    assert value is not None
+    assert value.contents == (B, A)
+    assert known.value(D) is None
+
+
 def test_a_reference_of_another_manager_is_taken_over() -> None:
     known = whereabouts()
     assert known.refer(A, W, 10) == [Refer(W, A)]
@@ -148,11 +160,13 @@ def test_what_a_value_is_made_from_is_made_again_first() -> None:
     assert A in known
     known.worker_lost(W, DEAD)
     assert known.needed(1, [B]) == [Remake(B)]
+    # the piece that makes B refers to what it is made from, as every piece does
+    assert known.refer(A, "", 10) == []
     assert known.needed(2, [A], makes=B) == [Remake(A)]
     known.check_invariants()
-    # its data are let go again at once: the piece that makes B has them by its own
-    assert Resume(2) in known.made(A, X, 10)
+    assert known.made(A, X, 10) == [Resume(2)]
     assert known.made(B, X, 10) == [Resume(1)]
+    assert known.unreferred(A) == [Release(X, A)]
     assert known.unreferred(B) == [Release(X, B), ForgetPiece(B), ForgetPiece(A)]
     assert len(known) == 0
 

@@ -1,0 +1,663 @@
+"""The values that workers hold for the managers of this process.
+
+This shell joins `core.whereabouts` to the net: it gives values to workers, fetches them
+back, has them copied and released, and tells the engine which pieces may go on, and
+which values must be made again. All but what is said to be for any thread is for use
+while holding the reactor.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from opencluster.core.fetching import PART_BYTES
+from opencluster.core.whereabouts import (
+    Copy,
+    Effect,
+    ForgetPiece,
+    GiveUp,
+    Refer,
+    ReferToThese,
+    Release,
+    Remake,
+    Resume,
+    Whereabouts,
+)
+from opencluster.engines.base import Options
+from opencluster.engines.directory import Contact, Directory
+from opencluster.engines.leases import Leases
+from opencluster.errors import (
+    DataLost,
+    NoSuitableWorker,
+    OpenClusterError,
+    RemoteProtocolError,
+    WorkError,
+)
+from opencluster.net.exchange import (
+    KINDS,
+    Exchange,
+    Parts,
+    data_and_buffers,
+    nbytes_of,
+    sizes_of,
+)
+from opencluster.net.reactor import Reactor
+from opencluster.net.transport import Peer
+from opencluster.node.host import host_id
+from opencluster.references import DataRef, Holder
+from opencluster.service import SERVICE_PREFIX
+from opencluster.wire import codec, frames, kinds
+from opencluster.wire.refs import holder_fields, id_in, size_in
+
+log = logging.getLogger(__name__)
+
+ANSWERS = frozenset({kinds.KEPT, kinds.UNKEPT, kinds.MISSING})
+"""What workers say of values; besides there is what `net.exchange` takes."""
+MAX_HOLDERS = 8
+"""Holders of a value that a worker is told of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a value is made again.
+
+    Attributes
+    ----------
+    type : str
+        Worker type.
+    payload, buffers
+        The encoded piece.
+    options : Options
+        How it is run.
+    inputs : tuple of DataRef
+        What it refers to, without leases.
+    """
+
+    type: str
+    payload: bytes
+    buffers: Sequence[Any]
+    options: Options
+    inputs: tuple[DataRef, ...]
+
+
+@dataclass
+class Put:
+    """A value on its way to a worker.
+
+    Attributes
+    ----------
+    id : bytes
+        Its identity.
+    parts : sequence
+        The value.
+    contents : tuple of DataRef
+        What it refers to.
+    type : str
+        Type of the workers that may hold it; empty for all.
+    workers : sequence of str
+        Which of them; empty for all.
+    everywhere : bool
+        One worker of each computer gets it.
+    ref : DataRef or None
+        What it is referred to by, when it is kept.
+    error : WorkError or None
+        Why it is not.
+    is_over : bool
+        Nothing more happens.
+    """
+
+    id: bytes
+    parts: Parts
+    contents: tuple[DataRef, ...] = ()
+    type: str = ""
+    workers: Sequence[str] = ()
+    everywhere: bool = False
+    ref: DataRef | None = None
+    error: WorkError | None = None
+    is_over: bool = False
+    tried: set[str] = field(default_factory=set)
+    parents: deque[str] = field(default_factory=deque)
+    targets: deque[str] = field(default_factory=deque)
+    under_way: int = 0
+
+
+@dataclass
+class Gather:
+    """Values on their way to this process.
+
+    Attributes
+    ----------
+    refs : tuple of DataRef
+        Which.
+    parts : dict
+        Those that are here, by identity.
+    error : WorkError or None
+        Why some cannot be had.
+    """
+
+    refs: tuple[DataRef, ...]
+    parts: dict[bytes, Parts] = field(default_factory=dict)
+    error: WorkError | None = None
+    number: int = 0
+
+    @property
+    def missing(self) -> list[DataRef]:
+        """Those that are not here yet."""
+        return [ref for ref in self.refs if ref.id not in self.parts]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all are here, or one cannot be had."""
+        return self.error is not None or not self.missing
+
+
+class Values:
+    """The values of one engine.
+
+    Parameters
+    ----------
+    reactor : Reactor
+        Whose transport carries the messages.
+    directory : Directory
+        Who is there.
+    next_number : callable
+        Returns a number that no piece has.
+    resume : callable
+        Given the number of a piece, lets it be dispatched.
+    give_up : callable
+        Given the number of a piece and an error, ends it.
+    remake : callable
+        Given an identity and a `Recipe`, runs the piece again that makes a value.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        directory: Directory,
+        next_number: Callable[[], int],
+        resume: Callable[[int], None],
+        give_up: Callable[[int, WorkError], None],
+        remake: Callable[[bytes, Recipe], None],
+    ) -> None:
+        self._reactor = reactor
+        self._transport = reactor.transport
+        self._directory = directory
+        self._next_number = next_number
+        self._resume = resume
+        self._give_up = give_up
+        self._remake = remake
+        self._session = os.urandom(8)
+        self._leases = Leases()
+        self._whereabouts = Whereabouts()
+        self._recipes: dict[bytes, Recipe] = {}
+        self._exchange = Exchange(
+            reactor.transport,
+            host_id(),
+            self._parts_of,
+            self._reach,
+            lambda holder, peer: None,
+            self._arrived,
+            self._failed,
+        )
+        self._larder: dict[bytes, Parts] = {}
+        self._orders: dict[int, tuple[str, Callable[[bool, str], None]]] = {}
+        self._promised: dict[str, int] = {}
+        self._gathers: dict[int, Gather] = {}
+        self._awaited: dict[bytes, set[int]] = {}
+        self._releases: dict[str, list[bytes]] = {}
+
+    # --- for any thread ------------------------------------------------------
+
+    def id_of(self, number: int) -> bytes:
+        """Return the identity of what the piece of a number makes."""
+        return self._session + number.to_bytes(8)
+
+    def adopt(self, ref: DataRef) -> DataRef:
+        """Return a reference that came in a value as one that holds the value."""
+        ours, is_new = self._leases.under(ref)
+        if is_new:
+            self._reactor.post(lambda: self._refer(ref))
+        return ours
+
+    def put(self, put: Put) -> None:
+        """Begin to give a value to a worker."""
+        self._reactor.post(lambda: self._put(put))
+
+    def gather(self, gather: Gather) -> None:
+        """Begin to fetch values."""
+        gather.number = self._next_number()
+        self._reactor.post(lambda: self._gather(gather))
+
+    def forget(self, gather: Gather) -> None:
+        """Fetch values no longer."""
+        self._reactor.post(lambda: self._end(gather))
+
+    def release(self, refs: Iterable[DataRef]) -> None:
+        """Let go of values, although there are references to them."""
+        ids = [ref.id for ref in refs]
+
+        def release() -> None:
+            for id in ids:
+                self._do(self._whereabouts.released(id))
+
+        self._reactor.post(release)
+
+    # --- pieces --------------------------------------------------------------
+
+    def needed(
+        self, number: int, refs: Iterable[DataRef], makes: bytes | None = None
+    ) -> None:
+        """Let a piece go on, wait or end: see `Whereabouts.needed`."""
+        ids = [ref.id for ref in refs]
+        self._do(self._whereabouts.needed(number, ids, makes))
+
+    def not_found(
+        self,
+        number: int,
+        refs: Iterable[DataRef],
+        payload: bytes,
+        makes: bytes | None = None,
+    ) -> None:
+        """Take back a piece whose worker could not get a value.
+
+        Raises
+        ------
+        RemoteProtocolError
+            When what it says of that is malformed.
+        """
+        ids = [ref.id for ref in refs]
+        failures = codec.decode(payload)
+        if type(failures) is not list or not failures:
+            raise RemoteProtocolError("what is missing is malformed")
+        id, why, lost_at = failures[0]
+        self._do(
+            self._whereabouts.not_found(
+                number, ids, id_in(id), list(map(str, lost_at)), str(why), makes
+            )
+        )
+
+    def sources(self, worker: str, refs: Iterable[DataRef]) -> list[Any]:
+        """Return what a worker that is sent a piece must know of its values."""
+        ids = self._whereabouts.closure(ref.id for ref in refs)
+        self._whereabouts.sent(worker, ids)
+        rows = []
+        for id in ids:
+            value = self._whereabouts.value(id)
+            if value is not None:
+                holders = self._holders(id)[:MAX_HOLDERS]
+                rows.append([id, value.nbytes, list(map(holder_fields, holders))])
+        return rows
+
+    def kept(
+        self, contact: Contact, id: bytes, payload: bytes, recipe: Recipe | None
+    ) -> DataRef:
+        """Take in a result that its worker keeps.
+
+        Raises
+        ------
+        RemoteProtocolError
+            When what it says of that is malformed.
+        """
+        nbytes, contents = self._kept_in(payload)
+        piece = int.from_bytes(id[8:]) if recipe is not None else None
+        holder = holder_of(contact)
+        ref, _ = self._leases.under(DataRef(id, nbytes, holder, piece))
+        inputs = None
+        if recipe is not None:
+            self._recipes[id] = recipe
+            inputs = [input.id for input in recipe.inputs]
+        self._do(
+            self._whereabouts.kept(
+                id, contact.id, nbytes, inputs, self._known(contents)
+            )
+        )
+        return ref
+
+    def made(self, contact: Contact, id: bytes, payload: bytes) -> None:
+        """Take in a value that was made again."""
+        nbytes, contents = self._kept_in(payload)
+        self._do(self._whereabouts.made(id, contact.id, nbytes, self._known(contents)))
+
+    def not_made(self, id: bytes, error: WorkError) -> None:
+        """Note that a value could not be made again."""
+        self._do(self._whereabouts.remake_failed(id, str(error)))
+
+    def unwanted(self, contact: Contact, number: int) -> None:
+        """Let go of a kept result that came for a piece that is over."""
+        self._do([Release(contact.id, self.id_of(number))])
+
+    def over(self, number: int, refs: Iterable[DataRef], is_done: bool) -> None:
+        """Note that a piece is over."""
+        ids = [ref.id for ref in refs]
+        self._do(self._whereabouts.over(number, ids, is_done))
+
+    def leased(self, refs: Iterable[DataRef]) -> tuple[DataRef, ...]:
+        """Return references that hold their values, of values that are known."""
+        ours = []
+        for ref in refs:
+            leased, is_new = self._leases.under(ref)
+            if is_new:
+                self._refer(ref)
+            ours.append(leased)
+        return tuple(ours)
+
+    # --- workers and messages ------------------------------------------------
+
+    def received(self, contact: Contact, fields: Sequence[Any], buffers: Parts) -> None:
+        """Take in a message of the `ANSWERS`, or one for the exchange of values."""
+        kind = fields[0]
+        if kind in KINDS:
+            self._exchange.received(contact.peer, fields, buffers)
+        elif kind == kinds.MISSING:
+            self._whereabouts.missing(contact.id, map(id_in, fields[1]))
+        else:
+            number = size_in(fields[1])
+            worker, answered = self._orders.pop(number, ("", _ignore))
+            if worker == contact.id:
+                why = "" if kind == kinds.KEPT else str(fields[2])
+                answered(kind == kinds.KEPT, why)
+
+    def joined(self, contact: Contact) -> None:
+        """Note that a worker is there."""
+        if is_worker(contact):
+            self._exchange.connected(contact.peer)
+            host = contact.entry.host_id
+            self._do(self._whereabouts.worker_joined(contact.id, host))
+
+    def lost(self, contact: Contact, why: str, is_process_death: bool) -> None:
+        """Note that a worker is gone."""
+        self._exchange.lost(contact.peer)
+        self._whereabouts.worker_lost(contact.id, why, is_process_death)
+        self._promised.pop(contact.id, None)
+        orders = [n for n, (worker, _) in self._orders.items() if worker == contact.id]
+        for number in orders:
+            self._orders.pop(number)[1](False, why)
+
+    def draining(self, contact: Contact) -> None:
+        """Note that a worker will leave."""
+        self._do(self._whereabouts.worker_draining(contact.id))
+
+    def flush(self) -> None:
+        """Release what nobody refers to any more; to be called in every turn."""
+        for id in self._leases.take_ended():
+            self._do(self._whereabouts.unreferred(id))
+        releases, self._releases = self._releases, {}
+        for worker, ids in releases.items():
+            self._tell(worker, frames.pack(kinds.RELEASE, ids))
+
+    def tick(self) -> None:
+        """Do what only the passing of time brings about."""
+        self._exchange.tick()
+
+    # --- inside: giving ------------------------------------------------------
+
+    def _put(self, put: Put) -> None:
+        contact = self._choose(put)
+        if contact is None:
+            if put.error is None:
+                put.error = NoSuitableWorker(
+                    "no worker is here that could hold a value"
+                )
+            self._put_is_over(put)
+            return
+        put.tried.add(contact.id)
+        nbytes = nbytes_of(put.parts)
+        self._promised[contact.id] = self._promised.get(contact.id, 0) + nbytes
+        is_near = contact.entry.host_id == host_id()
+        data: bytes | None = None
+        buffers: list[Any] = []
+        if is_near or nbytes <= PART_BYTES:
+            data, buffers = data_and_buffers(put.parts)
+        else:
+            self._larder[put.id] = put.parts
+        number = self._next_number()
+        fields = (number, put.id, data, sizes_of(put.parts))
+
+        def answered(is_kept: bool, why: str) -> None:
+            self._larder.pop(put.id, None)
+            if contact.id in self._promised:
+                self._promised[contact.id] -= nbytes
+            if is_kept:
+                self._put_is_kept(put, contact, nbytes)
+            else:
+                put.error = WorkError(f"{contact.entry.name} does not hold it: {why}")
+                self._put(put)
+
+        self._order(contact.id, number, answered)
+        self._tell(contact.id, frames.pack(kinds.PUT, *fields), buffers)
+
+    def _choose(self, put: Put) -> Contact | None:
+        """Return who should hold a value: who was given least so far."""
+        able = [
+            contact
+            for contact in self._directory.contacts.values()
+            if contact.is_joined
+            and is_worker(contact)
+            and contact.id not in put.tried
+            and (not put.type or contact.type == put.type)
+            and (not put.workers or contact.id in put.workers)
+        ]
+
+        def held(contact: Contact) -> tuple[bool, int]:
+            promised = self._promised.get(contact.id, 0)
+            is_far = put.everywhere and contact.entry.host_id != host_id()
+            return is_far, self._whereabouts.nbytes_at(contact.id) + promised
+
+        return min(able, key=held, default=None)
+
+    def _put_is_kept(self, put: Put, contact: Contact, nbytes: int) -> None:
+        holder = holder_of(contact)
+        put.ref, _ = self._leases.under(DataRef(put.id, nbytes, holder))
+        put.error = None
+        contents = self._known(put.contents)
+        self._do(self._whereabouts.kept(put.id, contact.id, nbytes, None, contents))
+        if put.everywhere:
+            put.parents.append(contact.id)
+            put.targets.extend(self._one_of_each_computer(put, contact))
+        self._spread(put)
+
+    def _one_of_each_computer(self, put: Put, first: Contact) -> list[str]:
+        chosen: dict[str, str] = {}
+        for contact in self._directory.contacts.values():
+            is_meant = not put.type or contact.type == put.type
+            if contact.is_joined and is_worker(contact) and is_meant:
+                chosen.setdefault(contact.entry.host_id, contact.id)
+        chosen.pop(first.entry.host_id, None)
+        return list(chosen.values())
+
+    def _spread(self, put: Put) -> None:
+        """Have a value copied from computer to computer, each helping the others."""
+        while put.parents and put.targets:
+            parent, target = put.parents.popleft(), put.targets.popleft()
+            put.under_way += 1
+
+            def answered(
+                is_kept: bool, why: str, parent: str = parent, target: str = target
+            ) -> None:
+                put.under_way -= 1
+                put.parents.append(parent)
+                if is_kept:
+                    put.parents.append(target)
+                    self._do(self._whereabouts.copied(put.id, target))
+                else:
+                    log.warning("a value is not on the computer of %s: %s", target, why)
+                self._spread(put)
+
+            self._copy(put.id, nbytes_of(put.parts), [parent], target, answered)
+        if not put.under_way:
+            self._put_is_over(put)
+
+    def _put_is_over(self, put: Put) -> None:
+        put.parts = ()
+        put.is_over = True
+
+    def _copy(
+        self,
+        id: bytes,
+        nbytes: int,
+        workers: Iterable[str],
+        to: str,
+        answered: Callable[[bool, str], None],
+    ) -> None:
+        holders = [holder_fields(holder) for holder in self._of(workers)]
+        number = self._next_number()
+        self._order(to, number, answered)
+        self._tell(to, frames.pack(kinds.COPY, number, id, nbytes, holders))
+
+    def _order(
+        self, worker: str, number: int, answered: Callable[[bool, str], None]
+    ) -> None:
+        self._orders[number] = (worker, answered)
+
+    def _parts_of(self, id: bytes) -> Parts | None:
+        return self._larder.get(id)
+
+    # --- inside: fetching ----------------------------------------------------
+
+    def _gather(self, gather: Gather) -> None:
+        self._gathers[gather.number] = gather
+        ids = [ref.id for ref in gather.refs]
+        self._do(self._whereabouts.needed(gather.number, ids))
+
+    def _fetch(self, gather: Gather) -> None:
+        for ref in gather.missing:
+            self._awaited.setdefault(ref.id, set()).add(gather.number)
+            value = self._whereabouts.value(ref.id)
+            nbytes = value.nbytes if value is not None else ref.nbytes
+            self._exchange.want(ref.id, nbytes, self._holders(ref.id))
+        self._look_at(gather)
+
+    def _arrived(self, id: bytes, parts: Parts) -> None:
+        for number in self._awaited.pop(id, ()):
+            gather = self._gathers[number]
+            gather.parts[id] = parts
+            self._look_at(gather)
+
+    def _failed(self, id: bytes, why: str, lost_at: list[str]) -> None:
+        for number in self._awaited.pop(id, ()):
+            gather = self._gathers[number]
+            ids = [ref.id for ref in gather.missing]
+            self._do(self._whereabouts.not_found(number, ids, id, lost_at, why))
+
+    def _look_at(self, gather: Gather) -> None:
+        if gather.is_over:
+            self._end(gather)
+
+    def _end(self, gather: Gather) -> None:
+        if self._gathers.pop(gather.number, None) is None:
+            return
+        for ref in gather.refs:
+            waiting = self._awaited.get(ref.id, set())
+            waiting.discard(gather.number)
+            if not waiting and self._awaited.pop(ref.id, None) is not None:
+                self._exchange.forget(ref.id)
+        ids = [ref.id for ref in gather.refs]
+        is_done = gather.error is None and not gather.missing
+        self._do(self._whereabouts.over(gather.number, ids, is_done))
+
+    # --- inside: the rest ----------------------------------------------------
+
+    def _refer(self, ref: DataRef) -> None:
+        # unless there was one for a moment only
+        if self._leases.is_live(ref.id):
+            worker = ref.holder.worker
+            self._do(self._whereabouts.refer(ref.id, worker, ref.nbytes))
+
+    def _do(self, effects: Iterable[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Release(worker, id):
+                    self._releases.setdefault(worker, []).append(id)
+                case Refer(worker, id):
+                    self._tell(worker, frames.pack(kinds.REFER, [id]))
+                case ReferToThese(worker, ids):
+                    self._tell(worker, frames.pack(kinds.REFERENCES, list(ids)))
+                case Copy(id, nbytes, holders, to):
+                    self._move(id, nbytes, holders, to)
+                case Remake(id):
+                    self._remake(id, self._recipes[id])
+                case ForgetPiece(id):
+                    self._recipes.pop(id, None)
+                case Resume(number):
+                    self._go_on(number)
+                case GiveUp(number, reasons):
+                    self._have_lost(number, reasons)
+
+    def _move(self, id: bytes, nbytes: int, holders: Sequence[str], to: str) -> None:
+        def answered(is_kept: bool, why: str) -> None:
+            if is_kept:
+                self._do(self._whereabouts.copied(id, to))
+            else:
+                log.warning("a value of a worker that ends is not saved: %s", why)
+
+        self._copy(id, nbytes, holders, to, answered)
+
+    def _go_on(self, number: int) -> None:
+        gather = self._gathers.get(number)
+        if gather is not None:
+            self._fetch(gather)
+        else:
+            self._resume(number)
+
+    def _have_lost(self, number: int, reasons: Sequence[tuple[bytes, str]]) -> None:
+        error = DataLost({id[-4:].hex(): why for id, why in reasons})
+        gather = self._gathers.get(number)
+        if gather is not None:
+            gather.error = error
+            self._end(gather)
+        else:
+            self._give_up(number, error)
+
+    def _kept_in(self, payload: bytes) -> tuple[int, list[DataRef]]:
+        fields = codec.decode(payload)
+        if type(fields) is not list or len(fields) != 2:
+            raise RemoteProtocolError("what a worker says that it keeps is malformed")
+        nbytes, contents = fields
+        if not all(isinstance(ref, DataRef) for ref in contents):
+            raise RemoteProtocolError("what a kept value contains is malformed")
+        return size_in(nbytes), list(contents)
+
+    def _known(self, contents: Iterable[DataRef]) -> list[bytes]:
+        """Return values that another one contains, having been made known."""
+        ids = []
+        for ref in self.leased(contents):
+            ids.append(ref.id)
+        return ids
+
+    def _holders(self, id: bytes) -> list[Holder]:
+        return self._of(self._whereabouts.holders(id))
+
+    def _of(self, workers: Iterable[str]) -> list[Holder]:
+        contacts = map(self._directory.contacts.get, workers)
+        return [holder_of(contact) for contact in contacts if contact is not None]
+
+    def _reach(self, holder: Holder) -> Peer:
+        contact = self._directory.contacts.get(holder.worker)
+        if contact is None or not contact.is_joined:
+            raise OpenClusterError("it is not connected any more")
+        return contact.peer
+
+    def _tell(self, worker: str, header: bytes, buffers: Sequence[Any] = ()) -> None:
+        contact = self._directory.contacts.get(worker)
+        if contact is not None:
+            self._transport.send(contact.peer, header, buffers)
+
+
+def is_worker(contact: Contact) -> bool:
+    """Return whether somebody can hold values: services cannot."""
+    return not contact.type.startswith(SERVICE_PREFIX)
+
+
+def holder_of(contact: Contact) -> Holder:
+    """Return a worker as those know it who are to fetch from it."""
+    entry = contact.entry
+    return Holder(entry.id, entry.host_id, entry.endpoints, entry.public_key)
+
+
+def _ignore(is_kept: bool, why: str) -> None:
+    """Do nothing: nobody waits for the answer."""
