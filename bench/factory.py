@@ -26,6 +26,7 @@ import psutil
 
 from bench.figures import Figure, percentile
 from bench.machine import ROOT
+from bench.processes import MIB, cpu_seconds
 from bench.workers import TARGET
 from opencluster.config import load
 from opencluster.net.control import Control
@@ -37,7 +38,6 @@ from opencluster.place import (
 )
 from opencluster.testing.local_cluster import LocalCluster
 
-MIB = 1 << 20
 CROWDS = 2
 """Processes that simulate the workshops."""
 WORKERS = 10
@@ -116,20 +116,14 @@ def _run(pids: Mapping[str, int], seconds: float) -> dict[tuple[str, str], float
 
 def _cpu(pids: Mapping[str, int], meanwhile: Callable[[], object]) -> dict[str, float]:
     """Return how much of a core each process takes while something goes on."""
-    before = {name: _seconds_of(pid) for name, pid in pids.items()}
+    before = {name: cpu_seconds([pid]) for name, pid in pids.items()}
     started = time.perf_counter()
     meanwhile()
     elapsed_s = time.perf_counter() - started
     return {
-        name: (_seconds_of(pid) - before[name]) / elapsed_s * 100
+        name: (cpu_seconds([pid]) - before[name]) / elapsed_s * 100
         for name, pid in pids.items()
     }
-
-
-def _seconds_of(pid: int) -> float:
-    """Return the processor time of a process, with what the kernel did for it."""
-    times = psutil.Process(pid).cpu_times()
-    return times.user + times.system
 
 
 def _look_up(seconds: float) -> list[float]:

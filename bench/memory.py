@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import psutil
-
 from bench.figures import Figure
 from bench.first_result import first_result
+from bench.processes import private_mib, resident_mib
 from bench.workers import TARGET
 from opencluster.testing.local_cluster import LocalCluster
-
-MIB = 1 << 20
 
 
 def measure(is_quick: bool) -> list[Figure]:
@@ -36,9 +33,4 @@ def _run() -> dict[str, tuple[float, float]]:
             "idle worker": worker["pid"],
             "manager": manager,
         }
-        return {name: _memory(pid) for name, pid in pids.items()}
-
-
-def _memory(pid: int) -> tuple[float, float]:
-    memory = psutil.Process(pid).memory_full_info()
-    return memory.rss / MIB, memory.uss / MIB
+        return {n: (resident_mib(p), private_mib(p)) for n, p in pids.items()}

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import collections
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
 from typing import Any
 
 from bench.peers.base import Peer, Sums
+from bench.peers.window import windowed
 from bench.tasks import echo, fresh_block, touch
 
 BLOCKS_AHEAD = 4
@@ -63,21 +62,15 @@ class Dask(Peer):
 
     def blocks(self, count: int, size: int) -> Sums:
         """Submit each block as an argument, a few ahead."""
-        calls = (
-            lambda number=number: self._send(fresh_block(number, size))
-            for number in range(count)
-        )
-        return list(enumerate(self._run(calls, BLOCKS_AHEAD, int)))
+        calls = (self._send(fresh_block(number, size)) for number in range(count))
+        return list(windowed(calls, BLOCKS_AHEAD * self._workers, _result))
 
     def results(self, count: int, size: int) -> Sums:
         """Submit calls that return a block each, a few ahead."""
-        calls = (
-            lambda number=number: self._client.submit(
-                fresh_block, number, size, pure=False
-            )
-            for number in range(count)
-        )
-        return list(enumerate(self._run(calls, RESULTS_AHEAD, touch)))
+        submit = self._client.submit
+        calls = (submit(fresh_block, n, size, pure=False) for n in range(count))
+        results = windowed(calls, RESULTS_AHEAD * self._workers, _result)
+        return [(number, touch(block)) for number, block in results]
 
     def worker_pids(self) -> list[int]:
         """Ask the workers."""
@@ -119,18 +112,6 @@ class Dask(Peer):
     def _send(self, block: Any) -> Any:
         return self._client.submit(touch, block, pure=False)
 
-    def _run(
-        self, calls: Iterator[Callable[[], Any]], ahead: int, use: Callable[[Any], int]
-    ) -> Iterator[int]:
-        """Make the calls, so many under way for each worker; results in order."""
-        under_way: collections.deque[Any] = collections.deque()
-        for call in calls:
-            if len(under_way) >= ahead * self._workers:
-                yield use(under_way.popleft().result())
-            under_way.append(call())
-        while under_way:
-            yield use(under_way.popleft().result())
-
 
 class TunedDask(Dask):
     """All tasks go to the workers at once, and results come straight from them."""
@@ -145,6 +126,10 @@ class ScatteringDask(TunedDask):
     def _send(self, block: Any) -> Any:
         future = self._client.scatter(block, direct=True, hash=False)
         return self._client.submit(touch, future, pure=False)
+
+
+def _result(future: Any) -> Any:
+    return future.result()
 
 
 def _host(address: str, count: int) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import collections
 import logging
 import os
-from collections.abc import Callable, Iterator
 from typing import Any
 
 from bench.peers.base import Peer, Sums
+from bench.peers.window import windowed
 from bench.tasks import echo, fresh_block, touch
 
 BLOCKS_AHEAD = 4
@@ -47,21 +46,20 @@ class Ipyparallel(Peer):
 
     def blocks(self, count: int, size: int) -> Sums:
         """Apply a function to a block each, a few ahead."""
-        calls = (
-            lambda number=number: self._view.apply_async(
-                touch, fresh_block(number, size)
-            )
-            for number in range(count)
-        )
-        return list(enumerate(self._run(calls, BLOCKS_AHEAD, int)))
+        apply = self._view.apply_async
+        calls = (apply(touch, fresh_block(number, size)) for number in range(count))
+        sums = list(windowed(calls, BLOCKS_AHEAD * self._workers, _result))
+        self._forget()
+        return sums
 
     def results(self, count: int, size: int) -> Sums:
         """Apply a function that returns a block each, a few ahead."""
-        calls = (
-            lambda number=number: self._view.apply_async(fresh_block, number, size)
-            for number in range(count)
-        )
-        return list(enumerate(self._run(calls, RESULTS_AHEAD, touch)))
+        apply = self._view.apply_async
+        calls = (apply(fresh_block, number, size) for number in range(count))
+        results = windowed(calls, RESULTS_AHEAD * self._workers, _result)
+        sums = [(number, touch(block)) for number, block in results]
+        self._forget()
+        return sums
 
     def worker_pids(self) -> list[int]:
         """Ask the engines."""
@@ -72,19 +70,10 @@ class Ipyparallel(Peer):
         self._client.close()
         self._cluster.stop_cluster_sync()
 
-    def _run(
-        self, calls: Iterator[Callable[[], Any]], ahead: int, use: Callable[[Any], int]
-    ) -> Iterator[int]:
-        """Make the calls, so many under way for each engine; results in order."""
-        under_way: collections.deque[Any] = collections.deque()
-        for call in calls:
-            if len(under_way) >= ahead * self._workers:
-                yield use(under_way.popleft().get())
-            under_way.append(call())
-        while under_way:
-            yield use(under_way.popleft().get())
-        self._forget()
-
     def _forget(self) -> None:
         """Have client and controller forget results, which they would keep."""
         self._client.purge_everything()
+
+
+def _result(call: Any) -> Any:
+    return call.get()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import collections
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from bench.peers.base import Peer, Sums
+from bench.peers.window import windowed
 from bench.tasks import echo, fresh_block, touch
 
 BLOCKS_AHEAD = 4
@@ -55,18 +56,14 @@ class RayTasks(Peer):
 
     def blocks(self, count: int, size: int) -> Sums:
         """Call with a block each, a few ahead."""
-        calls = (
-            lambda number=number: self._touch(fresh_block(number, size))
-            for number in range(count)
-        )
-        return list(enumerate(self._run(calls, BLOCKS_AHEAD, int)))
+        calls = (self._touch(fresh_block(number, size)) for number in range(count))
+        return list(windowed(calls, BLOCKS_AHEAD * self._workers, self._ray.get))
 
     def results(self, count: int, size: int) -> Sums:
         """Call for a block each, a few ahead."""
-        calls = (
-            lambda number=number: self._make(number, size) for number in range(count)
-        )
-        return list(enumerate(self._run(calls, RESULTS_AHEAD, touch)))
+        calls = (self._make(number, size) for number in range(count))
+        results = windowed(calls, RESULTS_AHEAD * self._workers, self._ray.get)
+        return [(number, touch(block)) for number, block in results]
 
     def worker_pids(self) -> list[int]:
         """Return the processes of Ray that run Python of ours."""
@@ -83,18 +80,6 @@ class RayTasks(Peer):
         self._echo = self._ray.remote(echo).remote
         self._touch = self._ray.remote(touch).remote
         self._make = self._ray.remote(fresh_block).remote
-
-    def _run(
-        self, calls: Iterator[Callable[[], Any]], ahead: int, use: Callable[[Any], int]
-    ) -> Iterator[int]:
-        """Make the calls, so many under way for each worker; results in order."""
-        under_way: collections.deque[Any] = collections.deque()
-        for call in calls:
-            if len(under_way) >= ahead * self._workers:
-                yield use(self._ray.get(under_way.popleft()))
-            under_way.append(call())
-        while under_way:
-            yield use(self._ray.get(under_way.popleft()))
 
 
 class RayActors(RayTasks):
