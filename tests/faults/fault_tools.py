@@ -83,6 +83,12 @@ def entries(here: LocalCluster, kind: str = "worker", type: str = "") -> list[An
     return here.ask_factory("find", {"kind": kind, "type": type})
 
 
+def zmq_endpoint(entry: Any) -> str:
+    """Return where a process of the registry listens with ZeroMQ."""
+    found: str = next(e for e in entry["endpoints"] if not e.startswith("unix://"))
+    return found
+
+
 def pids(here: LocalCluster, type: str = "Fault") -> set[int]:
     """Return the processes that are registered for a type."""
     return {entry["pid"] for entry in entries(here, "", type)}

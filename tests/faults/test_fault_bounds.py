@@ -10,7 +10,15 @@ from typing import Any
 
 import pytest
 import zmq
-from fault_tools import DEADLINE_S, cluster, entries, fault, perform, wait_until
+from fault_tools import (
+    DEADLINE_S,
+    cluster,
+    entries,
+    fault,
+    perform,
+    wait_until,
+    zmq_endpoint,
+)
 
 from opencluster.config import load
 from opencluster.core.entries import Entry
@@ -108,7 +116,7 @@ def nested(levels: int) -> Any:
 def test_nesting_of_a_message(here: LocalCluster, name: str) -> None:
     endpoint = factory_of(here)
     if name != "factory":
-        endpoint = entries(here, name)[0]["endpoints"][0]
+        endpoint = zmq_endpoint(entries(here, name)[0])
 
     def rejected() -> int:
         status = here.ask_factory("status")
@@ -201,7 +209,7 @@ def test_entries_of_all(here: LocalCluster) -> None:
 def test_size_of_a_message_to_a_daemon(here: LocalCluster, name: str) -> None:
     endpoint = factory_of(here)
     if name == "workshop":
-        endpoint = entries(here, name)[0]["endpoints"][0]
+        endpoint = zmq_endpoint(entries(here, name)[0])
 
     def refusals() -> int:
         status = here.ask_factory("status")
@@ -280,7 +288,7 @@ def test_jobs_that_are_kept(here: LocalCluster) -> None:
 
 def test_pieces_that_wait_in_a_worker(here: LocalCluster, tmp_path: Path) -> None:
     entry = entries(here, type="Fault")[0]
-    endpoint, worker = entry["endpoints"][0], entry["id"]
+    endpoint, worker = zmq_endpoint(entry), entry["id"]
     gate = tmp_path / "gate"
     running, _ = codec.encode(fault("wait_for", path=str(gate)))
     small, _ = codec.encode(fault("ok"))
@@ -300,7 +308,7 @@ def test_pieces_that_wait_in_a_worker(here: LocalCluster, tmp_path: Path) -> Non
 
 def test_bytes_that_wait_in_a_worker(here: LocalCluster, tmp_path: Path) -> None:
     entry = entries(here, type="Fault")[0]
-    endpoint, worker = entry["endpoints"][0], entry["id"]
+    endpoint, worker = zmq_endpoint(entry), entry["id"]
     gate = tmp_path / "gate"
     piece, _ = codec.encode(fault("wait_for", path=str(gate)))
 
@@ -340,7 +348,7 @@ def test_pieces_for_a_process_that_ended_do_not_run_in_the_next_at_its_address(
     runs = tmp_path / "runs"
     stale, _ = codec.encode(fault("ok", runs=str(runs)))
     fresh, _ = codec.encode(fault("ok", n=2))
-    with client(entry["endpoints"][0]) as sender:
+    with client(zmq_endpoint(entry)) as sender:
         sender.say(kinds.PIECES, [[1, 9, 0.0, stale, 0]], "Fault-1.gone")
         assert sender.hear(kinds.GONE)[1] == "Fault-1.gone"
         sender.say(kinds.PIECES, [[2, 0, 0.0, fresh, 0]], entry["id"])

@@ -33,6 +33,7 @@ from fault_tools import (
     perform,
     registered,
     wait_until,
+    zmq_endpoint,
 )
 
 from opencluster import Manager, WorkPiece
@@ -123,7 +124,7 @@ def daemon(
         return figures.get(entry["id"], {})
 
     wait_until(newest)  # until the first heartbeat there are none
-    return Daemon(entry["endpoints"][0], entry["pid"], newest)
+    return Daemon(zmq_endpoint(entry), entry["pid"], newest)
 
 
 def raw_garbage() -> dict[str, bytes]:
