@@ -98,6 +98,7 @@ CORE_MODULES = {
     "collections",
     "dataclasses",
     "enum",
+    "functools",
     "heapq",
     "itertools",
     "math",

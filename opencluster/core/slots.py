@@ -12,12 +12,14 @@ Must not know what the memory is, nor who holds a slot; it only counts the holde
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 PAGE_BYTES = 4096
 """Slots begin at multiples of this, and have a multiple of it as their size."""
 
 
+@lru_cache(maxsize=256)
 def size_class(nbytes: int) -> int:
     """Return the size of the slot that a value gets, in bytes.
 
@@ -108,15 +110,24 @@ class Slots:
 
     def take(self, nbytes: int) -> Slot | None:
         """Return a slot for this many bytes with one holder, ``None`` without room."""
+        slot = self.take_again(nbytes)
+        if slot is not None:
+            return slot
         size = size_class(nbytes)
-        free = self._free.get(size)
-        slot = free.pop() if free else self._carve(size)
+        slot = self._carve(size)
         if slot is None and self._merge(size):
             slot = self._carve(size)
-        if slot is not None:
-            slot.holders = 1
-            self._taken[slot.segment][slot.offset] = slot
-            self.taken_bytes += size
+        return slot and self._taken_by_one(slot)
+
+    def take_again(self, nbytes: int) -> Slot | None:
+        """Do as `take`, but only with a slot that was in use before."""
+        free = self._free.get(size_class(nbytes))
+        return self._taken_by_one(free.pop()) if free else None
+
+    def _taken_by_one(self, slot: Slot) -> Slot:
+        slot.holders = 1
+        self._taken[slot.segment][slot.offset] = slot
+        self.taken_bytes += slot.size
         return slot
 
     def hold(self, slot: Slot) -> None:

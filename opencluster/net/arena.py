@@ -123,30 +123,27 @@ class Arena:
             What the receiver needs; ``None`` when there is no room.
         """
         data = memoryview(buffer).cast("B")
+        nbytes = len(data)
         if self._pid != os.getpid():
             return None
         with self._lock:
-            self._collect()
-            found = self._find(data)
+            found = self._find(data, nbytes)
             if found is not None:
-                self._slots.hold(found[0])
-                return self._lend(*found, len(data), receiver)
-            slot = self._take(len(data))
-            if slot is None:
+                return self._place_again(*found, nbytes, receiver)
+            slot = self._take(nbytes)
+            if slot is None or not (lease := self._lend(slot, receiver)):
                 return None
-            handle = self._lend(slot, slot.offset, len(data), receiver)
-            if handle is None:
-                return None
-            raw = self._segments[handle.segment].segment.raw
+            raw = self._segments[slot.segment].segment.raw
+        offset = slot.offset
         try:
-            if len(data) <= COPY_BYTES:
-                raw[slot.offset : slot.offset + len(data)] = data
+            if nbytes <= COPY_BYTES:
+                raw[offset : offset + nbytes] = data
             else:
-                _copy(data, raw, slot.offset)
+                _copy(data, raw, offset)
         except BaseException:
-            raw[handle.lease] = RETURNED
+            raw[lease] = RETURNED
             raise
-        return handle
+        return Handle(slot.segment, offset, nbytes, lease)
 
     def allocate(self, nbytes: int) -> memoryview | None:
         """Return memory that `place` need not copy, or ``None`` when there is no room.
@@ -157,15 +154,11 @@ class Arena:
         if self._pid != os.getpid():
             return None
         with self._lock:
-            self._collect()
             slot = self._take(nbytes)
-            if slot is None:
+            if slot is None or not (lease := self._lend(slot, OWN)):
                 return None
-            handle = self._lend(slot, slot.offset, nbytes, OWN)
-            if handle is None:
-                return None
-            segment = self._segments[handle.segment].segment
-            return segment.view(handle.offset, nbytes, handle.lease)
+            segment = self._segments[slot.segment].segment
+            return segment.view(slot.offset, nbytes, lease)
 
     def drop(
         self, receiver: Hashable, pid: int = 0, sock: socket.socket | None = None
@@ -256,30 +249,44 @@ class Arena:
             orphan.close()
             self._orphans.remove(orphan)
 
-    def _find(self, data: memoryview) -> tuple[Slot, int] | None:
+    def _find(self, data: memoryview, nbytes: int) -> tuple[Slot, int] | None:
         """Return the slot of the user in which some bytes lie, and where they begin."""
         address = 0
         for ledger in self._segments.values():
             if ledger.has_own:
                 address = address or address_of(data)
-                found = ledger.find_own(address, len(data))
+                found = ledger.find_own(address, nbytes)
                 if found is not None:
                     return found
         return None
 
-    def _lend(
+    def _place_again(
         self, slot: Slot, offset: int, nbytes: int, receiver: Hashable
     ) -> Handle | None:
-        """Turn a holder of a slot into a lease, or release it without one."""
-        lease = self._segments[slot.segment].give(slot, receiver)
+        self._collect()
+        self._slots.hold(slot)
+        lease = self._lend(slot, receiver)
+        return Handle(slot.segment, offset, nbytes, lease) if lease else None
+
+    def _lend(self, slot: Slot, receiver: Hashable) -> int:
+        """Turn a holder of a slot into a lease; without any, release it, return 0."""
+        ledger = self._segments[slot.segment]
+        lease = ledger.give(slot, receiver)
+        if not lease:
+            self._collect()
+            lease = ledger.give(slot, receiver)
         if not lease:
             self._slots.release(slot)
             self._refused += 1
-            return None
-        return Handle(slot.segment, offset, nbytes, lease)
+        return lease
 
     def _take(self, nbytes: int) -> Slot | None:
         """Return a slot with one holder."""
+        slot = self._slots.take_again(nbytes)
+        if slot is not None:
+            return slot
+        # Only now, as looking for what came back takes longer than taking it.
+        self._collect()
         slot = self._slots.take(nbytes)
         if slot is None and self._orphans:
             self._visit_orphans()

@@ -87,13 +87,14 @@ class Leases:
 
     def collect(self, release: Callable[[Slot], None]) -> None:
         """End the leases that were marked, and release the slot of each."""
-        find, end = self.segment.memory.find, len(self._given)
-        lease = find(b"\0", 1, end)
+        end = len(self._given)
+        marks = bytes(self.segment.raw[:end])
+        lease = marks.find(RETURNED, 1)
         if lease < 0:
             return
         while lease > 0:
             self._end(lease, release)
-            lease = find(b"\0", lease + 1, end)
+            lease = marks.find(RETURNED, lease + 1)
         if len(self._unused) == end - 1:
             # After a rush, the search shall be as short again as before.
             self._given = [None]

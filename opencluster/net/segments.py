@@ -225,6 +225,8 @@ _release_buffer.restype = None
 
 def address_of(data: memoryview) -> int:
     """Return where contiguous memory lies in this process; 0 if it has no bytes."""
+    if not data.readonly and data.nbytes:
+        return ctypes.addressof(ctypes.c_char.from_buffer(data))
     buffer = _Buffer()
     _get_buffer(data, buffer, 0)
     try:
