@@ -7,6 +7,7 @@ raise: Ctrl-C does. A thread that holds half a message must not be left like tha
 from __future__ import annotations
 
 import importlib
+import os
 import threading
 from collections.abc import Callable
 from signal import SIGALRM, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2
@@ -22,9 +23,24 @@ _INTERRUPT = int(SIGINT)
 _OTHERS = tuple(map(int, (SIGALRM, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2)))
 
 
-def is_main_thread() -> bool:
-    """Return whether the caller is the thread in which signals are handled."""
-    return threading.get_ident() == threading.main_thread().ident
+class MainThread:
+    """The thread in which Python runs the handlers of signals.
+
+    Attributes
+    ----------
+    ident : int or None
+        Its identity, kept here as it is asked for very often.
+    """
+
+    ident = threading.main_thread().ident
+
+    @classmethod
+    def find(cls) -> None:
+        """Find it anew: in a forked child it is the thread that forked."""
+        cls.ident = threading.main_thread().ident
+
+
+os.register_at_fork(after_in_child=MainThread.find)
 
 
 def has_handlers() -> bool:
@@ -50,20 +66,18 @@ class Deferral:
 
     def begin(self) -> None:
         """Only note the signal from now on."""
+        self.is_due = False
         original = _handler_of(_INTERRUPT)
         if callable(original):
             self._original = original
             _handle(_INTERRUPT, self._note_it)
 
     def end(self) -> None:
-        """Let the signal be handled again."""
+        """Let the signal be handled again, one that came meanwhile at once."""
         original, self._original = self._original, None
         # a callback may have set another one
         if original is not None and _handler_of(_INTERRUPT) is self._note_it:
             _handle(_INTERRUPT, original)
-
-    def settle(self) -> None:
-        """Have the signal handled that came meanwhile; what the handler raises, too."""
         if self.is_due:
             self.is_due = False
             frame, self._frame = self._frame, None

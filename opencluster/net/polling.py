@@ -1,11 +1,11 @@
 """Which sockets and files have input, at the price of few system calls.
 
 All that can be waited for is one epoll descriptor. A socket of ZeroMQ shows in its
-descriptor only that its state may have changed since it was last looked at: every
-send and every receive looks, and may leave input behind of which the descriptor does
-not tell. So there are two questions: `hidden` must be asked, by whoever holds the
-sockets, before `wait` may sleep; `wait` touches no socket, and may be called by a
-thread that holds nothing.
+descriptor only that something happened since it was last used, whatever for: sending
+may swallow the sign that a message came. So there are two questions. `Polling.hidden`
+must be asked before sleeping, by whoever holds the sockets, and looks at those that
+were used. `Polling.wait` touches no socket, so that a thread may sleep in it while
+another one uses them.
 """
 
 from __future__ import annotations
@@ -13,12 +13,41 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import zmq
 
 _INPUT = int(zmq.POLLIN)
+
+
+class Edge:
+    """A socket of ZeroMQ, as something to poll.
+
+    Parameters
+    ----------
+    sock : zmq.Socket
+        The socket.
+
+    Attributes
+    ----------
+    is_used : bool
+        To be set whenever the socket was used for anything: it must be looked at then.
+    has_more : bool
+        It was looked at, and has input besides what was read.
+    """
+
+    __slots__ = ("has_more", "is_used", "question", "sock")
+
+    def __init__(self, sock: zmq.Socket[bytes]) -> None:
+        self.sock = sock
+        self.is_used = True
+        self.has_more = False
+        self.question = (sock, _INPUT)
+
+    def fileno(self) -> int:
+        """Return the descriptor of the socket."""
+        return self.sock.fileno()
 
 
 class Polling:
@@ -27,28 +56,29 @@ class Polling:
     Parameters
     ----------
     pollables : iterable
-        Sockets of ZeroMQ, or whatever else has a file descriptor that can be read
-        while there is input.
+        An `Edge`, or whatever else has a file descriptor that can be read for as long
+        as there is input.
+
+    Attributes
+    ----------
+    wait : callable
+        Sleeps until there is input, for so many seconds at most; returns pairs of a
+        descriptor and what the kernel says of it.
+    pollables : dict
+        By their descriptors.
     """
 
     def __init__(self, pollables: Iterable[Any]) -> None:
         self._epoll = select.epoll()
-        self._pollables: dict[int, Any] = {}
-        self._all: list[tuple[Any, int]] = []
-        self._busy: list[tuple[Any, int]] = []
-        # at a monitor (a PAIR) nothing is sent, so that only reading it hides input
-        self._monitors: set[Any] = set()
-        self._was_monitor_read = True
+        self.wait: Callable[[float], list[tuple[int, int]]] = self._epoll.poll
+        self.pollables: dict[int, Any] = {}
+        self._edges: list[Edge] = []
         for pollable in pollables:
             fd = pollable.fileno()
             self._epoll.register(fd, select.EPOLLIN)
-            self._pollables[fd] = pollable
-            if isinstance(pollable, zmq.Socket):
-                self._all.append((pollable, _INPUT))
-                if pollable.type == zmq.PAIR:
-                    self._monitors.add(pollable)
-                else:
-                    self._busy.append((pollable, _INPUT))
+            self.pollables[fd] = pollable
+            if isinstance(pollable, Edge):
+                self._edges.append(pollable)
 
     def watch(self, fd: int) -> None:
         """Wait for a file, too."""
@@ -64,31 +94,20 @@ class Polling:
         """Return a descriptor that can be read when `wait` would not sleep."""
         return self._epoll.fileno()
 
-    def hidden(self) -> list[Any]:
+    def hidden(self) -> list[Edge]:
         """Return the sockets that have input, whether their descriptors tell or not."""
-        sockets = self._all if self._was_monitor_read else self._busy
-        if not sockets:
+        used = [edge for edge in self._edges if edge.is_used]
+        if not used:
+            return used
+        found = zmq.zmq_poll([edge.question for edge in used], 0)
+        if not found:
+            for edge in used:
+                edge.is_used = False
             return []
-        return [sock for sock, _ in zmq.zmq_poll(sockets, 0)]
-
-    def wait(self, limit_s: float) -> list[tuple[int, int]]:
-        """Sleep until there is input; return the descriptors, for `sort`."""
-        return self._epoll.poll(limit_s)
-
-    def sort(
-        self, hidden: Iterable[Any], found: Iterable[tuple[int, int]]
-    ) -> tuple[set[Any], list[int]]:
-        """Return which pollables have input, and which other files."""
-        ready = set(hidden)
-        files = []
-        for fd, _ in found:
-            pollable = self._pollables.get(fd)
-            if pollable is None:
-                files.append(fd)
-            else:
-                ready.add(pollable)
-        self._was_monitor_read = not ready.isdisjoint(self._monitors)
-        return ready, files
+        sockets = [sock for sock, _ in found]
+        for edge in used:
+            edge.is_used = edge.has_more = edge.sock in sockets
+        return [edge for edge in used if edge.has_more]
 
     def close(self) -> None:
         """Wait for nothing any more."""
@@ -114,18 +133,17 @@ class Bell:
             with contextlib.suppress(OSError):
                 os.eventfd_write(self._fd, 1)
 
-    def hush(self) -> bool:
-        """Take back what was rung, and return whether it was."""
-        try:
+    def hush(self) -> None:
+        """Take back what was rung."""
+        with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._fd)
-        except BlockingIOError:
-            return False
-        return True
 
     def wait(self, limit_s: float | None = None) -> bool:
         """Sleep until the bell rings, and return whether it did."""
         is_rung = bool(self._poll.poll(None if limit_s is None else limit_s * 1000))
-        return is_rung and self.hush()
+        if is_rung:
+            self.hush()
+        return is_rung
 
     def wait_beside(self, fd: int, limit_s: float) -> None:
         """Sleep until the bell rings, or a file can be read."""

@@ -19,16 +19,16 @@ others drive. So four things must be true whenever somebody lets go of the react
 from __future__ import annotations
 
 import logging
-import math
 import os
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from functools import partial
+from typing import Any
 
-from opencluster.net.interrupts import Deferral, has_handlers, is_main_thread
+from opencluster.net.interrupts import Deferral, MainThread, has_handlers
 from opencluster.net.polling import Bell, Polling
 from opencluster.net.timers import Timer as Timer
 from opencluster.net.timers import Timers
@@ -53,9 +53,6 @@ aside: others serve them so often that it would only be in the way."""
 
 NOBODY = 0
 """Holds the reactor once it has ended; no thread has this identity."""
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 class _Waiter:
@@ -113,6 +110,8 @@ class Reactor:
         self._timers = Timers()
         self._readers: dict[int, Callable[[], None]] = {}
         self._polling = Polling(transport.pollables())
+        self._wait, self._pollables = self._polling.wait, self._polling.pollables
+        self._was_posted = False
         self._is_stopping = False
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
@@ -125,7 +124,7 @@ class Reactor:
         self._deferral = Deferral(self._note_interrupt)
         # of the thread that holds the reactor and sleeps
         self._alarm = Bell()
-        self._polling.watch(self._alarm.fileno())
+        self.watch(self._alarm.fileno(), self._alarm.hush)
         self._is_sleeping = False
         # of the background thread
         self._bell = Bell()
@@ -163,16 +162,18 @@ class Reactor:
         RuntimeError
             When called by a callback of this reactor, for which everything waits.
         """
-        if self.is_current:
+        me = threading.get_ident()
+        if self._holder == me:
             raise RuntimeError("cannot wait inside a callback of the reactor")
         until = None if timeout_s is None else time.monotonic() + timeout_s
-        is_main = not self._handlers_return and is_main_thread()
+        may_raise = me == MainThread.ident and not self._handlers_return
         waiter: _Waiter | None = None
         try:
             while True:
-                may_drive = not (is_main and has_handlers())
+                may_drive = not (may_raise and has_handlers())
                 if may_drive:
-                    over = self._undisturbed(self._drive, is_over, until, waiter)
+                    drive = self._drive_undisturbed if may_raise else self._drive
+                    over = drive(me, is_over, until, waiter)
                     if over is not None:
                         return over
                 if waiter is None:
@@ -203,13 +204,22 @@ class Reactor:
         """
         if callback is not None:
             self._posted.append(callback)
-        if self.is_current:
+        me = threading.get_ident()
+        if self._holder == me:
             return False
-        may_serve = self._handlers_return or not is_main_thread() or not has_handlers()
-        if may_serve and self._undisturbed(self._visit):
-            return True
-        self._rouse()
-        return False
+        if me != MainThread.ident or self._handlers_return:
+            has_served = self._visit(me)
+        elif has_handlers():
+            has_served = False
+        else:
+            self._deferral.begin()
+            try:
+                has_served = self._visit(me)
+            finally:
+                self._deferral.end()
+        if not has_served:
+            self._rouse()
+        return has_served
 
     def stop(self) -> None:
         """Make `run` return after what was posted so far."""
@@ -293,12 +303,12 @@ class Reactor:
             self._holder = threading.get_ident()
             self._turn(0.0)
             self._look_at_waiters()
-            limit_s = 0.0 if self._posted else self._timers.time_left(MAX_POLL_S)
-            self._sleeps_until = self._timers.next_at or math.inf
+            until = self._sleeps_until = self._timers.next_at
             seen = self._visits
             is_driven = self._let_go()
             if not is_driven:
-                self._bell.wait_beside(self._polling.fileno(), limit_s)
+                limit_s = min(until - time.monotonic(), MAX_POLL_S)
+                self._bell.wait_beside(self._polling.fileno(), max(0.0, limit_s))
             self._sleeps_until = None
             if is_driven or self._visits - seen > MANY_VISITS:
                 self._stand_aside()
@@ -325,63 +335,79 @@ class Reactor:
 
     # --- those who drive -----------------------------------------------------
 
-    def _undisturbed(self, serve: Callable[P, T], *args: P.args, **more: P.kwargs) -> T:
-        """Serve with Ctrl-C held back, in the thread where it would be raised."""
-        if self._handlers_return or not is_main_thread():
-            return serve(*args, **more)
+    def _drive_undisturbed(
+        self,
+        me: int,
+        is_over: Callable[[], bool],
+        until: float | None,
+        waiter: _Waiter | None,
+    ) -> bool | None:
+        """Drive with Ctrl-C held back, in the thread where it would be raised."""
         self._deferral.begin()
         try:
-            return serve(*args, **more)
+            return self._drive(me, is_over, until, waiter)
         finally:
             self._deferral.end()
-            self._deferral.settle()
 
     def _drive(
-        self, is_over: Callable[[], bool], until: float | None, waiter: _Waiter | None
+        self,
+        me: int,
+        is_over: Callable[[], bool],
+        until: float | None,
+        waiter: _Waiter | None,
     ) -> bool | None:
         """Serve until something is over; ``None`` if another thread does, or Ctrl-C."""
         if not self._serving.acquire(False):
             return None
-        self._holder = threading.get_ident()
-        if waiter is not None:
-            self._waiters.pop(waiter, None)
+        self._holder = me
+        is_in_turn = False
         try:
+            if waiter is not None:
+                self._waiters.pop(waiter, None)
             limit_s, is_late = MAX_POLL_S, False
             while not is_over():
                 if self._is_stopping or is_late:
                     return False
-                if self._deferral.is_due and is_main_thread():
+                if self._deferral.is_due and me == MainThread.ident:
                     return None
                 if until is not None:
-                    limit_s = until - time.monotonic()
+                    limit_s = min(until - time.monotonic(), MAX_POLL_S)
                     is_late = limit_s <= 0.0
-                self._turn_or_die(max(0.0, limit_s))
-                self._look_at_waiters()
+                is_in_turn = True
+                self._turn(limit_s)
+                if self._waiters:
+                    self._look_at_waiters()
+                is_in_turn = False
             return True
+        except BaseException as error:
+            if not is_in_turn:
+                raise
+            self._fail(error)
+            return False
         finally:
             self._visits += VISITS_OF_DRIVER
             self._let_go()
 
-    def _visit(self) -> bool:
+    def _visit(self, me: int) -> bool:
         if not self._serving.acquire(False):
             return False
-        self._holder = threading.get_ident()
+        self._holder = me
         try:
             if not self._is_stopping:
-                self._turn_or_die(0.0)
+                self._turn(0.0)
                 self._look_at_waiters()
+        except BaseException as error:
+            self._fail(error)
         finally:
             self._visits += 1
             self._let_go()
         return True
 
-    def _turn_or_die(self, limit_s: float) -> None:
-        try:
-            self._turn(limit_s)
-        except BaseException as error:
-            self._failure = error
-            self._die(error)
-            self._stop()
+    def _fail(self, error: BaseException) -> None:
+        """End the reactor, from a thread that is not its own."""
+        self._failure = error
+        self._die(error)
+        self._stop()
 
     def _let_go(self) -> bool:
         """Let others hold the reactor; return whether one of them was called."""
@@ -400,8 +426,7 @@ class Reactor:
 
     def _is_stale(self, until: float) -> bool:
         """Return whether the background thread would sleep over what is to be done."""
-        next_at = self._timers.next_at
-        return (next_at is not None and next_at < until) or bool(self._polling.hidden())
+        return self._timers.next_at < until or bool(self._polling.hidden())
 
     def _note_interrupt(self) -> None:
         self.post(_nothing)
@@ -468,64 +493,86 @@ class Reactor:
     # --- inside --------------------------------------------------------------
 
     def _turn(self, limit_s: float) -> None:
-        """Handle what there is; sleep first, if there is nothing."""
+        """Handle what was posted, or else what comes; sleep, if there is nothing.
+
+        Every message costs a turn or two, and each line here a good part of a
+        microsecond when another process had the core meanwhile: hence no more calls
+        than need be.
+        """
         if self._posted:
             self._run_posted()
-            self._run_idle()
-            # somebody may be waiting for what was just done
+            self._was_posted = not self._was_posted
+            if self._was_posted:
+                # somebody may be waiting for what was just done; but not twice in a
+                # row, or nothing would come in for as long as there is something posted
+                if self._on_idle:
+                    self._run_idle()
+                return
             limit_s = 0.0
-        hidden = self._polling.hidden()
-        found = self._polling.wait(0.0) if hidden else self._sleep(limit_s)
-        if hidden or found:
-            self._handle(hidden, found)
-        self._timers.run(self._guarded)
-        self._run_idle()
-
-    def _sleep(self, limit_s: float) -> list[tuple[int, int]]:
-        if limit_s <= 0.0:
-            return self._polling.wait(0.0)
-        if self._sleeps_until is not None:
-            # or it would be woken by everything that comes
-            self._ring()
-        # set before looking: a post that comes after the look will wake us
-        self._is_sleeping = True
-        limit_s = 0.0 if self._posted else self._timers.time_left(limit_s)
-        found = self._polling.wait(limit_s)
-        self._is_sleeping = False
-        return found
-
-    def _handle(self, hidden: list[Any], found: list[tuple[int, int]]) -> None:
-        ready, files = self._polling.sort(hidden, found)
+        self._was_posted = False
+        ready: list[Any] = self._polling.hidden()
+        if ready or limit_s <= 0.0:
+            found = self._wait(0.0)
+        else:
+            if self._sleeps_until is not None:
+                # or the background thread would be woken by everything that comes
+                self._ring()
+            timer_s = self._timers.next_at - time.monotonic()
+            if timer_s < limit_s:
+                limit_s = timer_s if timer_s > 0.0 else 0.0
+            # set before looking: a post that comes after the look will wake us
+            self._is_sleeping = True
+            found = self._wait(0.0 if self._posted else limit_s)
+            self._is_sleeping = False
+        readers = []
+        for fd, _ in found:
+            pollable = self._pollables.get(fd)
+            if pollable is None:
+                readers.append(fd)
+            elif pollable not in ready:
+                ready.append(pollable)
         if ready:
             for event in self.transport.receive(ready):
-                self._guarded(self._on_event, event)
-        for fd in files:
+                try:
+                    self._on_event(event)
+                except Exception:
+                    self._note_error()
+        for fd in readers:
             reader = self._readers.get(fd)
             if reader is not None:
                 self._guarded(reader)
-            elif fd == self._alarm.fileno():
-                self._alarm.hush()
+        if self._timers.next_at <= time.monotonic():
+            self._timers.run(self._guarded)
+        if self._on_idle:
+            self._run_idle()
 
     def _run_posted(self) -> None:
-        for _ in range(len(self._posted)):
-            self._guarded(self._posted.popleft())
+        posted = self._posted
+        for _ in range(len(posted)):
+            try:
+                posted.popleft()()
+            except Exception:
+                self._note_error()
 
     def _run_idle(self) -> None:
         for callback in self._on_idle:
             self._guarded(callback)
 
-    def _guarded(self, callback: Callable[..., None], *args: Any) -> None:
+    def _guarded(self, callback: Callable[[], None]) -> None:
         """Run a callback; what it raises must not end the service of all sockets."""
         try:
-            callback(*args)
+            callback()
         except Exception:
-            log.exception("an error in OpenCluster itself; the process goes on")
+            self._note_error()
+
+    def _note_error(self) -> None:
+        log.exception("an error in OpenCluster itself; the process goes on")
 
     def _die(self, error: BaseException) -> None:
         try:
             log.critical("the input and output of OpenCluster ended", exc_info=error)
             if self._on_fatal is not None:
-                self._guarded(self._on_fatal, error)
+                self._guarded(partial(self._on_fatal, error))
             if self._is_vital:
                 logging.shutdown()
                 sys.stderr.flush()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import time
 from collections.abc import Callable
 
@@ -30,20 +31,22 @@ class Timer:
 
 
 class Timers:
-    """Timers in the order of their times; for use while holding the reactor."""
+    """Timers in the order of their times; for use while holding the reactor.
+
+    Attributes
+    ----------
+    next_at : float
+        When the next one is due, by ``time.monotonic()``.
+    """
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Timer]] = []
         self._compact_at = MIN_COMPACTION
         self._count = itertools.count()
+        self.next_at = math.inf
 
     def __len__(self) -> int:
         return len(self._heap)
-
-    @property
-    def next_at(self) -> float | None:
-        """When the next one is due, by ``time.monotonic()``."""
-        return self._heap[0][0] if self._heap else None
 
     def schedule(self, delay_s: float, timer: Timer) -> Timer:
         """Have a timer run after a delay."""
@@ -54,18 +57,11 @@ class Timers:
             self._compact_at = max(MIN_COMPACTION, 2 * len(self._heap))
         at = time.monotonic() + delay_s
         heapq.heappush(self._heap, (at, next(self._count), timer))
+        self.next_at = self._heap[0][0]
         return timer
-
-    def time_left(self, limit_s: float) -> float:
-        """Return the seconds until the next one is due, a limit at most."""
-        if not self._heap:
-            return limit_s
-        return max(0.0, min(limit_s, self._heap[0][0] - time.monotonic()))
 
     def run(self, guarded: Callable[[Callable[[], None]], None]) -> None:
         """Run those that are due, each through `guarded`."""
-        if not self._heap:
-            return
         now = time.monotonic()
         while self._heap and self._heap[0][0] <= now:
             timer = heapq.heappop(self._heap)[2]
@@ -74,3 +70,4 @@ class Timers:
             guarded(timer.callback)
             if timer.interval_s and not timer.is_cancelled:
                 self.schedule(timer.interval_s, timer)
+        self.next_at = self._heap[0][0] if self._heap else math.inf
