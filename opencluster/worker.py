@@ -169,6 +169,8 @@ class Runner:
         self.config: Config = load()
         self.place = Place.find()
         self.max_bytes = self.config.network.max_message_bytes
+        self._max_pieces = self.config.worker.max_pieces
+        self._max_memory = self.config.worker.max_memory
         self.flag: RaiseFlag | None = None
         self.pieces_done = 0
         self._pid = os.getpid()
@@ -284,17 +286,15 @@ class Runner:
             raise PieceInterrupt(TIME_LIMIT)
 
     def _should_recycle(self) -> bool:
-        limits = self.config.worker
-        if limits.max_pieces and self.pieces_done >= limits.max_pieces:
+        if self._max_pieces and self.pieces_done >= self._max_pieces:
             return True
-        return bool(limits.max_memory) and resident_bytes() > limits.max_memory
+        return bool(self._max_memory) and resident_bytes() > self._max_memory
 
     # --- one piece -----------------------------------------------------------
 
     def _run(self, work: Work) -> None:
-        limit_s = work.waiting.timeout_s
         started = time.monotonic()
-        self._begin(work, started + limit_s if limit_s else 0.0)
+        self._begin(work, started)
         status, value = self._perform(work)
         if self._is_fork:
             # perform() forked and let the child return: it owns none of our sockets
@@ -302,7 +302,7 @@ class Runner:
             os._exit(1)
         payload, buffers, status = encoded(status, value, self.max_bytes)
         elapsed_s = time.monotonic() - started
-        if self._board_path is None:
+        if self._deadline and self._board_path is None:
             signal.setitimer(signal.ITIMER_REAL, 0)
         self.pieces_done += 1
         self._current = None
@@ -312,20 +312,24 @@ class Runner:
             # or the workshop would take it for overdue
             self._scoreboard.idle()
 
-    def _begin(self, work: Work, deadline: float) -> None:
+    def _begin(self, work: Work, now: float) -> None:
+        waiting = work.waiting
+        limit_s = waiting.timeout_s
         self.flag = None
         self._to_raise = None
         self._reported_at = 0.0
-        self._deadline = deadline
+        self._deadline = now + limit_s if limit_s else 0.0
         self._current = work
         early = self._last_flag
-        if early is not None and early.key == work.waiting.key:
+        if early is not None and early.key == waiting.key:
             # it came between the taking of the piece and this line
             self.flag = early
-        self._scoreboard.started(piece_name(*work.waiting.key), deadline)
-        self._station.started(work)
-        if deadline and self._board_path is None:
-            self._set_last_resort(work.waiting.timeout_s)
+        name = piece_name(waiting.manager, waiting.piece)
+        self._scoreboard.started(name, self._deadline, now)
+        if limit_s:
+            self._station.started(work)
+            if self._board_path is None:
+                self._set_last_resort(limit_s)
 
     def _set_last_resort(self, limit_s: float) -> None:
         """Have the kernel end this process if nothing gentler ended the piece.

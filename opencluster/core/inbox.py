@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from opencluster.core.backlog import Backlog
 
@@ -41,6 +41,8 @@ class Waiting(NamedTuple):
         Time limit, 0 for none.
     nbytes : int
         Size of its data.
+    data : object
+        What it consists of, kept with it and not looked at here.
     """
 
     manager: bytes
@@ -48,6 +50,7 @@ class Waiting(NamedTuple):
     priority: int = 0
     timeout_s: float = 0.0
     nbytes: int = 0
+    data: Any = None
 
     @property
     def key(self) -> Key:
@@ -137,7 +140,7 @@ class Inbox:
         effects: list[Effect] = []
         for piece in pieces:
             key = piece.key
-            running = self._running.get(key)
+            running = self._running.get(key) if self._running else None
             if key in self._waiting or (running and not running.is_silent):
                 continue
             # a run that is silent belongs to a manager that was lost and came back

@@ -258,7 +258,7 @@ class Scoreboard:
         self._worker_id = _cut(worker_id, WORKER_ID_BYTES)
         self._state.write(os.getpid(), self._now, self._worker_id)
 
-    def started(self, piece: str, deadline: float) -> None:
+    def started(self, piece: str, deadline: float, now: float | None = None) -> None:
         """Say that a piece begins.
 
         Parameters
@@ -267,9 +267,12 @@ class Scoreboard:
             Its id.
         deadline : float
             The ``time.monotonic()`` at which it must be over, 0 for none.
+        now : float, optional
+            The time, if the caller knows it.
         """
         self._ordinal += 1
-        self._write_piece(_cut(piece, TEXT_BYTES), time.monotonic(), deadline)
+        now = time.monotonic() if now is None else now
+        self._write_piece(_cut(piece, TEXT_BYTES), now, deadline)
 
     def ended(self, failed: bool) -> None:
         """Count a piece that ended; `started` or `idle` says so."""
@@ -309,8 +312,9 @@ class Scoreboard:
         )
 
     def _write_piece(self, piece: bytes, started_at: float, deadline: float) -> None:
-        counts = self._ordinal, self._done, self._failed
-        self._piece.write(*counts, piece, started_at, deadline)
+        self._piece.write(
+            self._ordinal, self._done, self._failed, piece, started_at, deadline
+        )
 
     # --- the workshop's side -------------------------------------------------
 
@@ -360,7 +364,10 @@ def _checksum(body: bytes) -> bytes:
 
 def _cut(text: str, length: int) -> bytes:
     """Encode a text in at most so many bytes, splitting no character."""
-    data = text.encode(errors="replace")[:length]
+    data = text.encode(errors="replace")
+    if len(data) <= length:
+        return data
+    data = data[:length]
     return data.decode(errors="ignore").encode()
 
 

@@ -19,7 +19,9 @@ from typing import Any
 from unittest.mock import patch
 from uuid import UUID
 
+from opencluster.config import Config
 from opencluster.core.roles import TRUSTED, Credential
+from opencluster.net.keys import Keyring
 from opencluster.net.reactor import Timer
 from opencluster.net.transport import (
     Peer,
@@ -171,6 +173,12 @@ class HandReactor:
         """Have a callback run in the next turn."""
         self._posted.append(callback)
 
+    def serve_turn(self, callback: Callable[[], None] | None = None) -> bool:
+        """Have a callback run in the next turn, which is for the test to make."""
+        if callback is not None:
+            self._posted.append(callback)
+        return False
+
     def after(self, delay_s: float, callback: Callable[[], None]) -> Timer:
         """Run a callback once, after a delay."""
         return self._schedule(delay_s, Timer(callback, 0.0))
@@ -232,6 +240,10 @@ class HandReactor:
         return timer
 
 
+def _transport_of(config: Config, keys: Keyring | None) -> MemoryTransport:
+    return MemoryTransport(config.network.max_message_bytes, keys=keys)
+
+
 CLOCK = Clock()
 """The one clock, as the handlers know only that of the process."""
 
@@ -247,7 +259,7 @@ def in_memory(
         for module in modules:
             for name, stand_in in (
                 ("ZmqTransport", MemoryTransport),
-                ("open_transport", lambda config, keys: MemoryTransport()),
+                ("open_transport", _transport_of),
                 ("Reactor", HandReactor),
             ):
                 if hasattr(module, name):

@@ -157,10 +157,10 @@ class WorkerEpisode(ClientEpisode):
         super().check()
         station = self.station
         station._inbox.check_invariants()
-        assert len(station._payloads) == station._inbox.queued
+        waiting = [piece.data for piece in station._inbox._waiting]
         held = sum(
             len(payload) + sum(len(buffer) for buffer in buffers)
-            for payload, buffers in station._payloads.values()
+            for payload, buffers in waiting
         )
         assert held == station._inbox._queued_bytes
         assert not station._outbox and not station._returns

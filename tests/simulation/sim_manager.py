@@ -58,6 +58,8 @@ class Job:
 class _Reactor:
     """What the roster needs of a reactor and its transport."""
 
+    schemes = ("tcp://",)
+
     def __init__(self, manager: SimManager) -> None:
         self.transport = self
         self._manager = manager

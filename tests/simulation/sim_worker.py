@@ -83,7 +83,6 @@ class SimWorker(Process):
             endpoints=(endpoint,),
             workshop=workshop.identity,
         )
-        self._payloads: dict[Key, Payload] = {}
         self._payload = Payload(Nature.GOOD, 0.0, 0)
         self._pieces_done = 0
         self._running: Waiting | None = None
@@ -157,14 +156,11 @@ class SimWorker(Process):
     ) -> None:
         if self.inbox.is_draining:
             self._send(manager, ("draining",))
-        effects: list[Effect] = []
-        for number, priority, timeout_s, payload in rows:
-            waiting = Waiting(manager, number, priority, timeout_s, payload.nbytes)
-            effects += self.inbox.receive([waiting])
-            # of a piece that comes again, the first data count, as did their size
-            if self.inbox.is_waiting(waiting.key):
-                self._payloads.setdefault(waiting.key, payload)
-        self._do(effects)
+        pieces = [
+            Waiting(manager, number, priority, timeout_s, payload.nbytes, payload)
+            for number, priority, timeout_s, payload in rows
+        ]
+        self._do(self.inbox.receive(pieces))
 
     def _beat(self) -> None:
         """Find out which managers are gone."""
@@ -175,8 +171,6 @@ class SimWorker(Process):
         if not self.world.wires.answer(self, manager.decode(), message):
             self.log("misses manager %s", manager.decode())
             effects = self.inbox.manager_lost(self.now(), manager)
-            for key in [key for key in self._payloads if key[0] == manager]:
-                del self._payloads[key]
             self._do(effects)
 
     # --- pieces ---------------------------------------------------------------
@@ -209,7 +203,8 @@ class SimWorker(Process):
             return
         self._running = waiting
         self._run += 1
-        payload = self._payload = self._payloads.pop(waiting.key)
+        payload: Payload = waiting.data
+        self._payload = payload
         self.world.ledger.started_piece(self, waiting)
         if payload.nature is Nature.POISON:
             self.after(payload.takes_s, self._die_of_poison, self._run)
@@ -245,10 +240,7 @@ class SimWorker(Process):
         returns: dict[bytes, list[int]] = {}
         for effect in effects:
             match effect:
-                case ReturnPiece((manager, piece) as key):
-                    # one that found no room may have come twice, and found some then
-                    if not self.inbox.is_waiting(key):
-                        self._payloads.pop(key, None)
+                case ReturnPiece((manager, piece)):
                     returns.setdefault(manager, []).append(piece)
                 case RaiseFlag(key, reason, enforce_at):
                     self._flagged(key, reason, enforce_at)
