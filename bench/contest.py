@@ -62,10 +62,14 @@ class Contest:
                 for side in sides:
                     self._slice(bout, side, workload)
                 sides.reverse()
-        finally:
+        except BaseException:
+            # nobody's fault: who is interrupted may leave anything behind
             for side in sides:
-                if complaint := side.close():
-                    self._note(bout, side, "the end", complaint)
+                side.close()
+            raise
+        for side in sides:
+            if complaint := side.close():
+                self._note(bout, side, "the end", complaint)
 
     def _start(self, bout: Bout, side: Contestant) -> None:
         if self._has_failed(bout, side, ""):
