@@ -116,8 +116,8 @@ class MemorySettings:
     )
     kept_bytes: int = _size(
         0,
-        "Kept values that lie in a worker's memory, the rest goes to disk; 0 means half "
-        "of its share of the computer's.",
+        "Kept values that lie in a worker's memory, the rest goes to disk; 0 means "
+        "half of its share of the computer's.",
     )
     spill_dir: str = _setting(
         TEXT,
