@@ -111,7 +111,7 @@ class MemorySettings:
         "Most shared memory that a process takes for what it sends; 0 takes none.",
     )
     arena_threshold_bytes: int = _size(
-        32 * 1024,
+        64 * 1024,
         "Size from which an array goes through shared memory and not the socket.",
     )
     kept_bytes: int = _size(

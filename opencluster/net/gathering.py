@@ -11,7 +11,7 @@ import socket
 from collections.abc import Iterator
 
 from opencluster.errors import RemoteProtocolError
-from opencluster.net.packets import ENTRY_BYTES, INLINE, Entry, Head, read_table
+from opencluster.net.packets import INLINE, ROW_BYTES, Fetch, Head, read_table
 from opencluster.wire.frames import MAX_FRAME_BYTES
 
 LEFT_TO_MALLOC_BYTES = 1 << 20
@@ -29,13 +29,15 @@ class Gathering:
         What was announced.
     max_bytes : int
         Largest part that is taken.
+    fetch : callable
+        Returns buffers that are not in the message.
 
     Attributes
     ----------
     header : memoryview
         The header, once the message is whole.
-    rows : list of (Entry, memoryview or None)
-        The rows of its table, each with the buffer that came for it, if one did.
+    buffers : list of memoryview
+        The buffers that have come so far, or were fetched.
 
     Raises
     ------
@@ -43,11 +45,12 @@ class Gathering:
         When there is nothing to come, or too much.
     """
 
-    def __init__(self, head: Head, max_bytes: int) -> None:
+    def __init__(self, head: Head, max_bytes: int, fetch: Fetch) -> None:
         self.header = memoryview(b"")
-        self.rows: list[tuple[Entry, memoryview | None]] = []
+        self.buffers: list[memoryview] = []
         self._head = head
         self._max_bytes = max_bytes
+        self._fetch = fetch
         self._parts = self._make_room()
         rest = next(self._parts, None)
         if rest is None:
@@ -82,20 +85,19 @@ class Gathering:
     def _make_room(self) -> Iterator[memoryview]:
         """Yield the memory that is to be filled next, part by part."""
         count, header_bytes = self._head
-        table = _room(count * ENTRY_BYTES)
+        table = _room(count * ROW_BYTES)
         if count:
             yield table
-        for entry in read_table(table):
-            nbytes = entry[3]
+        for segment, lease, offset, nbytes in read_table(table):
             if nbytes > self._max_bytes:
                 raise RemoteProtocolError(f"a buffer of {nbytes} bytes")
-            if entry[0] != INLINE:
-                self.rows.append((entry, None))
+            if segment != INLINE:
+                self.buffers.append(self._fetch(segment, lease, offset, nbytes))
                 continue
             buffer = _room(nbytes)
             if nbytes:
                 yield buffer
-            self.rows.append((entry, buffer.toreadonly()))
+            self.buffers.append(buffer.toreadonly())
         if header_bytes > min(MAX_FRAME_BYTES, self._max_bytes):
             raise RemoteProtocolError(f"a header of {header_bytes} bytes")
         header = _room(header_bytes)

@@ -46,7 +46,13 @@ from opencluster.net.door import SCHEME, Door, credentials, dial
 from opencluster.net.line import Item, Line, MappingFailed
 from opencluster.net.monitoring import EVENTS_PER_TURN
 from opencluster.net.onlooker import Onlooker
-from opencluster.net.packets import PACKET_BYTES, PLAIN_KIND, RECEIVE_BYTES
+from opencluster.net.packets import (
+    INLINE,
+    PACKET_BYTES,
+    PLAIN_KIND,
+    RECEIVE_BYTES,
+    SMALL_BYTES,
+)
 from opencluster.net.rejections import Rejections
 from opencluster.net.ticker import Ticker
 from opencluster.net.transport import (
@@ -66,8 +72,6 @@ SOCKET_BYTES = 8 << 20
 ROUNDS_PER_TURN = 16
 """How often one turn looks for more input, before others get their turn."""
 LINES_PER_ROUND = 64
-SMALL_BYTES = 1 << 14
-"""A header up to this size is copied out of its packet: cheaper than a view of it."""
 MAX_STRANGERS = 256
 """Connections that have not greeted yet; for one more, the oldest of them is closed."""
 GREETING_TIMEOUT_S = 10.0
@@ -80,6 +84,8 @@ REFUSALS_KEPT = 64
 _NO_SIGNAL = int(socket.MSG_NOSIGNAL)
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
 _NUMBER_BYTES = 4
+_FAILURES = (OSError, EOFError, RemoteProtocolError, MappingFailed)
+"""Why a line may not go on."""
 
 _transports: weakref.WeakSet[LaneTransport] = weakref.WeakSet()
 
@@ -136,7 +142,7 @@ class LaneTransport:
         max_queued: int = 0,
         identity: bytes = b"",
         arena: Arena | None = None,
-        arena_threshold_bytes: int = 32 << 10,
+        arena_threshold_bytes: int = 64 << 10,
         counts: TransportCounts | None = None,
     ) -> None:
         self.identity = identity or uuid.uuid4().bytes
@@ -270,13 +276,12 @@ class LaneTransport:
                 else:
                     try:
                         packet = line.take(RECEIVE_BYTES)
-                    except OSError as error:
+                        if packet[:1] == PLAIN_KIND and len(packet) <= SMALL_BYTES:
+                            events.append(Received(line.peer, packet[1:], []))
+                        elif (message := line.accept(packet)) is not None:
+                            events.append(Received(line.peer, *message))
+                    except _FAILURES as error:
                         self._failed(line, error, events)
-                        continue
-                    if packet[:1] == PLAIN_KIND and len(packet) <= SMALL_BYTES:
-                        events.append(Received(line.peer, packet[1:], []))
-                    else:
-                        self._accept(line, packet, events)
         return events
 
     def close(self, linger_s: float = 0.0) -> None:
@@ -304,47 +309,53 @@ class LaneTransport:
                 f"a message of {len(buffers)} arrays cannot be sent; send fewer, or "
                 "join small ones"
             )
-        entries: list[packets.Entry] = []
-        inside: list[Any] = []
+        table: list[int] = []
+        parts: list[Any] = [b""]
         items: deque[Item] = deque()
+        at = packets.HEAD_BYTES + packets.ROW_BYTES * len(buffers)
         for buffer in buffers:
             nbytes = memoryview(buffer).nbytes
-            entry = self._place(line, buffer, nbytes, items)
-            if entry is None:
-                entry = packets.inline(nbytes)
-                inside.append(buffer)
-            entries.append(entry)
-        if packets.message_bytes(entries, len(header)) <= PACKET_BYTES:
-            parts = packets.pack_message(entries, inside, header)
+            if nbytes >= self._threshold_bytes:
+                row = self._place(line, buffer, items)
+                if row is not None:
+                    table += row
+                    continue
+            table += (INLINE, 0, 0, nbytes)
+            gap = packets.gap(at)
+            parts += (gap, buffer)
+            at += len(gap) + nbytes
+        parts.append(header)
+        if at + len(header) <= PACKET_BYTES:
+            parts[0] = packets.pack_head(packets.MESSAGE, len(header), table)
             if not items:
                 return line.put_packet(parts)
             items.append(b"".join(parts))
             return line.put(items)
-        items.append(packets.pack_large(len(entries), len(header)))
-        parts = [packets.pack_table(entries), *inside, header]
-        items.extend(view.cast("B") for p in parts if (view := memoryview(p)).nbytes)
+        front = packets.pack_head(packets.LARGE, len(header), table)
+        items.append(front[: packets.HEAD_BYTES])
+        # here nothing is between the buffers, as each gets memory of its own
+        large = [front[packets.HEAD_BYTES :], *parts[2:-1:2], header]
+        items.extend(view.cast("B") for p in large if (view := memoryview(p)).nbytes)
         return line.put(items)
 
     def _place(
-        self, line: Line, buffer: Any, nbytes: int, items: deque[Item]
-    ) -> packets.Entry | None:
-        """Put a large buffer into shared memory, if it has room and the peer maps it.
+        self, line: Line, buffer: Any, items: deque[Item]
+    ) -> tuple[int, int, int, int] | None:
+        """Put a buffer into shared memory, if it has room and the peer maps it.
 
-        What the peer needs for it is added to `items`.
+        Returns its row of the table. What the peer needs for it is added to `items`.
         """
-        if self.arena is None or nbytes < self._threshold_bytes:
-            return None
-        if not line.maps_segments:
+        if self.arena is None or not line.maps_segments:
             return None
         handle = self.arena.place(buffer, line.peer)
         if handle is None:
             return None
-        if handle.segment not in line.told:
-            line.told.add(handle.segment)
-            fd = self.arena.segment_fd(handle.segment)
-            items.append(packets.pack_segment(handle.segment))
-            items.append((b"\0", fd))
-        return handle.segment, handle.lease, handle.offset, handle.nbytes
+        segment, offset, nbytes, lease = handle
+        if segment not in line.told:
+            line.told.add(segment)
+            items.append(packets.pack_segment(segment))
+            items.append((b"\0", self.arena.segment_fd(segment)))
+        return segment, lease, offset, nbytes
 
     def _wait(self, line: Line) -> None:
         """Have it seen when a line takes more, and when messages wait in it."""
@@ -388,34 +399,17 @@ class LaneTransport:
             return
         try:
             if not line.is_busy:
-                packet = line.take(RECEIVE_BYTES)
-            elif not line.is_known:
+                message = line.accept(line.take(RECEIVE_BYTES))
+            elif line.is_known:
+                message = line.go_on()
+            else:
                 self._greet(line, line.take(RECEIVE_BYTES), events)
                 return
-            else:
-                message = line.go_on()
-                if message is not None:
-                    events.append(Received(line.peer, message.header, message.buffers))
-                return
-        except (OSError, EOFError, RemoteProtocolError, MappingFailed) as error:
-            self._failed(line, error, events)
-            return
-        self._accept(line, packet, events)
-
-    def _accept(self, line: Line, packet: bytes, events: list[TransportEvent]) -> None:
-        if not packet:
-            self._end(line, events)
-            return
-        try:
-            message = line.accept(packet)
-        except RemoteProtocolError as error:
+        except _FAILURES as error:
             self._failed(line, error, events)
             return
         if message is not None:
-            header, buffers = message
-            if len(header) <= SMALL_BYTES:
-                header = bytes(header)
-            events.append(Received(line.peer, header, buffers))
+            events.append(Received(line.peer, *message))
 
     def _failed(
         self, line: Line, error: Exception, events: list[TransportEvent]

@@ -12,14 +12,13 @@ import os
 import socket
 from array import array
 from collections import deque
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from opencluster.errors import RemoteProtocolError
 from opencluster.net import packets
 from opencluster.net.arena import Handle, Mapping
 from opencluster.net.gathering import Gathering
-from opencluster.net.packets import PACKET_BYTES, Entry
+from opencluster.net.packets import PACKET_BYTES, PLAIN
 
 PACKETS_PER_TURN = 256
 """Parts of large messages that are sent or taken before others get their turn: more
@@ -39,19 +38,8 @@ class MappingFailed(Exception):
     """Shared memory of the other side cannot be had here."""
 
 
-class Message(NamedTuple):
-    """What came in whole.
-
-    Attributes
-    ----------
-    header : bytes or memoryview
-        The header.
-    buffers : list of memoryview
-        Its buffers, for reading only.
-    """
-
-    header: bytes | memoryview
-    buffers: list[Any]
+Message = tuple[bytes | memoryview, list[memoryview]]
+"""What came in whole: the header, and buffers for reading only."""
 
 
 class Line:
@@ -203,17 +191,21 @@ class Line:
         ------
         RemoteProtocolError
             When it is malformed.
+        EOFError
+            When it is empty, as at the end of the connection.
         """
+        if not packet:
+            raise EOFError
         kind = packet[0]
         if len(packet) > PACKET_BYTES:
             raise RemoteProtocolError("a packet that is too large")
-        if kind == packets.PLAIN:
-            return Message(memoryview(packet)[1:], [])
         if kind == packets.MESSAGE:
-            return self._message(*packets.read_message(packet))
+            return packets.read_message(packet, self._fetch)
+        if kind == PLAIN:
+            return memoryview(packet)[1:], []
         if kind == packets.LARGE:
             head = packets.read_head(packet)
-            self._gathering = Gathering(head, self._max_bytes)
+            self._gathering = Gathering(head, self._max_bytes, self._fetch)
         elif kind == packets.SEGMENT:
             self._segment = packets.read_segment(packet)
         else:
@@ -243,7 +235,7 @@ class Line:
             if gathering.receive(self.sock):
                 self._gathering = None
                 self.is_busy = False
-                return self._message(gathering.header, gathering.rows)
+                return gathering.header, gathering.buffers
         return None
 
     def _take_segment(self) -> None:
@@ -271,14 +263,7 @@ class Line:
         except OSError as error:
             raise MappingFailed(str(error)) from error
 
-    def _message(
-        self, header: memoryview, rows: Sequence[tuple[Entry, memoryview | None]]
-    ) -> Message:
-        """Return a message, with the buffers of which only the place has come."""
-        return Message(header, [self._fetch(e) if v is None else v for e, v in rows])
-
-    def _fetch(self, entry: Entry) -> memoryview:
-        segment, lease, offset, nbytes = entry
+    def _fetch(self, segment: int, lease: int, offset: int, nbytes: int) -> memoryview:
         if self._mapping is None or nbytes > self._max_bytes:
             raise RemoteProtocolError(f"a handle of {nbytes} bytes that are nowhere")
         return self._mapping.view(Handle(segment, offset, nbytes, lease))

@@ -32,7 +32,7 @@ Must not do: sockets, nor anything with the memory that handles stand for.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from opencluster.errors import RemoteProtocolError
@@ -51,12 +51,16 @@ IDENTITY_BYTES = 16
 MAX_BUFFERS = (1 << 16) - 1
 MAX_REASON_BYTES = 200
 ALIGNMENT = 16
+SMALL_BYTES = 1 << 14
+"""A header up to this size is copied out of its packet: cheaper than a view of it."""
 INLINE = (1 << 32) - 1
 MAPS_SEGMENTS = 1
 """Who greets takes segments, and handles of what lies in them."""
 
+ROW = "IIQQ"
 _HEAD = struct.Struct("<BxHI8x")
-_ENTRY = struct.Struct("<IIQQ")
+_ROW = struct.Struct("<" + ROW)
+_FRONTS = [struct.Struct(_HEAD.format + ROW * count) for count in range(17)]
 _GREETING = struct.Struct(f"<B3sBB{IDENTITY_BYTES}s")
 _NUMBER = struct.Struct("<BI")
 _MARK = b"OCL"
@@ -64,10 +68,9 @@ _GAPS = [bytes(n) for n in range(ALIGNMENT)]
 
 PLAIN_KIND = bytes([PLAIN])
 HEAD_BYTES = _HEAD.size
-ENTRY_BYTES = _ENTRY.size
-
-Entry = tuple[int, int, int, int]
-"""A row of the table: segment, lease, offset, length."""
+ROW_BYTES = _ROW.size
+Fetch = Callable[[int, int, int, int], Any]
+"""Returns what a row of a table stands for: segment, lease, offset, length."""
 
 
 class Head(NamedTuple):
@@ -85,57 +88,28 @@ class Head(NamedTuple):
     header_bytes: int
 
 
-def inline(nbytes: int) -> Entry:
-    """Return the row of a buffer that is in the message itself."""
-    return (INLINE, 0, 0, nbytes)
-
-
-def message_bytes(entries: Sequence[Entry], header_bytes: int) -> int:
-    """Return how long a message is as one packet."""
-    at = HEAD_BYTES + ENTRY_BYTES * len(entries)
-    for entry in entries:
-        if entry[0] == INLINE:
-            at = _aligned(at) + entry[3]
-    return at + header_bytes
-
-
-def pack_message(
-    entries: Sequence[Entry], buffers: Sequence[Any], header: bytes | memoryview
-) -> list[Any]:
-    """Return a whole message, as the parts of one packet.
+def pack_head(kind: int, header_bytes: int, table: Sequence[int]) -> bytes:
+    """Return head and table of a message.
 
     Parameters
     ----------
-    entries : sequence of Entry
-        The table.
-    buffers : sequence of buffers
-        Those that the message itself has, in the order of the table.
-    header : bytes-like
-        The header.
+    kind : int
+        MESSAGE or LARGE.
+    header_bytes : int
+        Length of its header.
+    table : sequence of int
+        Four numbers for each buffer: segment, lease, offset, length.
     """
-    head = _HEAD.pack(MESSAGE, len(entries), len(header))
-    at = HEAD_BYTES + ENTRY_BYTES * len(entries)
-    parts: list[Any] = [head + pack_table(entries)]
-    inside = (entry[3] for entry in entries if entry[0] == INLINE)
-    for nbytes, buffer in zip(inside, buffers, strict=True):
-        if gap := -at % ALIGNMENT:
-            parts.append(_GAPS[gap])
-        parts.append(buffer)
-        at += gap + nbytes
-    parts.append(header)
-    return parts
+    count = len(table) // len(ROW)
+    if count < len(_FRONTS):
+        return _FRONTS[count].pack(kind, count, header_bytes, *table)
+    front = struct.Struct(f"{_HEAD.format}{ROW * count}")
+    return front.pack(kind, count, header_bytes, *table)
 
 
-def pack_large(count: int, header_bytes: int) -> bytes:
-    """Return the packet after which a large message follows."""
-    return _HEAD.pack(LARGE, count, header_bytes)
-
-
-def pack_table(entries: Sequence[Entry]) -> bytes:
-    """Return the table of a message."""
-    if len(entries) == 1:
-        return _ENTRY.pack(*entries[0])
-    return b"".join([_ENTRY.pack(*entry) for entry in entries])
+def gap(at: int) -> bytes:
+    """Return what stands between a place in a message and the buffer that follows."""
+    return _GAPS[-at % ALIGNMENT]
 
 
 def read_head(packet: bytes) -> Head:
@@ -151,21 +125,22 @@ def read_head(packet: bytes) -> Head:
     return Head(*_HEAD.unpack_from(packet)[1:])
 
 
-def read_table(table: bytes | memoryview) -> Iterator[Entry]:
+def read_table(table: bytes | memoryview) -> Iterator[tuple[int, int, int, int]]:
     """Return the rows of a table, whose length is that of whole rows."""
-    return _ENTRY.iter_unpack(table)
+    return _ROW.iter_unpack(table)
 
 
 def read_message(
-    packet: bytes,
-) -> tuple[memoryview, list[tuple[Entry, memoryview | None]]]:
-    """Return the header of a whole message, and the rows of its table.
+    packet: bytes, fetch: Fetch
+) -> tuple[bytes | memoryview, list[memoryview]]:
+    """Return the header and the buffers of a whole message.
 
-    Returns
-    -------
-    header : memoryview
-    buffers : list of (Entry, memoryview or None)
-        Each row with the buffer that is in the packet for it, if it is.
+    Parameters
+    ----------
+    packet : bytes
+        Of kind MESSAGE.
+    fetch : callable
+        Returns buffers that are not in the packet.
 
     Raises
     ------
@@ -173,23 +148,23 @@ def read_message(
         When its parts are not as long as it says.
     """
     count, header_bytes = read_head(packet)
-    at = HEAD_BYTES + ENTRY_BYTES * count
-    view = memoryview(packet)
+    at = HEAD_BYTES + ROW_BYTES * count
     if len(packet) < at:
         raise RemoteProtocolError("a packet that ends within its table")
-    buffers: list[tuple[Entry, memoryview | None]] = []
-    for entry in read_table(view[HEAD_BYTES:at]):
-        if entry[0] != INLINE:
-            buffers.append((entry, None))
+    view = memoryview(packet)
+    buffers = []
+    for segment, lease, offset, nbytes in _ROW.iter_unpack(view[HEAD_BYTES:at]):
+        if segment != INLINE:
+            buffers.append(fetch(segment, lease, offset, nbytes))
             continue
-        start = _aligned(at)
-        at = start + entry[3]
-        buffers.append((entry, view[start:at]))
+        start = at + -at % ALIGNMENT
+        at = start + nbytes
+        buffers.append(view[start:at])
     if at + header_bytes != len(packet):
         raise RemoteProtocolError(
             f"a packet of {len(packet)} bytes that announces {at + header_bytes}"
         )
-    return view[at:], buffers
+    return (packet[at:] if header_bytes <= SMALL_BYTES else view[at:]), buffers
 
 
 def pack_segment(number: int) -> bytes:
@@ -243,7 +218,3 @@ def read_greeting(packet: bytes, kind: int) -> tuple[bytes, int]:
 def pack_refusal(reason: str) -> bytes:
     """Return the packet that says why the connection is closed."""
     return bytes([REFUSAL]) + reason.encode()[:MAX_REASON_BYTES]
-
-
-def _aligned(at: int) -> int:
-    return at + -at % ALIGNMENT

@@ -39,6 +39,7 @@ from opencluster.errors import LocalProtocolError, OpenClusterError
 from opencluster.net import lane, packets
 from opencluster.net.arena import Arena, Mapping
 from opencluster.net.lane import LaneTransport
+from opencluster.net.onlooker import STOPPED, Onlooker
 from opencluster.net.packets import (
     HELLO,
     INLINE,
@@ -487,8 +488,8 @@ def unread_bytes(sock: socket.socket) -> int:
 good_packets = st.sampled_from(
     [
         bytes([PLAIN]) + b"header",
-        b"".join(packets.pack_message([packets.inline(20)], [b"y" * 20], b"header")),
-        packets.pack_large(1, 6),
+        head(MESSAGE, 1, 6) + row(INLINE, 0, 0, 20) + b"\0" * 8 + b"y" * 20 + b"header",
+        head(LARGE, 1, 6),
         row(INLINE, 0, 0, 30),
         b"z" * 30,
         b"header",
@@ -632,8 +633,9 @@ def test_who_does_not_read_is_given_up(
 
 
 def test_a_message_of_too_many_buffers_is_refused_here(
-    opened: Open, endpoint: str
+    opened: Open, endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(packets, "MAX_BUFFERS", 5000)
     server, client = opened(), opened()
     peer = pair(server, client, endpoint)
     assert client.send(peer, b"many", [b"x"] * packets.MAX_BUFFERS)
@@ -884,8 +886,11 @@ def test_a_pause_that_is_short_enough_is_not_noticed(
     client = opened(heartbeat_s=HEARTBEAT_S, timeout_s=60.0)
     process = start("serve")
     peer = client.connect(endpoint)
+    wait_for(client, PeerConnected)
+    onlooker = Onlooker(process.pid)
     for n in range(3):
         os.kill(process.pid, signal.SIGSTOP)
+        wait_until(lambda: onlooker.look() == STOPPED)
         assert client.send(peer, b"%d" % n)
         assert wait_quietly(client, 4 * HEARTBEAT_S) == []
         os.kill(process.pid, signal.SIGCONT)
