@@ -40,6 +40,10 @@ from opencluster.node.scoreboard import Reading, Scoreboard, State
 PUMP_BYTES = 256 * 1024
 """Output taken from one process before the others get their turn."""
 
+ARENA_PART = 8
+"""One in so many bytes of a process's memory limit may be shared memory, which counts
+towards the limit for as long as a receiver keeps what was sent."""
+
 
 @dataclass(frozen=True)
 class Death:
@@ -300,6 +304,10 @@ class Bench:
             environment["OPENCLUSTER_WORKER_MAX_PIECES"] = str(entry.max_pieces)
         if entry.max_memory is not None:
             environment["OPENCLUSTER_WORKER_MAX_MEMORY"] = str(entry.max_memory)
+        if entry.memory_bytes:
+            most = entry.memory_bytes // ARENA_PART
+            arena_bytes = min(self._config.memory.arena_bytes, most)
+            environment["OPENCLUSTER_MEMORY_ARENA_BYTES"] = str(arena_bytes)
         if gpus is not None:
             # empty for a process that leased none: it must not take a card of others
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)

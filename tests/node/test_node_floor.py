@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from opencluster.config import CatalogueEntry, Config
+from opencluster.config import CatalogueEntry, Config, load
 from opencluster.core.entries import Entry
 from opencluster.core.supervision import ReportStartFailure, SlotState
 from opencluster.errors import DeathEvidence, RequestRefused, StartFailed
@@ -171,6 +171,29 @@ def test_a_start_that_the_system_refuses_leaves_no_file_and_no_control_group(
     with pytest.raises(StartFailed, match="no more processes"):
         bench.start(None)
     assert boards(tmp_path) == list(groups.path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("memory_bytes", "arena_bytes"), [(0, 1 << 30), (800 << 20, 100 << 20)]
+)
+def test_shared_memory_is_a_part_of_the_memory_limit(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    memory_bytes: int,
+    arena_bytes: int,
+) -> None:
+    started: list[ProcessSpec] = []
+
+    def keep(spec: ProcessSpec, *arguments: object) -> None:
+        started.append(spec)
+        raise StartFailed("not in this test")
+
+    monkeypatch.setattr(ChildProcess, "start", keep)
+    entry = entry_of("T", "true", memory_bytes=memory_bytes)
+    bench = Bench("T-1", entry, Config(), tmp_path, tmp_path, "shop", "mark", None)
+    with pytest.raises(StartFailed):
+        bench.start(None)
+    assert load([], environ=started[0].environment).memory.arena_bytes == arena_bytes
 
 
 class OrdinaryFolders(Cgroups):
