@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from opencluster.arrays import empty
     from opencluster.factory import Factory
     from opencluster.manager import Manager
     from opencluster.mapping import Completed
@@ -33,6 +34,7 @@ __all__ = [
     "WorkPiece",
     "Worker",
     "Workshop",
+    "empty",
     "register_type",
     "remote",
 ]
@@ -47,6 +49,7 @@ _HOMES = {
     "WorkPiece": "workpiece",
     "Worker": "worker",
     "Workshop": "workshop",
+    "empty": "arrays",
     "register_type": "wire.codec",
     "remote": "service",
 }

@@ -32,6 +32,7 @@ def test_public_names_are_these() -> None:
         "WorkPiece",
         "Worker",
         "Workshop",
+        "empty",
         "register_type",
         "remote",
     ]

@@ -220,6 +220,11 @@ class Arena:
                 orphan.close()
             self._orphans.clear()
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether this process made it, and not one that it was forked off from."""
+        return self._pid == os.getpid()
+
     # --- with the lock held ---------------------------------------------------
 
     def _collect(self) -> None:
@@ -384,3 +389,22 @@ def _available_bytes(path: Path = Path("/proc/meminfo")) -> int:
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) << 10
     return sys.maxsize
+
+
+_arena: Arena | None = None
+_arena_lock = threading.Lock()
+
+
+def process_arena(max_bytes: int) -> Arena:
+    """Return the one arena of this process, in which its arrays lie for whoever sends.
+
+    Parameters
+    ----------
+    max_bytes : int
+        How much memory it takes at most; who asks first says it.
+    """
+    global _arena
+    with _arena_lock:
+        if _arena is None or not _arena.is_ours:
+            _arena = Arena(max_bytes)
+        return _arena

@@ -119,14 +119,14 @@ def open_transport(
     if keys is not None or not network.express_lane:
         return zmq
     # imported here, so that it costs nothing where it is not used
-    from opencluster.net.arena import Arena
+    from opencluster.net.arena import process_arena
     from opencluster.net.lane import LaneTransport
 
     lane = LaneTransport(
         *limits,
         identity=zmq.identity,
         counts=zmq.counts,
-        arena=Arena(memory.arena_bytes) if memory.arena_bytes else None,
+        arena=process_arena(memory.arena_bytes) if memory.arena_bytes else None,
         arena_threshold_bytes=memory.arena_threshold_bytes,
     )
     return JoinedTransport(zmq, lane)

@@ -125,7 +125,7 @@ class LaneTransport:
     identity : bytes, optional
         16 bytes that others know this process by; random by default.
     arena : Arena, optional
-        Shared memory for large buffers; closed with the transport.
+        Shared memory for large buffers; others may use it too.
     arena_threshold_bytes : int
         Size from which a buffer goes there.
     counts : TransportCounts, optional
@@ -295,8 +295,6 @@ class LaneTransport:
             self._remove(line)
         self._ticker.close()
         self._epoll.close()
-        if self.arena is not None:
-            self.arena.close()
 
     # --- out -----------------------------------------------------------------
 
@@ -347,7 +345,7 @@ class LaneTransport:
         """
         if self.arena is None or not line.maps_segments:
             return None
-        handle = self.arena.place(buffer, line.peer)
+        handle = self.arena.place(buffer, line)
         if handle is None:
             return None
         segment, offset, nbytes, lease = handle
@@ -514,7 +512,7 @@ class LaneTransport:
         # not left to closing: a forked child may have the socket too
         self._epoll.unregister(line.fd)
         if self.arena is not None and line.told:
-            self.arena.drop(line.peer, credentials(line.sock)[0], line.sock)
+            self.arena.drop(line, credentials(line.sock)[0], line.sock)
         line.close()
         self._strangers.pop(line, None)
         self._peers.pop(line.peer, None)
