@@ -51,8 +51,8 @@ class LoadMeter:
         whole_s = max(_TICK_S, elapsed_s * (os.cpu_count() or 1))
         others_s = (busy_s - self._busy_s) - (own_s - self._own_s)
         return Load(
-            100 * max(0.0, others_s) / whole_s,
-            100 * (steal_s - self._steal_s) / whole_s,
+            100 * min(1.0, max(0.0, others_s) / whole_s),
+            100 * min(1.0, (steal_s - self._steal_s) / whole_s),
         )
 
 

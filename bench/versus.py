@@ -18,7 +18,11 @@ from bench.report import texts, write_json
 
 BEGIN = "<!-- comparison: written by the command, not by hand -->"
 END = "<!-- end of comparison -->"
-HEADINGS = ("median [lowest-highest]", "", "OpenCluster is better by", "ahead in")
+HEADINGS = ("median [lowest-highest]", "", "advantage", "ahead in")
+ADVANTAGE = (
+    "advantage: how many times better OpenCluster was than this peer in the same bout, "
+    "the median with the range; below 1 it was worse"
+)
 
 
 @dataclass(frozen=True)
@@ -77,18 +81,20 @@ class Comparison:
             f"left out: {one.peer}, {one.what}: {one.why}"
             for one in self.outcome.left_out
         ]
-        return [*self.outcome.notes(self.machine["cores"]), *left_out]
+        return [ADVANTAGE, *self.outcome.notes(self.machine["cores"]), *left_out]
 
 
 def _telling(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows to show: of growing numbers of blocks, the largest that count.
+    """Return the rows to show: of growing numbers of blocks, the ones that tell most.
 
-    For each peer that is the largest that OpenCluster was measured with too.
+    For each peer that is the largest that both sides came to in most of the rounds.
     """
-    largest: dict[str, int] = {}
+    best: dict[str, tuple[int, int]] = {}
     for row in rows:
         if row.ratios:
-            largest[row.peer] = max(row.at, largest.get(row.peer, 0))
+            here = (len(row.ratios), row.at)
+            best[row.peer] = max(here, best.get(row.peer, here))
+    largest = {peer: at for peer, (_, at) in best.items()}
     shown = set(largest.values()) or {max(row.at for row in rows)}
     chosen = [
         row

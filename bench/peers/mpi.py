@@ -68,6 +68,8 @@ class Farm(Peer):
     def awake(self) -> Iterator[None]:
         """Have the ranks wait in the way of MPI, and sleep afterwards."""
         self._tell(WAKE)
+        for rank in self._ranks:
+            self._comm.receive(self._head, rank, WAKE)
         try:
             yield
         finally:

@@ -32,7 +32,7 @@ from bench.peers.mpi_comm import (
 )
 from bench.tasks import echo, fresh_block, touch
 
-NAP_S = 0.001
+NAP_S = 0.005
 """Ranks that rest look for a message this often."""
 
 
@@ -69,8 +69,11 @@ class Rank:
             tag = status.Get_tag()
             if tag == STOP:
                 return
-            if tag in (WAKE, REST):
-                is_resting = tag == REST
+            if tag == REST:
+                is_resting = True
+            elif tag == WAKE:
+                is_resting = False
+                comm.send(self._head, 0, WAKE)
             else:
                 self._handlers[tag]()
 
