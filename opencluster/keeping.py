@@ -41,10 +41,10 @@ from opencluster.wire.refs import holder_in, id_in, size_in
 
 log = logging.getLogger(__name__)
 
-ORDERS = frozenset(
-    {kinds.PUT, kinds.COPY, kinds.REFER, kinds.REFERENCES, kinds.RELEASE}
-)
-"""What managers say of values; besides there is what `net.exchange` takes."""
+KEEPER_KINDS = KINDS | {
+    *(kinds.PUT, kinds.COPY, kinds.REFER, kinds.REFERENCES, kinds.RELEASE)
+}
+"""What managers, and other workers, say of values."""
 TICK_S = 1.0
 """How often it is looked at the time."""
 SHARED_BYTES = 32 << 10
@@ -149,16 +149,17 @@ class Keeper:
         self._spill.clear_leftovers()
         self._reactor.post(self._start)
 
-    def claim(self, wanted: Iterable[Wanted], should_stop: ShouldStop) -> Claim:
-        """Get values, and have them stay until `give_up`.
+    def claim(
+        self, claim: Claim, wanted: Iterable[Wanted], should_stop: ShouldStop
+    ) -> None:
+        """Get values, more of them if it is called again, to stay until `give_up`.
 
         Returns when all are here, one cannot be had, or the piece is to stop.
         """
-        claim = Claim()
         orders = list(wanted)
+        claim.is_made = False
         self._reactor.post(lambda: self._claim(claim, orders))
         self._reactor.wait_until(lambda: claim.is_over or should_stop())
-        return claim
 
     def give_up(self, claim: Claim) -> None:
         """Let go of the values of a piece."""
@@ -200,7 +201,7 @@ class Keeper:
         self._reactor.every(TICK_S, self._tick)
 
     def received(self, peer: Peer, fields: Sequence[Any], buffers: Parts) -> None:
-        """Take in a message of the `ORDERS`, or one for the exchange of values.
+        """Take in a message of one of the `KEEPER_KINDS`.
 
         Raises
         ------
@@ -244,6 +245,10 @@ class Keeper:
     def managers(self) -> set[Peer]:
         """Return who refers to values here."""
         return self._holdings.managers()
+
+    def heard(self, peer: Peer) -> None:
+        """Note that a manager is there."""
+        self._holdings.manager_heard(peer)
 
     def connected(self, peer: Peer) -> None:
         """Note that a connection stands that this side opened."""

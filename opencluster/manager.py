@@ -14,13 +14,16 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextvars import ContextVar
+from typing import Any
 
+from opencluster import collective
 from opencluster.config import Config, load
 from opencluster.engines.base import Engine, Job, Options, Outcome, WorkerInfo
 from opencluster.engines.choice import find_engine
-from opencluster.errors import PieceCancelled
+from opencluster.futures import PieceFuture
 from opencluster.mapping import Completed, Flow, checked_piece
 from opencluster.proxy import ServiceProxy
+from opencluster.references import DataRef
 from opencluster.stream import Stream
 from opencluster.workpiece import WorkPiece
 
@@ -104,9 +107,11 @@ class Manager:
         error_retries: int = 0,
         timeout_s: float | None = None,
         priority: int = 0,
+        keep: bool = False,
+        recompute: bool = False,
         return_errors: bool = False,
         progress: bool | None = None,
-    ) -> Iterator[WorkPiece]:
+    ) -> Iterator[Any]:
         """Have pieces performed by whoever is free, and yield the results.
 
         The iterable is read as results are taken, so it may be endless; only so many
@@ -129,6 +134,13 @@ class Manager:
             Time limit of each piece in seconds.
         priority : int
             Higher goes first, among all pieces of this type from this process.
+        keep : bool
+            Leave each result in the memory of the worker that made it, and yield a
+            `DataRef`, which may stand in any later piece.
+        recompute : bool
+            Make kept results again that are lost with their worker, when they are
+            needed. The pieces are remembered, and their arrays must not be changed, as
+            long as there are references to the results.
         return_errors : bool
             Yield the `WorkError` of a piece that failed instead of raising it.
         progress : bool, optional
@@ -136,15 +148,17 @@ class Manager:
 
         Yields
         ------
-        WorkPiece
-            The results.
+        WorkPiece or DataRef
+            The results, or what stands for them.
 
         Raises
         ------
         WorkError
             The first failure, at the place of its piece.
         """
-        options = self._options(retries, error_retries, timeout_s, priority)
+        options = self._options(
+            retries, error_retries, timeout_s, priority, keep=keep, recompute=recompute
+        )
         flow = self._flow(type, pieces, options, progress, return_errors)
         for done in flow.run(ordered):
             yield done.result
@@ -158,6 +172,8 @@ class Manager:
         error_retries: int = 0,
         timeout_s: float | None = None,
         priority: int = 0,
+        keep: bool = False,
+        recompute: bool = False,
         return_errors: bool = False,
         progress: bool | None = None,
     ) -> Iterator[Completed]:
@@ -168,7 +184,9 @@ class Manager:
         Completed
             A named tuple ``(number, piece, result)``.
         """
-        options = self._options(retries, error_retries, timeout_s, priority)
+        options = self._options(
+            retries, error_retries, timeout_s, priority, keep=keep, recompute=recompute
+        )
         flow = self._flow(type, pieces, options, progress, return_errors)
         yield from flow.run(ordered=False)
 
@@ -213,8 +231,10 @@ class Manager:
         error_retries: int = 0,
         timeout_s: float | None = None,
         priority: int = 0,
+        keep: bool = False,
+        recompute: bool = False,
         on_progress: Callable[[float, float], None] | None = None,
-    ) -> Future[WorkPiece]:
+    ) -> Future[Any]:
         """Have one piece performed by whoever is free.
 
         Parameters
@@ -225,7 +245,7 @@ class Manager:
             What to perform.
         on_progress : callable, optional
             Called with (done, total) when the worker reports progress.
-        retries, error_retries, timeout_s, priority
+        retries, error_retries, timeout_s, priority, keep, recompute
             As for `map`.
 
         Returns
@@ -234,9 +254,152 @@ class Manager:
             The result; cancelling it withdraws the piece.
         """
         options = self._options(
-            retries, error_retries, timeout_s, priority, "", on_progress
+            retries,
+            error_retries,
+            timeout_s,
+            priority,
+            "",
+            on_progress,
+            keep=keep,
+            recompute=recompute,
         )
         return self._submit(type, work, options)
+
+    # --- data that stays in the workers --------------------------------------
+
+    def scatter(self, value: Any, to: Any = None) -> DataRef:
+        """Give a value to a worker to hold, and return what stands for it.
+
+        Parameters
+        ----------
+        value : object
+            Any value that can stand in a `WorkPiece`; it may contain references.
+        to : str, worker or iterable of workers, optional
+            A worker type, or workers as `get_available_workers` returns them; by
+            default any worker. The one that holds least gets it.
+
+        Returns
+        -------
+        DataRef
+            May stand anywhere in a piece, where ``perform()`` finds the value.
+        """
+        return self.engine.scatter([value], collective.where(to))[0]
+
+    def scatter_each(self, values: Iterable[Any], to: Any = None) -> list[DataRef]:
+        """Give values to workers to hold, spread evenly.
+
+        Parameters
+        ----------
+        values : iterable
+            Values of any kind.
+        to
+            As for `scatter`.
+
+        Returns
+        -------
+        list of DataRef
+            One for each value.
+        """
+        return self.engine.scatter(list(values), collective.where(to))
+
+    def broadcast(self, value: Any, to: Any = None) -> DataRef:
+        """Give a value to one worker of each computer, whose neighbours read it there.
+
+        It leaves this process once; the computers pass it on to each other.
+
+        Parameters
+        ----------
+        value, to
+            As for `scatter`.
+
+        Returns
+        -------
+        DataRef
+            As for `scatter`.
+        """
+        return self.engine.scatter([value], collective.where(to, everywhere=True))[0]
+
+    def gather(self, refs: Any) -> Any:
+        """Fetch values from the workers that hold them.
+
+        Parameters
+        ----------
+        refs : DataRef, Future of one, or iterable of these
+            What to fetch.
+
+        Returns
+        -------
+        object or list
+            The value, or a list of the values.
+
+        Raises
+        ------
+        DataLost
+            When one is gone, and cannot be made again.
+        """
+        return collective.gather(self.engine, refs)
+
+    def release(self, refs: Any) -> None:
+        """Let go of values now, although there are references to them.
+
+        Values are let go by themselves when the last reference to them is gone.
+
+        Parameters
+        ----------
+        refs : DataRef or iterable of DataRef
+            What is not needed any more.
+        """
+        self.engine.release(collective.listed(refs))
+
+    def reduce(
+        self,
+        type: str,
+        refs: Iterable[Any],
+        *,
+        arity: int = 2,
+        keep: bool = False,
+        recompute: bool = False,
+        retries: int | None = None,
+        error_retries: int = 0,
+        timeout_s: float | None = None,
+        priority: int = 0,
+    ) -> Any:
+        """Join many values into one, in a tree over the workers that hold them.
+
+        Each node of the tree is a piece ``WorkPiece(inputs=[...])``, whose inputs are
+        neighbours in the order of `refs`, and begins when they are there. The shape of
+        the tree depends on the number of values alone, so that results repeat exactly.
+        A single value is its own reduction.
+
+        Parameters
+        ----------
+        type : str
+            Type of the workers that join.
+        refs : iterable of DataRef or Future
+            What is joined, such as ``map(..., keep=True)``; read while joining goes on.
+        arity : int
+            How many values are joined at a time.
+        keep : bool
+            Leave the result with its worker, and return a `DataRef`.
+        recompute, retries, error_retries, timeout_s, priority
+            As for `map`.
+
+        Returns
+        -------
+        WorkPiece or DataRef
+            What came of all.
+        """
+        options = self._options(
+            retries, error_retries, timeout_s, priority, keep=True, recompute=recompute
+        )
+        job = self._job()
+        tree = collective.Tree(
+            self.engine, lambda work: self._submit(type, work, options, job), arity
+        )
+        ref = tree.run(refs)
+        return ref if keep else self.gather(ref)
+
+    # --- workers and services ------------------------------------------------
 
     def get_available_workers(self, type: str) -> list[WorkerHandle]:
         """Return the workers of a type, the least loaded first.
@@ -287,6 +450,8 @@ class Manager:
         priority: int,
         worker: str = "",
         on_progress: Callable[[float, float], None] | None = None,
+        keep: bool = False,
+        recompute: bool = False,
     ) -> Options:
         settings = self.config.manager
         return Options(
@@ -296,6 +461,8 @@ class Manager:
             error_retries,
             worker,
             on_progress,
+            keep,
+            recompute,
         )
 
     def _flow(
@@ -322,7 +489,7 @@ class Manager:
     def _submit(
         self, type: str, work: WorkPiece, options: Options, job: Job | None = None
     ) -> Future[WorkPiece]:
-        future = _PieceFuture(self)
+        future = PieceFuture(self.engine, self)
 
         def done(number: int, outcome: Outcome) -> None:
             try:
@@ -380,47 +547,6 @@ def _end(engine: Engine, job: Job) -> None:
     job.state = "done"
     job.ended_at = time.time()
     engine.report(job)
-
-
-class _PieceFuture(Future[WorkPiece]):
-    """A future whose cancelling withdraws the piece."""
-
-    def __init__(self, manager: Manager) -> None:
-        super().__init__()
-        self.engine = manager.engine
-        self.numbers: list[int] = []
-        # its job lasts as long as the manager does
-        self._manager = manager
-        self.set_running_or_notify_cancel()
-
-    def cancel(self) -> bool:
-        """Withdraw the piece; its result is a `PieceCancelled` then."""
-        if self.done():
-            return False
-        self.engine.cancel(self.numbers)
-        return True
-
-    def result(self, timeout: float | None = None) -> WorkPiece:
-        """Wait for the result, or raise the error; the engine's work is done here."""
-        return super().result(self._wait(timeout))
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Wait for the result, and return the error, if it is one."""
-        return super().exception(self._wait(timeout))
-
-    def _wait(self, timeout: float | None) -> float | None:
-        """Wait until the result is there, and return how long may still be waited."""
-        if self.done() or self.engine.wait(self.done, timeout) or timeout is None:
-            return timeout
-        return 0.0
-
-    def cancelled(self) -> bool:
-        """Return whether the piece was withdrawn."""
-        return self.done() and isinstance(self.exception(), PieceCancelled)
-
-    def interrupt(self) -> None:
-        """Interrupt the piece if it runs."""
-        self.engine.interrupt(self.numbers)
 
 
 class WorkerHandle:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from opencluster.core.inbox import INTERRUPT, Key, RaiseException, RaiseFlag
 from opencluster.errors import RemoteProtocolError
+from opencluster.inputs import Inputs, Missing, Stopped
 from opencluster.serving import Answer, Work
 from opencluster.wire import codec
 from opencluster.worker import (
@@ -125,6 +126,7 @@ class _ServiceRunner(Runner):
         self._count_lock = threading.Lock()
         self._callers: dict[Key, int] = {}
         self._reasons: dict[Key, str] = {}
+        self._flags: dict[Key, str] = {}
 
     def _attributes(self) -> dict[str, Any]:
         methods = [n for n in dir(self.worker) if is_remote_method(self.worker, n)]
@@ -149,25 +151,41 @@ class _ServiceRunner(Runner):
 
     def _call(self, work: Work) -> None:
         started = time.monotonic()
+        self._station.started(work)
+        inputs = None
+        if work.wanted:
+            keeper, key = self._station.keeper, work.waiting.key
+            inputs = Inputs(keeper, work.wanted, lambda: key in self._flags)
         try:
-            status, value = self._interruptible(work)
+            status, value = self._interruptible(work, inputs)
         except PieceInterrupt as stop:
             # raised on the way out of the call: it counts as if raised in it
             status, value = self._stopped(work, stop)
-        payload, buffers, status = encoded(status, value, self.max_bytes)
+        payload, buffers, status = encoded(status, value, self.max_bytes, self._escaped)
+        if inputs is not None:
+            inputs.let_go()
         elapsed_s = time.monotonic() - started
         with self._count_lock:
             self.pieces_done += 1
             self._scoreboard.finished(failed=status != "done")
         self._station.answer(work, Answer(status, payload, buffers, elapsed_s))
+        self._flags.pop(work.waiting.key, None)
 
-    def _interruptible(self, work: Work) -> tuple[str, Any]:
+    def _interruptible(self, work: Work, inputs: Inputs | None) -> tuple[str, Any]:
         key = work.waiting.key
+        try:
+            # no exception is raised in here, as it may serve the sockets
+            call = decoded_call(work, inputs)
+        except Stopped as stop:
+            return status_of(self._flags.get(key, INTERRUPT)), failure_of(stop)
+        except Missing as missing:
+            return "missing", missing.rows
+        except Exception as error:
+            return "failed", failure_of(error)
         with self._count_lock:
             self._callers[key] = threading.get_ident()
-        self._station.started(work)
         try:
-            return self._outcome(work)
+            return self._outcome(work, call)
         finally:
             # under the lock, so that no exception is on its way to this thread after
             with self._count_lock:
@@ -178,11 +196,8 @@ class _ServiceRunner(Runner):
         reason = self._reasons.pop(work.waiting.key, INTERRUPT)
         return status_of(reason), failure_of(stop)
 
-    def _outcome(self, work: Work) -> tuple[str, Any]:
+    def _outcome(self, work: Work, call: list[Any]) -> tuple[str, Any]:
         try:
-            call = codec.decode(work.payload, work.buffers)
-            if not isinstance(call, list) or len(call) != 3:
-                raise RemoteProtocolError("a call is [method, arguments, keywords]")
             return "done", call_method(self.worker, *call)
         except PieceInterrupt as stop:
             return self._stopped(work, stop)
@@ -193,7 +208,10 @@ class _ServiceRunner(Runner):
         self._station.drain()
 
     def _flagged(self, effect: RaiseFlag) -> None:
-        """Do nothing: a call has no flag, and gets the exception after the grace."""
+        """Note it for a call that waits; others get the exception after the grace."""
+        with self._count_lock:
+            if effect.key not in self._callers:
+                self._flags[effect.key] = effect.reason
 
     def _insisted(self, effect: RaiseException) -> None:
         with self._count_lock:
@@ -203,3 +221,20 @@ class _ServiceRunner(Runner):
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(
                     ctypes.c_ulong(thread), ctypes.py_object(PieceInterrupt)
                 )
+
+
+def decoded_call(work: Work, inputs: Inputs | None) -> list[Any]:
+    """Return a call, with values in the place of its references.
+
+    Raises
+    ------
+    RemoteProtocolError
+        When it is none.
+    """
+    if inputs is None:
+        call = codec.decode(work.payload, work.buffers)
+    else:
+        call = inputs.decode(work.payload, work.buffers)
+    if not isinstance(call, list) or len(call) != 3:
+        raise RemoteProtocolError("a call is [method, arguments, keywords]")
+    return call

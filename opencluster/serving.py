@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from opencluster.config import Config
@@ -26,13 +27,22 @@ from opencluster.core.inbox import (
 )
 from opencluster.core.roles import ASKER, check
 from opencluster.errors import RemoteProtocolError
+from opencluster.keeping import KEEPER_KINDS, Keeper, Wanted, wanted_in
 from opencluster.net.joined import open_transport
 from opencluster.net.reactor import Reactor
 from opencluster.net.rejections import MALFORMED, Rejections
-from opencluster.net.transport import Peer, PeerLost, Received, TransportEvent
+from opencluster.net.transport import (
+    Peer,
+    PeerConnected,
+    PeerLost,
+    Received,
+    TransportEvent,
+)
+from opencluster.place import Place
 from opencluster.registration import Registration
 from opencluster.wire import frames, kinds
 from opencluster.wire.batches import batches, numbers_in, pieces_in
+from opencluster.wire.refs import id_in
 
 if TYPE_CHECKING:
     from opencluster.net.keys import Keyring
@@ -48,11 +58,25 @@ SHORTEST_TICK_S = 0.001
 
 
 class Work(NamedTuple):
-    """A piece that was taken to be run, its payload still encoded."""
+    """A piece that was taken to be run, its payload still encoded.
+
+    Attributes
+    ----------
+    waiting : Waiting
+        Whose it is, and how it is to be run.
+    payload, buffers
+        The encoded piece.
+    keep : bytes or None
+        Under which identity its result is to be kept, if it is.
+    wanted : sequence of Wanted
+        The values that it refers to.
+    """
 
     waiting: Waiting
     payload: bytes
     buffers: Sequence[Any]
+    keep: bytes | None = None
+    wanted: Sequence[Wanted] = ()
 
 
 class Answer(NamedTuple):
@@ -61,8 +85,8 @@ class Answer(NamedTuple):
     Attributes
     ----------
     status : str
-        ``done``, ``failed``, ``interrupted``, ``timeout``, ``cancelled`` or
-        ``drained``.
+        ``done``, ``kept``, ``missing``, ``failed``, ``interrupted``, ``timeout``,
+        ``cancelled`` or ``drained``.
     payload, buffers
         The encoded result or failure.
     elapsed_s : float
@@ -117,6 +141,9 @@ class Station:
         )
         self._rejections = Rejections(self.transport.counts, log)
         self.registration = make_registration(self.reactor)
+        spill_dir = config.memory.spill_dir
+        spill = Path(spill_dir) if spill_dir else Place.find().path / "spill"
+        self.keeper = Keeper(config, spill, self.reactor)
         self._config = config
         self._on_flag = on_flag
         self._on_exception = on_exception
@@ -141,6 +168,7 @@ class Station:
     def open(self, entry: Entry) -> None:
         """Start to serve, and register."""
         self._entry = entry
+        self.keeper.open(entry.id)
         self.reactor.when_idle(self._flush)
         interval_s = self._config.cluster.heartbeat_interval_s
         self.reactor.post(lambda: self._start(interval_s))
@@ -217,6 +245,10 @@ class Station:
         self._is_ending = True
         self.reactor.post(self._drain)
 
+    def let_go(self) -> None:
+        """Wait until what is held here is held elsewhere, if that is wanted."""
+        self.keeper.wait_until_empty(self._config.worker.drain_timeout_s)
+
     def close(self) -> None:
         """Deregister, let what was answered leave, and close the sockets."""
         self.registration.withdraw()
@@ -226,6 +258,7 @@ class Station:
         self.reactor.post(self._flush)
         self.reactor.stop()
         self.reactor.join()
+        self.keeper.close()
 
     # --- in the I/O thread ---------------------------------------------------
 
@@ -235,6 +268,9 @@ class Station:
     def _event(self, event: TransportEvent) -> None:
         if isinstance(event, PeerLost):
             self.registration.peer_lost(event.peer)
+            self.keeper.lost(event.peer)
+        elif isinstance(event, PeerConnected):
+            self.keeper.connected(event.peer)
         if not isinstance(event, Received):
             return
         try:
@@ -246,10 +282,12 @@ class Station:
         fields = frames.unpack(event.header, self._config.limits.max_nesting)
         kind, peer = fields[0], event.peer
         now = time.monotonic()
-        check(self._kind if kind in _ORDERS else ASKER, kind, event.who)
+        is_for_us = kind in _ORDERS or kind in KEEPER_KINDS
+        check(self._kind if is_for_us else ASKER, kind, event.who)
         if kind == kinds.PIECES:
             if self._is_me(fields[2]):
-                self._take_in(peer, fields[1], event.buffers)
+                extras = fields[3] if len(fields) > 3 else {}
+                self._take_in(peer, fields[1], event.buffers, extras)
             else:
                 self._send(peer, frames.pack(kinds.GONE, fields[2]))
         elif kind == kinds.WITHDRAW:
@@ -261,6 +299,8 @@ class Station:
         elif kind == kinds.INTERRUPT:
             numbers = numbers_in(fields[1])
             self._locked(lambda: self._inbox.interrupt(now, peer, numbers))
+        elif kind in KEEPER_KINDS:
+            self.keeper.received(peer, fields, event.buffers)
         elif not self.registration.received(peer, fields):
             raise RemoteProtocolError(f"a worker takes no {kind!r} message")
 
@@ -273,13 +313,18 @@ class Station:
         assert self._entry is not None
         return bool(worker == self._entry.id)
 
-    def _take_in(self, peer: Peer, rows: Any, buffers: Sequence[Any]) -> None:
+    def _take_in(
+        self, peer: Peer, rows: Any, buffers: Sequence[Any], extras: Any
+    ) -> None:
+        ties = {number: _ties_in(extra) for number, extra in extras.items()}
         pieces = []
         for (number, priority, timeout_s, payload, _), own in pieces_in(rows, buffers):
             nbytes = len(payload)
             if own:
                 nbytes += sum(memoryview(buffer).nbytes for buffer in own)
-            data = (payload, own)
+            data: tuple[Any, ...] = (payload, own)
+            if ties and number in ties:
+                data += ties[number]
             pieces.append(Waiting(peer, number, priority, timeout_s, nbytes, data))
         if self._inbox.is_draining:
             self._send(peer, frames.pack(kinds.DRAINING))
@@ -287,6 +332,8 @@ class Station:
             effects = self._inbox.receive(pieces)
             self._lock.notify(len(pieces))
         self._do(effects)
+        for _, wanted in ties.values():
+            self.keeper.fetch_ahead(wanted)
 
     def _locked(self, decide: Callable[[], list[Effect]]) -> None:
         with self._mutex:
@@ -345,27 +392,35 @@ class Station:
                 return
 
     def _send(self, peer: Peer, header: bytes) -> None:
-        if not self.transport.send(peer, header):
+        self._reaches(peer, header)
+
+    def _reaches(self, peer: Peer, header: bytes) -> bool:
+        is_there = self.transport.send(peer, header)
+        if not is_there:
             self._manager_lost(peer)
+        return is_there
 
     def _beat(self) -> None:
         """Find out which managers are gone, and say what came in."""
+        holding = self.keeper.managers()
         with self._mutex:
-            peers = self._inbox.managers()
+            peers = self._inbox.managers() | holding
         alive = frames.pack(kinds.ALIVE)
         for peer in peers:
-            self._send(peer, alive)
+            if self._reaches(peer, alive):
+                self.keeper.heard(peer)
         self.registration.counted(self.transport.counts)
 
     def _manager_lost(self, peer: Peer) -> None:
         with self._mutex:
             effects = self._inbox.manager_lost(time.monotonic(), peer)
         self._do(effects)
+        self.keeper.lost(peer)
 
     def _drain(self) -> None:
         self.registration.draining()
         with self._mutex:
-            managers = self._inbox.managers()
+            managers = self._inbox.managers() | self.keeper.managers()
             effects = self._inbox.drain()
             self._lock.notify_all()
         # before the pieces, or they would be sent here again
@@ -373,6 +428,7 @@ class Station:
         for peer in managers:
             self._send(peer, notice)
         self._do(effects)
+        self.keeper.drain()
         self._flush()
         limit_s = self._config.worker.drain_timeout_s
         self.reactor.after(limit_s, self._interrupt_for_drain)
@@ -384,3 +440,15 @@ class Station:
 
 def _nothing() -> None:
     """Do nothing: the turn in which it is done is what was wanted."""
+
+
+def _ties_in(extra: Any) -> tuple[bytes | None, list[Wanted]]:
+    """Return what ties a piece to values, as a manager tells it.
+
+    Raises
+    ------
+    RemoteProtocolError, ValueError, TypeError
+        When it is malformed.
+    """
+    keep, wanted = extra
+    return (None if keep is None else id_in(keep)), wanted_in(wanted)

@@ -28,6 +28,9 @@ from opencluster.core.roles import WORKER
 from opencluster.engines.base import Engine
 from opencluster.engines.choice import ENGINE_VARIABLE, find_engine
 from opencluster.errors import OpenClusterError
+from opencluster.inputs import Escaped, Inputs, Missing, Stopped
+from opencluster.keeping import owned
+from opencluster.net.exchange import nbytes_of
 from opencluster.net.joined import local_endpoints
 from opencluster.net.keys import Keyring
 from opencluster.net.reactor import Reactor
@@ -40,6 +43,7 @@ from opencluster.node.host import host_id, host_name
 from opencluster.node.scoreboard import Scoreboard
 from opencluster.place import Place, factories, keys_directory, listening_endpoint
 from opencluster.proxy import ServiceProxy
+from opencluster.references import DataRef
 from opencluster.registration import (
     OwnRegistration,
     Registration,
@@ -197,6 +201,8 @@ class Runner:
         self._last_flag: RaiseFlag | None = None
         self._deadline = 0.0
         self._current: Work | None = None
+        self._inputs: Inputs | None = None
+        self._escaped = Escaped()
         self._reported_at = 0.0
 
     # --- the life of the process ---------------------------------------------
@@ -212,6 +218,7 @@ class Runner:
             self._station.open(entry)
             self._serve()
             self.worker.shutdown()
+            self._station.let_go()
         finally:
             self._station.close()
             self._scoreboard.close()
@@ -300,14 +307,24 @@ class Runner:
             # perform() forked and let the child return: it owns none of our sockets
             os.write(2, b"perform() returned in a forked child; the child ends here\n")
             os._exit(1)
-        payload, buffers, status = encoded(status, value, self.max_bytes)
+        if work.keep is not None and status == "done":
+            box = [value]
+            del value
+            payload, buffers, status = self._keep(work, box)
+        else:
+            payload, buffers, status = encoded(
+                status, value, self.max_bytes, self._escaped
+            )
+        if self._inputs is not None:
+            self._inputs.let_go()
+            self._inputs = None
         elapsed_s = time.monotonic() - started
         if self._deadline and self._board_path is None:
             signal.setitimer(signal.ITIMER_REAL, 0)
         self.pieces_done += 1
         self._current = None
         self._station.answer(work, Answer(status, payload, buffers, elapsed_s))
-        self._scoreboard.ended(failed=status != "done")
+        self._scoreboard.ended(failed=status not in ("done", "kept"))
         if self._deadline:
             # or the workshop would take it for overdue
             self._scoreboard.idle()
@@ -344,7 +361,7 @@ class Runner:
     def _perform(self, work: Work) -> tuple[str, Any]:
         try:
             try:
-                piece = codec.decode(work.payload, work.buffers)
+                piece = self._decoded(work)
                 self._is_performing = True
                 result = self.worker.perform(piece)
             finally:
@@ -352,10 +369,43 @@ class Runner:
             return "done", checked(result)
         except PieceInterrupt as stop:
             return status_of(str(stop)), failure_of(stop)
+        except Missing as missing:
+            return "missing", missing.rows
         except BaseException as error:
             return "failed", failure_of(error)
         finally:
             self._is_performing = False
+
+    def _decoded(self, work: Work) -> Any:
+        """Return the piece, with values in the place of its references."""
+        if not work.wanted:
+            return codec.decode(work.payload, work.buffers)
+        keeper = self._station.keeper
+        self._inputs = Inputs(keeper, work.wanted, self._is_flagged)
+        try:
+            return self._inputs.decode(work.payload, work.buffers)
+        except Stopped:
+            raise PieceInterrupt(self.flag.reason if self.flag else INTERRUPT) from None
+
+    def _is_flagged(self) -> bool:
+        return self.flag is not None
+
+    def _keep(self, work: Work, box: list[Any]) -> tuple[bytes, list[Any], str]:
+        """Keep a result here, and return what is told of that instead of it."""
+        refs: list[DataRef] = []
+        try:
+            payload, buffers = codec.encode(box[0], "result", refs)
+        except Exception as error:
+            return encoded("failed", failure_of(error), self.max_bytes)
+        # so that nobody but who is to keep its memory refers to it
+        box.clear()
+        assert work.keep is not None
+        parts = owned(payload, buffers)
+        keeper, manager = self._station.keeper, work.waiting.manager
+        keeper.keep(manager, work.keep, parts, self._is_flagged)
+        told = [work.keep, nbytes_of(parts), refs]
+        self._escaped.note(refs)
+        return encoded("kept", told, self.max_bytes)
 
     def progress(self, done: float, total: float) -> None:
         """Note and report progress, and stop here when the piece should stop."""
@@ -435,11 +485,16 @@ def checked(result: Any) -> WorkPiece:
     return result
 
 
-def encoded(status: str, value: Any, max_bytes: int) -> tuple[bytes, list[Any], str]:
+def encoded(
+    status: str, value: Any, max_bytes: int, escaped: Escaped | None = None
+) -> tuple[bytes, list[Any], str]:
     """Encode an outcome; one that cannot be sent becomes the failure that says so."""
+    refs: list[DataRef] = []
     try:
-        payload, buffers = codec.encode(value, "result")
+        payload, buffers = codec.encode(value, "result", refs)
         check_size(payload, buffers, max_bytes)
+        if refs and escaped is not None:
+            escaped.note(refs)
     except Exception as error:
         payload, buffers = codec.encode(failure_of(error))
         status = "failed"

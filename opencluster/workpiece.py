@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
+from opencluster.references import DataRef
+
 MAX_REPR_CHARACTERS = 2000
 _MAX_ITEMS = 8
 _MAX_LEVEL = 4
@@ -110,6 +112,8 @@ def _flat_nbytes(value: Any) -> int | None:
         return len(value)
     if isinstance(value, Mapping | list | tuple | set | frozenset):
         return None
+    if type(value) is DataRef:
+        return _POINTER_BYTES  # what it stands for is elsewhere
     nbytes = getattr(value, "nbytes", None)
     if isinstance(nbytes, int):
         return nbytes

@@ -14,10 +14,11 @@ from test_keeping import DEADLINE_S, MEGABYTE, Site, Stage, wait_for
 from opencluster import DataRef, WorkPiece
 from opencluster.config.settings import NetworkSettings
 from opencluster.core.entries import Entry
-from opencluster.engines.base import Options
+from opencluster.engines.base import Options, Where
 from opencluster.engines.directory import Contact, Directory
+from opencluster.engines.giving import Put
 from opencluster.engines.leases import Leases
-from opencluster.engines.values import Gather, Put, Recipe, Values
+from opencluster.engines.values import Gather, Recipe, Values
 from opencluster.errors import DataLost, NoSuitableWorker, WorkError
 from opencluster.net.joined import open_transport
 from opencluster.net.reactor import Reactor
@@ -92,7 +93,7 @@ class Engine:
         refs: list[DataRef] = []
         payload, buffers = codec.encode(value, "value", refs)
         id = self.values.id_of(self.next_number())
-        put = Put(id, [payload, *buffers], tuple(refs), **where)
+        put = Put(id, [payload, *buffers], tuple(refs), Where(**where))
         self.values.put(put)
         return put
 
@@ -169,7 +170,7 @@ def test_values_go_where_they_are_meant_to(stage: Stage, engine: Engine) -> None
     for site, type in ((one, "Tool"), (two, "Tool"), (three, "Image")):
         engine.meet(site, type=type)
     engine.meet(stage.site("four"), type="service:toolbox")
-    kept = [engine.put(b"x", type="Image"), engine.put(b"x", workers=["two.id"])]
+    kept = [engine.put(b"x", type="Image"), engine.put(b"x", workers=("two.id",))]
     assert [ref.holder.worker for ref in kept] == ["three.id", "two.id"]
     with pytest.raises(NoSuitableWorker, match="no worker is here"):
         engine.put(b"x", type="toolbox")
@@ -180,7 +181,7 @@ def test_a_value_that_its_worker_cannot_have_goes_to_another(
 ) -> None:
     one, two = sites(stage, engine, "one", "two")
     # a worker that ends while the value is on its way
-    put = engine.start_put(bytes(MEGABYTE), workers=["one.id", "two.id"])
+    put = engine.start_put(bytes(MEGABYTE), workers=("one.id", "two.id"))
     engine.reactor.post(
         lambda: engine.values.lost(engine.directory.contacts["one.id"], "gone", True)
     )
@@ -199,7 +200,7 @@ def test_a_large_value_goes_to_another_computer_in_parts(
     engine.meet(site, host="elsewhere")
     value = np.random.default_rng(1).bytes(9 * MEGABYTE)
     ref = engine.put(value)
-    assert not engine.values._larder
+    assert not engine.values._orders._larder
     assert engine.get(ref) == [value]
     assert site.keeper._exchange.received_bytes > len(value)
 
@@ -214,8 +215,8 @@ def test_many_values_at_a_time(stage: Stage, engine: Engine) -> None:
 
 def test_values_that_contain_others_hold_them(stage: Stage, engine: Engine) -> None:
     one, _ = sites(stage, engine, "one", "two")
-    inner = engine.put("inner", workers=["one.id"])
-    outer = engine.put(WorkPiece(inner=inner), workers=["two.id"])
+    inner = engine.put("inner", workers=("one.id",))
+    outer = engine.put(WorkPiece(inner=inner), workers=("two.id",))
     del inner
     settled(engine, lambda: one.held == 1)
     (value,) = engine.get(outer)
@@ -302,7 +303,7 @@ def test_a_value_is_spread_to_one_worker_of_each_computer(
 
 def test_values_of_a_worker_that_leaves_are_saved(stage: Stage, engine: Engine) -> None:
     one, two = sites(stage, engine, "one", "two")
-    refs = [engine.put(f"value {n}", workers=["one.id"]) for n in range(5)]
+    refs = [engine.put(f"value {n}", workers=("one.id",)) for n in range(5)]
     contact = engine.directory.contacts["one.id"]
     engine.reactor.post(lambda: engine.values.draining(contact))
     wait_for(lambda: one.held == 0)
@@ -315,7 +316,7 @@ def test_values_that_cannot_be_moved_are_told_of(
     stage: Stage, engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
     one, two = sites(stage, engine, "one", "two")
-    ref = engine.put("value", workers=["one.id"])
+    ref = engine.put("value", workers=("one.id",))
     (manager,) = one.keeper.managers()
     one.reactor.post(
         lambda: one.keeper._do(one.keeper._holdings.release(manager, [ref.id]))
@@ -340,8 +341,8 @@ def test_what_a_worker_is_told_of_the_values_of_a_piece(
     stage: Stage, engine: Engine
 ) -> None:
     one, two = sites(stage, engine, "one", "two")
-    inner = engine.put("inner", workers=["one.id"])
-    outer = engine.put([inner], workers=["two.id"])
+    inner = engine.put("inner", workers=("one.id",))
+    outer = engine.put([inner], workers=("two.id",))
     rows = in_reactor(engine, lambda: engine.values.sources("one.id", [outer]))
     assert [(row[0], row[2][0][0]) for row in rows] == [
         (outer.id, "two.id"),
@@ -355,7 +356,7 @@ def keep(engine: Engine, site: Site, number: int, value: Any, **more: Any) -> Da
     payload, buffers = codec.encode(value)
     (manager,) = set(site.managers)
     site.keeper.keep(manager, id, [payload, *buffers], lambda: False)
-    told = codec.encode([len(payload), []])[0]
+    told = codec.encode([id, len(payload), []])[0]
     contact = engine.directory.contacts[site.holder.worker]
     return in_reactor(
         engine, lambda: engine.values.kept(contact, id, told, more.get("recipe"))
@@ -376,8 +377,8 @@ def test_a_lost_result_is_made_again_for_who_needs_it(
     stage: Stage, engine: Engine
 ) -> None:
     one, two = sites(stage, engine, "one", "two")
-    engine.put("so that they have met", workers=["one.id"])
-    engine.put("so that they have met", workers=["two.id"])
+    engine.put("so that they have met", workers=("one.id",))
+    engine.put("so that they have met", workers=("two.id",))
     number = engine.next_number()
     recipe = Recipe("Tool", b"", (), Options(), ())
     ref = keep(engine, one, number, "result", recipe=recipe)
@@ -391,7 +392,7 @@ def test_a_lost_result_is_made_again_for_who_needs_it(
         payload = codec.encode("result")[0]
         (manager,) = set(two.managers)
         two.keeper.keep(manager, ref.id, [payload], lambda: False)
-        told = codec.encode([len(payload), []])[0]
+        told = codec.encode([ref.id, len(payload), []])[0]
         contact = engine.directory.contacts["two.id"]
         engine.reactor.post(lambda: engine.values.made(contact, ref.id, told))
         assert got.result(DEADLINE_S) == ["result"]

@@ -30,6 +30,7 @@ SCRIPTS = {
     "hello": ["examples/hello/hello.py"],
     "paper": ["examples/paper/wordcount_manager.py", "LICENSE"],
     "pipeline": ["examples/pipeline/transits.py"],
+    "scatter_gather": ["examples/scatter_gather/survey.py"],
     "service": ["examples/service/ephemeris.py", "52"],
     "wordcount": ["examples/wordcount/wordcount.py", "LICENSE"],
 }
@@ -219,6 +220,14 @@ def test_pipeline_finds_the_planets_that_are_there() -> None:
         if random.random() < 0.1:
             true[star] = random.uniform(1, 5)
     assert found == pytest.approx(true, rel=0.01)
+
+
+def test_the_survey_finds_all_stars_in_the_sum_alone() -> None:
+    lines = output_in_one_process("scatter_gather").splitlines()
+    first, deep = (int(line.rpartition(" ")[2]) for line in lines)
+    assert first < 0.1 * deep
+    # a few of sixteen times twenty fall into the same pixel
+    assert 310 < deep <= 320
 
 
 SERVICE = str(EXAMPLES / "service" / "ephemeris.py:EphemerisService")

@@ -22,7 +22,15 @@ from opencluster.config.settings import (
     MemorySettings,
     NetworkSettings,
 )
-from opencluster.keeping import Keeper, Wanted, own_share, owned, wanted_in
+from opencluster.keeping import (
+    Claim,
+    Keeper,
+    ShouldStop,
+    Wanted,
+    own_share,
+    owned,
+    wanted_in,
+)
 from opencluster.net.exchange import Parts
 from opencluster.net.joined import local_endpoints, open_transport
 from opencluster.net.reactor import Reactor
@@ -146,11 +154,16 @@ class Site:
 
     def get(self, *wanted: Wanted) -> dict[bytes, list[bytes]]:
         """Return the values, as a piece would have them."""
-        claim = self.keeper.claim(wanted, never)
+        claim = self.claim(*wanted)
         assert not claim.failed, claim.failed
         found = {id: [bytes(p) for p in parts] for id, parts in claim.parts.items()}
         self.keeper.give_up(claim)
         return found
+
+    def claim(self, *wanted: Wanted, should_stop: ShouldStop = never) -> Claim:
+        claim = Claim()
+        self.keeper.claim(claim, wanted, should_stop)
+        return claim
 
     def want(self, id: bytes, *holders: Site, nbytes: int = 10) -> Wanted:
         return Wanted(id, nbytes, tuple(site.holder for site in holders))
@@ -311,7 +324,7 @@ def test_a_value_that_cannot_be_had_is_told_of(
     manager: Manager, site: Site, other: Site
 ) -> None:
     manager.put(other, A, b"data")
-    claim = site.keeper.claim([site.want(A, other), site.want(B, other)], never)
+    claim = site.claim(site.want(A, other), site.want(B, other))
     why = "two: it does not have it any more"
     assert claim.failed == {B: (why, [other.holder.worker])}
     site.keeper.give_up(claim)
@@ -326,7 +339,7 @@ def test_a_holder_that_ends_meanwhile_is_lost(stage: Stage, site: Site) -> None:
     reactor = Reactor(silent, lambda event: None, is_vital=False)
     reactor.start()
     with ThreadPoolExecutor(1) as threads:
-        claimed = threads.submit(site.keeper.claim, [Wanted(A, 10, (holder,))], never)
+        claimed = threads.submit(site.claim, Wanted(A, 10, (holder,)))
         wait_for(lambda: site.keeper._exchange._connected)
         reactor.stop()
         reactor.join()
@@ -337,7 +350,7 @@ def test_a_holder_that_ends_meanwhile_is_lost(stage: Stage, site: Site) -> None:
 
 def test_a_holder_that_cannot_be_reached_is_told_of(site: Site) -> None:
     gone = Holder("gone.id", host_id(), ("ipc:///nonexistent/w.sock",))
-    claim = site.keeper.claim([Wanted(A, 10, (gone,))], never)
+    claim = site.claim(Wanted(A, 10, (gone,)))
     assert claim.failed == {A: ("gone: it cannot be reached from here", [])}
 
 
@@ -353,7 +366,7 @@ def test_a_piece_that_is_to_stop_waits_no_longer(stage: Stage, site: Site) -> No
         transport = open_transport(stage.config, None)
         transport.listen(f"ipc://{path}")
         claimed = threads.submit(
-            site.keeper.claim, [Wanted(A, 100, (late,))], stop.is_set
+            site.claim, Wanted(A, 100, (late,)), should_stop=stop.is_set
         )
         wait_for(lambda: A in site.keeper._claims)
         stop.set()
@@ -435,7 +448,7 @@ def test_a_file_that_is_gone_is_a_value_that_is_lost(
     for path in (stage.folder / "spill").rglob("??" * 16):
         path.unlink()
     assert manager.fetch(site, A) is None
-    claim = site.keeper.claim([site.want(B, site)], never)
+    claim = site.claim(site.want(B, site))
     assert claim.failed == {B: ("nobody is known to hold it", [])}
 
 
@@ -450,7 +463,7 @@ def test_neighbours_read_a_value_in_one_memory(
     others = [stage.site(name) for name in ("two", "three", "four")]
     claims = []
     for other in others:
-        claim = other.keeper.claim([other.want(A, site, nbytes=nbytes)], never)
+        claim = other.claim(other.want(A, site, nbytes=nbytes))
         assert bytes(claim.parts[A][1][:10]) == bytes(10)
         claims.append(claim)
     arena = site.transport.lane.arena  # type: ignore[union-attr]

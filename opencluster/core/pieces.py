@@ -82,6 +82,8 @@ class Verdict(Enum):
     DIED = "died"
     POISONED = "poisoned"
     NO_WORKER = "no worker"
+    MISSING = "missing"
+    """Its worker could not get a value: it is taken back until there is one."""
 
 
 # --- effects ----------------------------------------------------------------

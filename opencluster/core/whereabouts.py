@@ -67,7 +67,8 @@ class Whereabouts:
         self._bytes_at: dict[str, int] = {}
         self._was_at: dict[str, set[bytes]] = {}
         self._hosts: dict[str, str] = {}
-        self._met: set[str] = set()
+        # workers that may hold something, whether we know of it or not
+        self._trusted: set[str] = set()
         self._leaving: set[str] = set()
         self._parked: dict[int, set[bytes]] = {}
         self._awaiting: dict[bytes, set[int]] = {}
@@ -221,6 +222,7 @@ class Whereabouts:
 
     def sent(self, worker: str, ids: Iterable[bytes]) -> None:
         """Note that a worker was sent a piece with values, and may have copies soon."""
+        self._trusted.add(worker)
         for id in ids:
             value = self._values.get(id)
             if value is not None and worker not in value.holders:
@@ -241,8 +243,6 @@ class Whereabouts:
 
     def worker_joined(self, worker: str, host: str) -> list[Effect]:
         """Note that a worker on a computer is there, perhaps again."""
-        was_met = worker in self._met
-        self._met.add(worker)
         self._hosts[worker] = host
         effects: list[Effect] = []
         for id in sorted(self._was_at.pop(worker, ())):
@@ -251,7 +251,7 @@ class Whereabouts:
             if value.is_needed and value.stands is not Is.BEING_MADE:
                 self._hold(value, worker)
                 value.stands, value.why = Is.HERE, ""
-        if was_met:
+        if worker in self._trusted:
             ids = tuple(sorted(self._at.get(worker, ())))
             effects.append(ReferToThese(worker, ids))
         return effects
@@ -269,7 +269,7 @@ class Whereabouts:
         self._leaving.discard(worker)
         self._hosts.pop(worker, None)
         if is_process_death:
-            self._met.discard(worker)
+            self._trusted.discard(worker)
             for id in self._was_at.pop(worker, ()):
                 self._values[id].absent.discard(worker)
         for value in self._values.values():
@@ -391,6 +391,7 @@ class Whereabouts:
         ]
 
     def _hold(self, value: Value, worker: str) -> None:
+        self._trusted.add(worker)
         value.copies.discard(worker)
         if worker in value.absent:
             value.absent.discard(worker)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from opencluster.errors import WorkError
+from opencluster.references import DataRef
 from opencluster.wire import codec
 
 
@@ -30,6 +31,10 @@ class Options:
         Identity of the worker that should have it, or empty.
     on_progress : callable or None
         Called with (done, total) when the worker reports progress.
+    keep : bool
+        The worker keeps the result, and a `DataRef` comes in its place.
+    recompute : bool
+        A kept result that is lost is made again when it is needed.
     """
 
     priority: int = 0
@@ -38,9 +43,13 @@ class Options:
     error_retries: int = 0
     worker: str = ""
     on_progress: Callable[[float, float], None] | None = None
+    keep: bool = False
+    recompute: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what a worker could not take; an endless time limit is none."""
+        if self.recompute and not self.keep:
+            raise ValueError("recompute is for results that are kept: add keep=True")
         for name in ("priority", "retries", "error_retries"):
             value = getattr(self, name)
             try:
@@ -59,6 +68,25 @@ class Options:
 MAX_NUMBER = 2**63 - 1
 
 
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Who is to hold a value.
+
+    Attributes
+    ----------
+    type : str
+        Workers of this type; empty for all.
+    workers : tuple of str
+        These workers, by identity; empty for all.
+    everywhere : bool
+        One of them on each computer, not one alone.
+    """
+
+    type: str = ""
+    workers: tuple[str, ...] = ()
+    everywhere: bool = False
+
+
 @dataclass(slots=True)
 class Outcome:
     """How a piece ended: with an encoded result, or with an error; never changed.
@@ -73,6 +101,10 @@ class Outcome:
         How long it ran.
     worker : str
         The name of the worker that ran it.
+    ref : DataRef or None
+        What stands for the result, if its worker keeps it.
+    on_ref : callable or None
+        Makes references in the result ones that hold their values.
     """
 
     payload: bytes = b""
@@ -80,12 +112,16 @@ class Outcome:
     error: WorkError | None = None
     elapsed_s: float = 0.0
     worker: str = ""
+    ref: DataRef | None = None
+    on_ref: Callable[[DataRef], DataRef] | None = None
 
     def value(self) -> Any:
         """Decode the result, or raise the error."""
         if self.error is not None:
             raise self.error
-        return codec.decode(self.payload, self.buffers)
+        if self.ref is not None:
+            return self.ref
+        return codec.decode(self.payload, self.buffers, self.on_ref)
 
     @property
     def nbytes(self) -> int:
@@ -213,6 +249,15 @@ class Engine(Protocol):
         self, service: str, method: str, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Any:
         """Call a method of a service, and wait for what it returns."""
+
+    def scatter(self, values: Sequence[Any], where: Where) -> list[DataRef]:
+        """Give values to workers to hold, and wait until they do."""
+
+    def fetch(self, refs: Sequence[DataRef]) -> list[Any]:
+        """Return the values that references stand for, and wait for them."""
+
+    def release(self, refs: Sequence[DataRef]) -> None:
+        """Let go of values, although there are references to them."""
 
     def report(self, job: Job) -> None:
         """Let the cluster know how a job stands."""

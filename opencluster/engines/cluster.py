@@ -31,15 +31,20 @@ from opencluster.core.dispatch import (
     WithdrawPieces,
 )
 from opencluster.core.roles import ASKER, MANAGER, WORKER, check
-from opencluster.engines.base import Done, Job, Options, Outcome, WorkerInfo
+from opencluster.engines.base import Done, Job, Options, Outcome, Where, WorkerInfo
+from opencluster.engines.bonds import Bonds
 from opencluster.engines.directory import Contact
+from opencluster.engines.reports import Reports
 from opencluster.engines.roster import Roster
+from opencluster.engines.sharing import Sharing
+from opencluster.engines.values import VALUE_KINDS, Recipe, Values
 from opencluster.engines.verdicts import alike, error_for, wanted
 from opencluster.errors import (
     NoSuitableWorker,
     OpenClusterError,
     PieceCancelled,
     RemoteProtocolError,
+    WorkError,
 )
 from opencluster.net.joined import open_transport
 from opencluster.net.keys import Keyring
@@ -53,6 +58,7 @@ from opencluster.net.transport import (
     TransportEvent,
 )
 from opencluster.place import Place, factories, keys_directory
+from opencluster.references import DataRef
 from opencluster.service import SERVICE_PREFIX
 from opencluster.wire import codec, frames, kinds
 from opencluster.wire.batches import (
@@ -65,8 +71,6 @@ from opencluster.wire.batches import (
 
 log = logging.getLogger(__name__)
 
-MAX_JOBS = 1000
-"""Jobs that wait to be reported to a factory."""
 TICK_S = 0.1
 """How often the dispatcher looks at the time while work is under way."""
 SEND_AT = 64
@@ -78,6 +82,8 @@ _VERDICTS = {
     "timeout": Verdict.TIMED_OUT,
     "interrupted": Verdict.INTERRUPTED,
     "cancelled": Verdict.CANCELLED,
+    "kept": Verdict.DONE,
+    "missing": Verdict.MISSING,
 }
 
 
@@ -90,6 +96,7 @@ class _Ticket:
     options: Options
     done: Done
     job: Job | None
+    refs: tuple[DataRef, ...] = ()
 
 
 def connect(config: Config, place: Place) -> ClusterEngine:
@@ -132,6 +139,22 @@ class ClusterEngine:
             self._transport.identity[:4].hex(),
         )
         self._directory = self._roster.directory
+        self._values = Values(
+            self._reactor,
+            self._directory,
+            lambda: self._next_numbers(1)[0],
+            self._resume,
+            self._end_with,
+            self._remake,
+        )
+        self._bonds = Bonds(self._values, self._dispatch_one)
+        self._sharing = Sharing(
+            self._values,
+            self.wait,
+            self._next_numbers,
+            config.network.max_message_bytes,
+        )
+        self._roster.watcher = self._values
         self._link = FactoryLink(
             self._reactor,
             lambda: factories(config, place),
@@ -141,7 +164,7 @@ class ClusterEngine:
         )
         self._tickets: dict[int, _Ticket] = {}
         self._incoming: deque[tuple[Piece, _Ticket]] = deque()
-        self._jobs: dict[str, Job] = {}
+        self._reports = Reports(self._link)
         self._number = 0
         self._number_lock = threading.Lock()
         self._is_closed = False
@@ -172,23 +195,16 @@ class ClusterEngine:
         """
         rows = []
         for value, options in pieces:
-            payload, buffers = codec.encode(value, "piece")
+            refs: list[DataRef] = []
+            payload, buffers = codec.encode(value, "piece", refs)
             check_size(payload, buffers, self.config.network.max_message_bytes)
-            rows.append((options, _Ticket(payload, buffers, options, done, job)))
+            ticket = _Ticket(payload, buffers, options, done, job, tuple(refs))
+            rows.append((options, ticket))
         self._wait_for_room()
         numbers = self._next_numbers(len(rows))
         incoming = self._incoming
         for number, (options, ticket) in zip(numbers, rows, strict=True):
-            piece = Piece(
-                number,
-                type,
-                options.priority,
-                options.timeout_s,
-                options.retries,
-                options.error_retries,
-                options.worker,
-            )
-            incoming.append((piece, ticket))
+            incoming.append((_piece(number, type, options), ticket))
         self._reactor.post(self._take_in)
         is_due = len(self._incoming) >= SEND_AT or not self._tickets
         if is_due and not is_awaited:
@@ -226,12 +242,12 @@ class ClusterEngine:
     def cancel(self, pieces: Iterable[int]) -> None:
         """Give up pieces: drop what waits, interrupt what runs."""
         wanted = list(pieces)
-        self._soon(lambda: self._do(self._dispatch.cancel(_now(), wanted)))
+        self._soon(lambda: self._cancel(wanted))
 
     def interrupt(self, pieces: Iterable[int]) -> None:
         """Interrupt pieces that run."""
         wanted = list(pieces)
-        self._soon(lambda: self._do(self._dispatch.interrupt(_now(), wanted)))
+        self._soon(lambda: self._interrupt(wanted))
 
     def interrupt_worker(self, worker: str) -> None:
         """Interrupt what this manager's piece a worker runs."""
@@ -278,9 +294,36 @@ class ClusterEngine:
             self.cancel(numbers)
             raise
 
+    def scatter(self, values: Sequence[Any], where: Where) -> list[DataRef]:
+        """Give values to workers to hold, and wait until they do.
+
+        Raises
+        ------
+        LocalProtocolError
+            When a value cannot be sent; none is given to anybody then.
+        WorkError
+            When nobody holds one in the end.
+        """
+        self.workers(where.type, self.config.manager.worker_wait_s)
+        return self._sharing.scatter(values, where)
+
+    def fetch(self, refs: Sequence[DataRef]) -> list[Any]:
+        """Return the values that references stand for, and wait for them.
+
+        Raises
+        ------
+        DataLost
+            When one is gone, and cannot be made again.
+        """
+        return self._sharing.fetch(refs)
+
+    def release(self, refs: Sequence[DataRef]) -> None:
+        """Let go of values, although there are references to them."""
+        self._values.release(refs)
+
     def report(self, job: Job) -> None:
         """Let the cluster know how a job stands."""
-        self._soon(lambda: self._note_job(job))
+        self._soon(lambda: self._reports.note(job))
 
     def _soon(self, callback: Callable[[], None]) -> None:
         """Do something for which nobody may be waiting, in this thread if possible."""
@@ -316,22 +359,58 @@ class ClusterEngine:
     # --- in the I/O thread: pieces -------------------------------------------
 
     def _start(self) -> None:
+        self._reactor.when_idle(self._values.flush)
         self._reactor.every(TICK_S, self._tick)
         interval_s = self.config.cluster.heartbeat_interval_s
-        self._reactor.every(interval_s, self._report_jobs)
+        self._reactor.every(interval_s, self._reports.report)
 
     def _take_in(self) -> None:
         pieces = []
         while self._incoming:
             piece, ticket = self._incoming.popleft()
             self._tickets[piece.id] = ticket
-            pieces.append(piece)
             if ticket.job is not None:
                 ticket.job.statistics.pieces_submitted += 1
+            if ticket.refs or ticket.options.keep:
+                data = (ticket.payload, ticket.buffers)
+                self._bonds.tie(piece, ticket.refs, ticket.options, data)
+            else:
+                pieces.append(piece)
         if pieces:
             self._do(self._dispatch.submit(_now(), pieces))
 
+    def _resume(self, number: int) -> None:
+        self._bonds.resume(number)
+
+    def _dispatch_one(self, piece: Piece) -> None:
+        self._do(self._dispatch.submit(_now(), [piece]))
+
+    def _remake(self, id: bytes, recipe: Recipe) -> None:
+        """Run the piece again that makes a value."""
+        options = recipe.options
+
+        def done(number: int, outcome: Outcome) -> None:
+            if outcome.error is not None:
+                self._values.not_made(id, outcome.error)
+
+        (number,) = self._next_numbers(1)
+        self._tickets[number] = _Ticket(
+            recipe.payload, recipe.buffers, options, done, None
+        )
+        self._bonds.tie_again(_piece(number, recipe.type, options), id, recipe)
+
+    def _cancel(self, numbers: list[int]) -> None:
+        for piece in self._bonds.parked(numbers):
+            self._end_badly(piece, Verdict.CANCELLED, "", None)
+        self._do(self._dispatch.cancel(_now(), numbers))
+
+    def _interrupt(self, numbers: list[int]) -> None:
+        for piece in self._bonds.parked(numbers):
+            self._end_badly(piece, Verdict.CANCELLED, "", None)
+        self._do(self._dispatch.interrupt(_now(), numbers))
+
     def _tick(self) -> None:
+        self._values.tick()
         if self._dispatch.unfinished:
             self._do(self._dispatch.tick(_now()))
 
@@ -355,7 +434,10 @@ class ClusterEngine:
 
     def _send_pieces(self, worker: str, pieces: list[Piece]) -> None:
         for rows, buffers in batches(map(self._row, pieces)):
-            self._tell(worker, frames.pack(kinds.PIECES, rows, worker), buffers)
+            fields: list[Any] = [rows, worker]
+            if self._bonds:
+                fields.append(self._bonds.extras(worker, (row[0] for row in rows)))
+            self._tell(worker, frames.pack(kinds.PIECES, *fields), buffers)
 
     def _row(self, piece: Piece) -> Row:
         ticket = self._tickets[piece.id]
@@ -382,23 +464,44 @@ class ClusterEngine:
                 continue
             # of a status that this version does not know we know that it is no result
             verdict = _VERDICTS.get(status, Verdict.FAILED)
-            for effect in finished(now, worker, number, verdict, elapsed_s):
+            effects = finished(now, worker, number, verdict, elapsed_s)
+            for effect in effects:
                 if isinstance(effect, EndPiece):
                     outcome = Outcome(payload, own, None, elapsed_s, name)
-                    self._deliver(effect, outcome)
+                    self._deliver(effect, outcome, contact)
+            if not effects and status == "kept":
+                self._values.unwanted(contact, payload)
         self._do(self._dispatch.assign(now))
 
-    def _deliver(self, end: EndPiece, outcome: Outcome) -> None:
+    def _deliver(self, end: EndPiece, outcome: Outcome, contact: Contact) -> None:
+        number = end.piece.id
         if end.verdict is not Verdict.DONE:
-            self._end_badly(end.piece, end.verdict, end.detail, outcome)
+            is_wanted = end.piece.interrupted_at is None and number in self._bonds
+            if end.verdict is Verdict.MISSING and is_wanted:
+                self._bonds.not_found(number, outcome.payload)
+            else:
+                self._end_badly(end.piece, end.verdict, end.detail, outcome)
             return
-        ticket = self._tickets.pop(end.piece.id)
+        outcome.on_ref = self._values.adopt
+        if self._bonds and number in self._bonds:
+            outcome = self._bonds.delivered(contact, number, outcome)
+        ticket = self._tickets.pop(number)
         if ticket.job is not None:
             statistics = ticket.job.statistics
             statistics.pieces_done += 1
             statistics.pieces_retried += end.piece.losses + end.piece.errors
             statistics.bytes_received += outcome.nbytes
-        ticket.done(end.piece.id, outcome)
+        ticket.done(number, outcome)
+
+    def _end_with(self, number: int, error: WorkError) -> None:
+        """End a piece that is not with the dispatcher."""
+        ticket = self._tickets.pop(number, None)
+        if ticket is None:
+            return
+        self._bonds.over(number, False)
+        if ticket.job is not None:
+            ticket.job.statistics.pieces_failed += 1
+        ticket.done(number, Outcome(error=error))
 
     def _end_badly(
         self, piece: Piece, verdict: Verdict, detail: str, outcome: Outcome | None
@@ -409,6 +512,7 @@ class ClusterEngine:
         if isinstance(error, NoSuitableWorker):
             error = self._explained(error)
         ticket = self._tickets.pop(piece.id)
+        self._bonds.over(piece.id, False)
         if ticket.job is not None:
             statistics = ticket.job.statistics
             statistics.pieces_failed += 1
@@ -481,6 +585,9 @@ class ClusterEngine:
             self._do(self._dispatch.assign(_now()))
         elif kind == kinds.DRAINING:
             self._do(self._dispatch.worker_draining(_now(), contact.id))
+            self._values.draining(contact)
+        elif kind in VALUE_KINDS:
+            self._values.received(contact, fields, event.buffers)
         elif kind == kinds.GONE:
             self._roster.succeeded(contact, fields[1])
         elif kind == kinds.PROGRESS:
@@ -495,37 +602,12 @@ class ClusterEngine:
         if ticket is not None and ticket.options.on_progress is not None:
             ticket.options.on_progress(done, total)
 
-    def _note_job(self, job: Job) -> None:
-        self._jobs[job.id] = job
-        if len(self._jobs) > MAX_JOBS:
-            # no factory has been there for long: the oldest goes unreported
-            del self._jobs[next(iter(self._jobs))]
-        if self._link.is_up:
-            self._report_job(job)
-
-    def _report_jobs(self) -> None:
-        if self._link.is_up:
-            for job in list(self._jobs.values()):
-                self._report_job(job)
-
-    def _report_job(self, job: Job) -> None:
-        fields = {n: getattr(job, n) for n in ("id", "name", "state")}
-        fields |= {"started_at": job.started_at, "ended_at": job.ended_at}
-        fields |= job.statistics.to_fields()
-        fields["elapsed_s"] = (job.ended_at or time.time()) - job.started_at
-        self._link.request("job", {"job": fields})
-        if job.state != "running":
-            del self._jobs[job.id]
-
     def _give_up(self) -> None:
         self._take_in()
         is_all_done = not self._tickets
         self._do(self._dispatch.cancel(_now(), list(self._tickets)))
-        for job in self._jobs.values():
-            if job.state == "running":
-                job.state = "done" if is_all_done else "failed"
-                job.ended_at = time.time()
-        self._report_jobs()
+        self._reports.end(is_all_done)
+        self._values.close()
 
 
 def _closed(cause: BaseException | None) -> Outcome:
@@ -545,6 +627,18 @@ def _failure_in(outcome: Outcome) -> Mapping[str, Any]:
 
 def _nothing() -> None:
     """Do nothing: the turn in which it is done is what was wanted."""
+
+
+def _piece(number: int, type: str, options: Options) -> Piece:
+    return Piece(
+        number,
+        type,
+        options.priority,
+        options.timeout_s,
+        options.retries,
+        options.error_retries,
+        options.worker,
+    )
 
 
 def _now() -> float:

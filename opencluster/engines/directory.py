@@ -51,6 +51,11 @@ class Contact:
         """The type under which it is dispatched to."""
         return dispatched_type(self.entry)
 
+    @property
+    def is_worker(self) -> bool:
+        """Whether it is a worker: services hold no values."""
+        return not self.type.startswith(SERVICE_PREFIX)
+
 
 class Directory:
     """What a manager has learned from the registry.
@@ -118,11 +123,11 @@ class Directory:
         return ways
 
     def joined(self, type: str) -> list[WorkerInfo]:
-        """Return the workers of a type that answer."""
+        """Return the workers of a type that answer; of any type if that is empty."""
         return [
             WorkerInfo(c.id, c.entry.name, c.entry.type, c.entry.host)
             for c in list(self.contacts.values())
-            if c.is_joined and c.type == type
+            if c.is_joined and (c.type == type or (not type and c.is_worker))
         ]
 
     def types(self) -> dict[str, int]:

@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from opencluster.config import Config
-from opencluster.engines.base import Done, Job, Options, Outcome, WorkerInfo
+from opencluster.engines.base import Done, Job, Options, Outcome, Where, WorkerInfo
 from opencluster.engines.classes import service_class, worker_class
+from opencluster.engines.larder import Larder
 from opencluster.engines.verdicts import failed
-from opencluster.errors import NoSuitableWorker, PieceFailed
+from opencluster.errors import DataLost, NoSuitableWorker, PieceFailed
 from opencluster.place import Place
+from opencluster.references import DataRef
 from opencluster.service import Service, call_method
 from opencluster.wire import codec
 from opencluster.worker import Worker, checked, failure_of
@@ -45,6 +47,7 @@ class LocalEngine:
         self._workers: dict[str, Worker] = {}
         self._services: dict[str, Service] = {}
         self._numbers = itertools.count(1)
+        self._larder = Larder("this process")
         self._lock = threading.RLock()
 
     def submit(
@@ -106,13 +109,26 @@ class LocalEngine:
             made = service_class(service, self._config)()
             made.startup()
             self._services[service] = made
-        call = codec.decode(*codec.encode([list(args), dict(kwargs)]))
+        payload, buffers = codec.encode([list(args), dict(kwargs)])
+        call = codec.decode(payload, buffers, self._larder.resolve)
         try:
             result = call_method(self._services[service], method, *call)
             encoded = codec.encode(result, "result")
         except (Exception, SystemExit) as error:
             raise _failure(error, service) from error
-        return codec.decode(*encoded)
+        return codec.decode(*encoded, self._larder.adopt)
+
+    def scatter(self, values: Sequence[Any], where: Where) -> list[DataRef]:
+        """Hold values in this process."""
+        return list(map(self._larder.keep, values))
+
+    def fetch(self, refs: Sequence[DataRef]) -> list[Any]:
+        """Return the values that references stand for."""
+        return list(map(self._larder.fetch, refs))
+
+    def release(self, refs: Sequence[DataRef]) -> None:
+        """Let go of values, although there are references to them."""
+        self._larder.release(refs)
 
     def report(self, job: Job) -> None:
         """Nobody is there to be told."""
@@ -148,13 +164,18 @@ class LocalEngine:
         worker._progress_to = options.on_progress
         for attempt in itertools.count():
             try:
-                result = checked(worker.perform(codec.decode(payload, buffers)))
-                encoded = codec.encode(result, "result")
+                work = codec.decode(payload, buffers, self._larder.resolve)
+                result = checked(worker.perform(work))
+                ref = self._larder.keep(result, "result") if options.keep else None
+                encoded = (b"", []) if ref else codec.encode(result, "result")
+            except DataLost as error:
+                return Outcome(error=error, worker=type)
             except (Exception, SystemExit) as error:
                 if attempt < options.error_retries:
                     continue
                 return Outcome(error=_failure(error, type), worker=type)
-            return Outcome(*encoded, None, time.monotonic() - started, type)
+            elapsed_s = time.monotonic() - started
+            return Outcome(*encoded, None, elapsed_s, type, ref, self._larder.adopt)
         raise AssertionError("the loop above returns")
 
 

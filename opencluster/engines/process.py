@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from opencluster.config import Config
-from opencluster.engines.base import Done, Job, Options, Outcome, WorkerInfo
+from opencluster.engines.base import Done, Job, Options, Outcome, Where, WorkerInfo
 from opencluster.engines.classes import (
     service_class,
     services_beside,
@@ -30,6 +30,7 @@ from opencluster.engines.verdicts import no_worker
 from opencluster.errors import NoSuitableWorker, StartFailed, indent
 from opencluster.launchers import local
 from opencluster.place import FACTORIES_VARIABLE, KEYS_VARIABLE, Place
+from opencluster.references import DataRef
 from opencluster.service import SERVICE_PREFIX, Service
 from opencluster.targets import target_of
 
@@ -93,6 +94,12 @@ class ProcessEngine(ClusterEngine):
         """Return the workers of a type, starting them when there are none yet."""
         self._ensure(type)
         return super().workers(type, wait_s)
+
+    def scatter(self, values: Sequence[Any], where: Where) -> list[DataRef]:
+        """Give values to workers to hold, starting those of a type that is named."""
+        if where.type:
+            self._ensure(where.type)
+        return super().scatter(values, where)
 
     def call(
         self, service: str, method: str, args: Sequence[Any], kwargs: Mapping[str, Any]

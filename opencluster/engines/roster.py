@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from opencluster.core.dispatch import Dispatch, Effect
 from opencluster.core.entries import Delta, Entry
@@ -32,6 +33,19 @@ RETRY_S = 1.0
 the roll that says otherwise may be on its way."""
 
 
+class Watcher(Protocol):
+    """Is told of workers too."""
+
+    def joined(self, contact: Contact) -> None:
+        """Note that a worker is there."""
+
+    def draining(self, contact: Contact) -> None:
+        """Note that a worker will leave."""
+
+    def lost(self, contact: Contact, why: str, is_process_death: bool) -> None:
+        """Note that a worker is gone."""
+
+
 class Roster:
     """Tells the dispatcher who joins, who drains and who is lost.
 
@@ -45,6 +59,11 @@ class Roster:
         Carries out the dispatcher's effects.
     identity : str
         How pieces of this process begin on scoreboards.
+
+    Attributes
+    ----------
+    watcher : Watcher or None
+        Is told before the dispatcher.
     """
 
     def __init__(
@@ -63,6 +82,7 @@ class Roster:
         self._unmet: dict[str, Entry] = {}
         self._superseded: dict[str, Entry] = {}
         self._changed = threading.Condition()
+        self.watcher: Watcher | None = None
 
     def wait_for(self, type: str, wait_s: float) -> list[WorkerInfo]:
         """Return the workers of a type, the least loaded first; from any thread.
@@ -106,6 +126,8 @@ class Roster:
             contact.entry, contact.is_registered = entry, True
         if entry.attributes.get("is_draining"):
             self._do(self._dispatch.worker_draining(_now(), entry.id))
+            if contact is not None and self.watcher is not None:
+                self.watcher.draining(contact)
         elif entry.id in self._unmet:
             self._unmet[entry.id] = entry
         elif contact is None:
@@ -204,6 +226,8 @@ class Roster:
         contact.is_joined = contact.has_joined = True
         self._seen_types.add(contact.type)
         entry = contact.entry
+        if self.watcher is not None:
+            self.watcher.joined(contact)
         concurrency = concurrency_of(entry)
         self._do(
             self._dispatch.worker_joined(_now(), entry.id, contact.type, concurrency)
@@ -260,6 +284,8 @@ class Roster:
         if self.directory.contacts.get(contact.id) is not contact:
             return
         self.directory.forget(contact)
+        if self.watcher is not None:
+            self.watcher.lost(contact, evidence.reason, is_process_death)
         self._do(
             self._dispatch.worker_lost(
                 _now(), contact.id, evidence, is_process_death, running

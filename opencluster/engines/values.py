@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from opencluster.core.fetching import PART_BYTES
 from opencluster.core.whereabouts import (
     Copy,
     Effect,
@@ -30,34 +28,27 @@ from opencluster.core.whereabouts import (
 )
 from opencluster.engines.base import Options
 from opencluster.engines.directory import Contact, Directory
+from opencluster.engines.giving import Giving, Put, holder_of
 from opencluster.engines.leases import Leases
+from opencluster.engines.orders import Orders
 from opencluster.errors import (
     DataLost,
-    NoSuitableWorker,
     OpenClusterError,
     RemoteProtocolError,
     WorkError,
 )
-from opencluster.net.exchange import (
-    KINDS,
-    Exchange,
-    Parts,
-    data_and_buffers,
-    nbytes_of,
-    sizes_of,
-)
+from opencluster.net.exchange import KINDS, Exchange, Parts
 from opencluster.net.reactor import Reactor
 from opencluster.net.transport import Peer
 from opencluster.node.host import host_id
 from opencluster.references import DataRef, Holder
-from opencluster.service import SERVICE_PREFIX
 from opencluster.wire import codec, frames, kinds
 from opencluster.wire.refs import holder_fields, id_in, size_in
 
 log = logging.getLogger(__name__)
 
-ANSWERS = frozenset({kinds.KEPT, kinds.UNKEPT, kinds.MISSING})
-"""What workers say of values; besides there is what `net.exchange` takes."""
+VALUE_KINDS = KINDS | {kinds.KEPT, kinds.UNKEPT, kinds.MISSING}
+"""What workers say of values."""
 MAX_HOLDERS = 8
 """Holders of a value that a worker is told of."""
 
@@ -83,47 +74,6 @@ class Recipe:
     buffers: Sequence[Any]
     options: Options
     inputs: tuple[DataRef, ...]
-
-
-@dataclass
-class Put:
-    """A value on its way to a worker.
-
-    Attributes
-    ----------
-    id : bytes
-        Its identity.
-    parts : sequence
-        The value.
-    contents : tuple of DataRef
-        What it refers to.
-    type : str
-        Type of the workers that may hold it; empty for all.
-    workers : sequence of str
-        Which of them; empty for all.
-    everywhere : bool
-        One worker of each computer gets it.
-    ref : DataRef or None
-        What it is referred to by, when it is kept.
-    error : WorkError or None
-        Why it is not.
-    is_over : bool
-        Nothing more happens.
-    """
-
-    id: bytes
-    parts: Parts
-    contents: tuple[DataRef, ...] = ()
-    type: str = ""
-    workers: Sequence[str] = ()
-    everywhere: bool = False
-    ref: DataRef | None = None
-    error: WorkError | None = None
-    is_over: bool = False
-    tried: set[str] = field(default_factory=set)
-    parents: deque[str] = field(default_factory=deque)
-    targets: deque[str] = field(default_factory=deque)
-    under_way: int = 0
 
 
 @dataclass
@@ -195,18 +145,23 @@ class Values:
         self._leases = Leases()
         self._whereabouts = Whereabouts()
         self._recipes: dict[bytes, Recipe] = {}
+        self._orders = Orders(reactor.transport, directory, next_number)
+        self._giving = Giving(
+            directory,
+            self._orders,
+            self._whereabouts.nbytes_at,
+            self._put_is_kept,
+            lambda id, worker: self._do(self._whereabouts.copied(id, worker)),
+        )
         self._exchange = Exchange(
             reactor.transport,
             host_id(),
-            self._parts_of,
+            self._orders.parts_of,
             self._reach,
             lambda holder, peer: None,
             self._arrived,
             self._failed,
         )
-        self._larder: dict[bytes, Parts] = {}
-        self._orders: dict[int, tuple[str, Callable[[bool, str], None]]] = {}
-        self._promised: dict[str, int] = {}
         self._gathers: dict[int, Gather] = {}
         self._awaited: dict[bytes, set[int]] = {}
         self._releases: dict[str, list[bytes]] = {}
@@ -226,7 +181,7 @@ class Values:
 
     def put(self, put: Put) -> None:
         """Begin to give a value to a worker."""
-        self._reactor.post(lambda: self._put(put))
+        self._reactor.post(lambda: self._giving.put(put))
 
     def gather(self, gather: Gather) -> None:
         """Begin to fetch values."""
@@ -303,7 +258,7 @@ class Values:
         RemoteProtocolError
             When what it says of that is malformed.
         """
-        nbytes, contents = self._kept_in(payload)
+        nbytes, contents = self._kept_in(payload, id)
         piece = int.from_bytes(id[8:]) if recipe is not None else None
         holder = holder_of(contact)
         ref, _ = self._leases.under(DataRef(id, nbytes, holder, piece))
@@ -320,16 +275,19 @@ class Values:
 
     def made(self, contact: Contact, id: bytes, payload: bytes) -> None:
         """Take in a value that was made again."""
-        nbytes, contents = self._kept_in(payload)
+        nbytes, contents = self._kept_in(payload, id)
         self._do(self._whereabouts.made(id, contact.id, nbytes, self._known(contents)))
 
     def not_made(self, id: bytes, error: WorkError) -> None:
         """Note that a value could not be made again."""
         self._do(self._whereabouts.remake_failed(id, str(error)))
 
-    def unwanted(self, contact: Contact, number: int) -> None:
+    def unwanted(self, contact: Contact, payload: bytes) -> None:
         """Let go of a kept result that came for a piece that is over."""
-        self._do([Release(contact.id, self.id_of(number))])
+        id, _, _ = kept_in(payload)
+        value = self._whereabouts.value(id)
+        if value is None or contact.id not in value.holders:
+            self._do([Release(contact.id, id)])
 
     def over(self, number: int, refs: Iterable[DataRef], is_done: bool) -> None:
         """Note that a piece is over."""
@@ -349,22 +307,18 @@ class Values:
     # --- workers and messages ------------------------------------------------
 
     def received(self, contact: Contact, fields: Sequence[Any], buffers: Parts) -> None:
-        """Take in a message of the `ANSWERS`, or one for the exchange of values."""
+        """Take in a message of one of the `VALUE_KINDS`."""
         kind = fields[0]
         if kind in KINDS:
             self._exchange.received(contact.peer, fields, buffers)
         elif kind == kinds.MISSING:
             self._whereabouts.missing(contact.id, map(id_in, fields[1]))
         else:
-            number = size_in(fields[1])
-            worker, answered = self._orders.pop(number, ("", _ignore))
-            if worker == contact.id:
-                why = "" if kind == kinds.KEPT else str(fields[2])
-                answered(kind == kinds.KEPT, why)
+            self._orders.answered(contact, fields)
 
     def joined(self, contact: Contact) -> None:
         """Note that a worker is there."""
-        if is_worker(contact):
+        if contact.is_worker:
             self._exchange.connected(contact.peer)
             host = contact.entry.host_id
             self._do(self._whereabouts.worker_joined(contact.id, host))
@@ -373,14 +327,19 @@ class Values:
         """Note that a worker is gone."""
         self._exchange.lost(contact.peer)
         self._whereabouts.worker_lost(contact.id, why, is_process_death)
-        self._promised.pop(contact.id, None)
-        orders = [n for n, (worker, _) in self._orders.items() if worker == contact.id]
-        for number in orders:
-            self._orders.pop(number)[1](False, why)
+        self._giving.lost(contact.id)
+        self._orders.lost(contact.id, why)
 
     def draining(self, contact: Contact) -> None:
         """Note that a worker will leave."""
         self._do(self._whereabouts.worker_draining(contact.id))
+
+    def close(self) -> None:
+        """Let go of everything: the references that are left are of no use."""
+        for contact in self._directory.contacts.values():
+            if contact.is_joined and self._whereabouts.nbytes_at(contact.id):
+                header = frames.pack(kinds.REFERENCES, [])
+                self._transport.send(contact.peer, header)
 
     def flush(self) -> None:
         """Release what nobody refers to any more; to be called in every turn."""
@@ -393,129 +352,6 @@ class Values:
     def tick(self) -> None:
         """Do what only the passing of time brings about."""
         self._exchange.tick()
-
-    # --- inside: giving ------------------------------------------------------
-
-    def _put(self, put: Put) -> None:
-        contact = self._choose(put)
-        if contact is None:
-            if put.error is None:
-                put.error = NoSuitableWorker(
-                    "no worker is here that could hold a value"
-                )
-            self._put_is_over(put)
-            return
-        put.tried.add(contact.id)
-        nbytes = nbytes_of(put.parts)
-        self._promised[contact.id] = self._promised.get(contact.id, 0) + nbytes
-        is_near = contact.entry.host_id == host_id()
-        data: bytes | None = None
-        buffers: list[Any] = []
-        if is_near or nbytes <= PART_BYTES:
-            data, buffers = data_and_buffers(put.parts)
-        else:
-            self._larder[put.id] = put.parts
-        number = self._next_number()
-        fields = (number, put.id, data, sizes_of(put.parts))
-
-        def answered(is_kept: bool, why: str) -> None:
-            self._larder.pop(put.id, None)
-            if contact.id in self._promised:
-                self._promised[contact.id] -= nbytes
-            if is_kept:
-                self._put_is_kept(put, contact, nbytes)
-            else:
-                put.error = WorkError(f"{contact.entry.name} does not hold it: {why}")
-                self._put(put)
-
-        self._order(contact.id, number, answered)
-        self._tell(contact.id, frames.pack(kinds.PUT, *fields), buffers)
-
-    def _choose(self, put: Put) -> Contact | None:
-        """Return who should hold a value: who was given least so far."""
-        able = [
-            contact
-            for contact in self._directory.contacts.values()
-            if contact.is_joined
-            and is_worker(contact)
-            and contact.id not in put.tried
-            and (not put.type or contact.type == put.type)
-            and (not put.workers or contact.id in put.workers)
-        ]
-
-        def held(contact: Contact) -> tuple[bool, int]:
-            promised = self._promised.get(contact.id, 0)
-            is_far = put.everywhere and contact.entry.host_id != host_id()
-            return is_far, self._whereabouts.nbytes_at(contact.id) + promised
-
-        return min(able, key=held, default=None)
-
-    def _put_is_kept(self, put: Put, contact: Contact, nbytes: int) -> None:
-        holder = holder_of(contact)
-        put.ref, _ = self._leases.under(DataRef(put.id, nbytes, holder))
-        put.error = None
-        contents = self._known(put.contents)
-        self._do(self._whereabouts.kept(put.id, contact.id, nbytes, None, contents))
-        if put.everywhere:
-            put.parents.append(contact.id)
-            put.targets.extend(self._one_of_each_computer(put, contact))
-        self._spread(put)
-
-    def _one_of_each_computer(self, put: Put, first: Contact) -> list[str]:
-        chosen: dict[str, str] = {}
-        for contact in self._directory.contacts.values():
-            is_meant = not put.type or contact.type == put.type
-            if contact.is_joined and is_worker(contact) and is_meant:
-                chosen.setdefault(contact.entry.host_id, contact.id)
-        chosen.pop(first.entry.host_id, None)
-        return list(chosen.values())
-
-    def _spread(self, put: Put) -> None:
-        """Have a value copied from computer to computer, each helping the others."""
-        while put.parents and put.targets:
-            parent, target = put.parents.popleft(), put.targets.popleft()
-            put.under_way += 1
-
-            def answered(
-                is_kept: bool, why: str, parent: str = parent, target: str = target
-            ) -> None:
-                put.under_way -= 1
-                put.parents.append(parent)
-                if is_kept:
-                    put.parents.append(target)
-                    self._do(self._whereabouts.copied(put.id, target))
-                else:
-                    log.warning("a value is not on the computer of %s: %s", target, why)
-                self._spread(put)
-
-            self._copy(put.id, nbytes_of(put.parts), [parent], target, answered)
-        if not put.under_way:
-            self._put_is_over(put)
-
-    def _put_is_over(self, put: Put) -> None:
-        put.parts = ()
-        put.is_over = True
-
-    def _copy(
-        self,
-        id: bytes,
-        nbytes: int,
-        workers: Iterable[str],
-        to: str,
-        answered: Callable[[bool, str], None],
-    ) -> None:
-        holders = [holder_fields(holder) for holder in self._of(workers)]
-        number = self._next_number()
-        self._order(to, number, answered)
-        self._tell(to, frames.pack(kinds.COPY, number, id, nbytes, holders))
-
-    def _order(
-        self, worker: str, number: int, answered: Callable[[bool, str], None]
-    ) -> None:
-        self._orders[number] = (worker, answered)
-
-    def _parts_of(self, id: bytes) -> Parts | None:
-        return self._larder.get(id)
 
     # --- inside: fetching ----------------------------------------------------
 
@@ -588,6 +424,13 @@ class Values:
                 case GiveUp(number, reasons):
                     self._have_lost(number, reasons)
 
+    def _put_is_kept(self, put: Put, contact: Contact) -> DataRef:
+        bare = DataRef(put.id, put.nbytes, holder_of(contact))
+        ref, _ = self._leases.under(bare)
+        contents = self._known(put.contents)
+        self._do(self._whereabouts.kept(put.id, contact.id, put.nbytes, None, contents))
+        return ref
+
     def _move(self, id: bytes, nbytes: int, holders: Sequence[str], to: str) -> None:
         def answered(is_kept: bool, why: str) -> None:
             if is_kept:
@@ -595,7 +438,7 @@ class Values:
             else:
                 log.warning("a value of a worker that ends is not saved: %s", why)
 
-        self._copy(id, nbytes, holders, to, answered)
+        self._orders.copy(to, id, nbytes, self._of(holders), answered)
 
     def _go_on(self, number: int) -> None:
         gather = self._gathers.get(number)
@@ -613,14 +456,11 @@ class Values:
         else:
             self._give_up(number, error)
 
-    def _kept_in(self, payload: bytes) -> tuple[int, list[DataRef]]:
-        fields = codec.decode(payload)
-        if type(fields) is not list or len(fields) != 2:
-            raise RemoteProtocolError("what a worker says that it keeps is malformed")
-        nbytes, contents = fields
-        if not all(isinstance(ref, DataRef) for ref in contents):
-            raise RemoteProtocolError("what a kept value contains is malformed")
-        return size_in(nbytes), list(contents)
+    def _kept_in(self, payload: bytes, id: bytes) -> tuple[int, list[DataRef]]:
+        kept, nbytes, contents = kept_in(payload)
+        if kept != id:
+            raise RemoteProtocolError("a worker keeps something else than it should")
+        return nbytes, contents
 
     def _known(self, contents: Iterable[DataRef]) -> list[bytes]:
         """Return values that another one contains, having been made known."""
@@ -648,16 +488,27 @@ class Values:
             self._transport.send(contact.peer, header, buffers)
 
 
-def is_worker(contact: Contact) -> bool:
-    """Return whether somebody can hold values: services cannot."""
-    return not contact.type.startswith(SERVICE_PREFIX)
+def kept_in(payload: bytes) -> tuple[bytes, int, list[DataRef]]:
+    """Return what a worker says of a result that it keeps.
 
+    Returns
+    -------
+    id : bytes
+        Its identity.
+    nbytes : int
+        Its size.
+    contents : list of DataRef
+        What it refers to.
 
-def holder_of(contact: Contact) -> Holder:
-    """Return a worker as those know it who are to fetch from it."""
-    entry = contact.entry
-    return Holder(entry.id, entry.host_id, entry.endpoints, entry.public_key)
-
-
-def _ignore(is_kept: bool, why: str) -> None:
-    """Do nothing: nobody waits for the answer."""
+    Raises
+    ------
+    RemoteProtocolError
+        When it is malformed.
+    """
+    fields = codec.decode(payload)
+    if type(fields) is not list or len(fields) != 3 or type(fields[2]) is not list:
+        raise RemoteProtocolError("what a worker says that it keeps is malformed")
+    id, nbytes, contents = fields
+    if not all(isinstance(ref, DataRef) for ref in contents):
+        raise RemoteProtocolError("what a kept value contains is malformed")
+    return id_in(id), size_in(nbytes), contents

@@ -96,7 +96,7 @@ def wanted(type: str) -> str:
     """Return in words what pieces of a type are performed by."""
     if type.startswith(SERVICE_PREFIX):
         return f"service {type.removeprefix(SERVICE_PREFIX)!r}"
-    return f"worker of type {type!r}"
+    return f"worker of type {type!r}" if type else "worker of any type"
 
 
 def alike(type: str, types: Mapping[str, int]) -> str:

@@ -333,6 +333,16 @@ def test_a_value_that_was_made_again_meanwhile_is_not_referred_to_there() -> Non
     assert known.made(A, X, 10) == [Resume(1)]
 
 
+def test_a_worker_that_never_held_anything_is_told_nothing() -> None:
+    known = whereabouts()
+    known.worker_lost(W, "gone", is_process_death=False)
+    assert known.worker_joined(W, "here") == []
+    # it may hold a result of which we never heard
+    known.sent(W, [])
+    known.worker_lost(W, "gone", is_process_death=False)
+    assert known.worker_joined(W, "here") == [ReferToThese(W, ())]
+
+
 def test_a_worker_that_died_after_contact_was_lost_does_not_come_back() -> None:
     known = whereabouts()
     known.kept(A, W, 10)
