@@ -248,6 +248,27 @@ def test_memory_of_an_array_is_kept_while_anybody_has_it(
         assert used(arena) == 0
 
 
+def test_array_that_is_sent_again_and_again_uses_few_leases(
+    arena: Arena, end: End
+) -> None:
+    array = allocated(arena, 5000)
+    leases = set()
+    for _ in range(100):
+        handle = arena.place(array, "end")
+        assert handle is not None
+        leases.add(handle.lease)
+        end.view(handle)
+    assert len(leases) <= 2
+
+
+def test_no_bytes_can_be_sent_beside_an_array_of_the_arena(
+    arena: Arena, end: End
+) -> None:
+    array = allocated(arena, 5000)
+    for nothing in (bytearray(), b"", array[:0], array[5:5].toreadonly()):
+        assert len(end.sent(nothing)) == 0
+
+
 def test_several_receivers_have_a_lease_each(arena: Arena) -> None:
     array = allocated(arena, 5000)
     handles = [arena.place(array, receiver) for receiver in range(20)]

@@ -94,6 +94,37 @@ def test_table_of_leases_can_be_full() -> None:
     assert arena.place(array, "one") is not None
 
 
+def test_full_table_is_looked_through_for_what_came_back() -> None:
+    arena = Arena(FIRST_BYTES)
+    end = End(arena)
+    array = allocated(arena, 100)
+    end.sent(bytes(10_000)).release()
+    assert arena.counts.used_bytes == PAGE_BYTES  # and 10,000 bytes have a free slot
+    view = end.view(arena.place(array, "one"))
+    while arena.place(array, "many") is not None:
+        pass
+    assert arena.place(bytes(10_000), "one") is None
+    del view
+    assert arena.place(bytes(10_000), "one") is not None
+    assert arena.place(bytes(10_000), "one") is None
+
+
+def test_only_as_many_idle_segments_are_given_back_as_must_be() -> None:
+    arena = Arena(100 * MB)
+    end = End(arena)
+    views = []
+    while (handle := arena.place(bytes(4 * MB), "end")) is not None:
+        views.append(end.view(handle))
+    sizes = [os.fstat(arena.segment_fd(number)).st_size for number in range(1, 5)]
+    assert sizes == [16 * MB, 16 * MB, 32 * MB, 36 * MB]
+    views.clear()
+    assert arena.place(bytes(40 * MB), "end") is not None
+    assert os.fstat(arena.segment_fd(4)).st_size == 36 * MB
+    for number in (1, 2, 3):
+        with pytest.raises(KeyError):
+            arena.segment_fd(number)
+
+
 def test_no_more_segments_than_receivers_accept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
