@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -204,12 +205,8 @@ def check_targets(
     size = _size(quick, rounds, budget_s)
     comparison = _run(targets.places(chosen), *size)
     verdicts = [targets.judge(target, comparison.outcome) for target in chosen]
+    comparison = replace(comparison, verdicts=verdicts)
     comparison.show()
-    click.echo()
-    rows = [verdict.cells for verdict in verdicts]
-    show.table(targets.HEADINGS, rows)
-    met = sum(verdict.is_met is True for verdict in verdicts)
-    click.echo(f"{met} of {len(verdicts)} targets are met")
     _write(comparison, json_file, picture, page)
     _exit_if_interrupted(comparison)
 
@@ -275,9 +272,19 @@ def _run(
             machine["interrupted"] = True
     machine["load_average_after"] = round(os.getloadavg()[0], 2)
     machine |= contest.outcome.loads()
-    command = shlex.join(["python", "-m", "bench", *sys.argv[1:]])
     today = datetime.date.today().isoformat()
-    return Comparison(command, today, machine, contest.outcome)
+    return Comparison(_command(), today, machine, contest.outcome)
+
+
+def _command() -> str:
+    """Return what was asked for, without where it was to be written."""
+    words = ["python", "-m", "bench", *sys.argv[1:]]
+    for option in ("--json", "--plot", "--markdown"):
+        words = [word for word in words if not word.startswith(f"{option}=")]
+        while option in words:
+            place = words.index(option)
+            del words[place : place + 2]
+    return shlex.join(words)
 
 
 @contextmanager

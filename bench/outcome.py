@@ -257,7 +257,6 @@ class Outcome:
 SPINNING = ("mpi-static", "mpi-farm")
 
 
-def place_of(workload: Workload, workers: int, at: int) -> str:
-    """Return what a row is of, for people."""
-    blocks = f", {at:,} block{'s' * (at != 1)}" if at else ""
-    return f"{workload.title}{blocks}, {of_workers(workers)}"
+def place_of(workload: Workload, workers: int) -> str:
+    """Return what was measured with how many workers, for people."""
+    return f"{workload.title}, {of_workers(workers)}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from bench.figures import number
 from bench.outcome import Outcome, place_of
@@ -50,12 +51,25 @@ class Target:
     against_workers: int = 0
 
     @property
+    def is_ratio(self) -> bool:
+        """Whether a ratio is held against the bound."""
+        return bool(self.peers or self.against_workers)
+
+    @property
+    def measure(self) -> str:
+        """What is measured, in words."""
+        return place_of(find(self.workload), self.workers)
+
+    @property
+    def unit(self) -> str:
+        """The unit of the figure of OpenCluster."""
+        return find(self.workload).unit
+
+    @property
     def text(self) -> str:
         """The bound in words."""
         word = "at most" if self.is_at_most else "at least"
-        is_ratio = bool(self.peers or self.against_workers)
-        unit = "x" if is_ratio else find(self.workload).unit
-        return f"{word} {number(self.bound)} {unit}"
+        return f"{word} {number(self.bound)} {'x' if self.is_ratio else self.unit}"
 
 
 @dataclass(frozen=True)
@@ -85,8 +99,7 @@ class Verdict:
     @property
     def is_met(self) -> bool | None:
         """Whether the target is met; ``None`` when it was not measured."""
-        is_ratio = self.target.peers or self.target.against_workers
-        figure = self.ratio if is_ratio else self.ours
+        figure = self.ratio if self.target.is_ratio else self.ours
         if figure is None:
             return None
         bound = self.target.bound
@@ -95,14 +108,26 @@ class Verdict:
     @property
     def cells(self) -> tuple[str, ...]:
         """The row of a table."""
-        workload = find(self.target.workload)
         ours, theirs, ratio = (
             "" if x is None else number(x) for x in (self.ours, self.theirs, self.ratio)
         )
         met = {True: "met", False: "not met", None: "not measured"}[self.is_met]
-        measure = place_of(workload, self.target.workers, 0)
         peer = f"{self.peer} {theirs}".strip()
-        return measure, ours, workload.unit, peer, ratio, self.target.text, met
+        target = self.target
+        return target.measure, ours, target.unit, peer, ratio, target.text, met
+
+    def to_fields(self) -> dict[str, Any]:
+        """Return the verdict as plain types."""
+        return {
+            "measure": self.target.measure,
+            "unit": self.target.unit,
+            "ours": self.ours,
+            "peer": self.peer,
+            "theirs": self.theirs,
+            "ratio": self.ratio,
+            "target": self.target.text,
+            "is_met": self.is_met,
+        }
 
 
 HEADINGS = ("measure", "OpenCluster", "", "against", "ratio", "target", "")

@@ -11,10 +11,11 @@ import click
 
 from bench import show
 from bench.figures import number, spread
-from bench.outcome import Outcome, Row
+from bench.outcome import Outcome, Row, place_of
 from bench.peers.catalogue import OURS
-from bench.plan import of_workers
 from bench.report import texts, write_json
+from bench.targets import HEADINGS as VERDICT_HEADINGS
+from bench.targets import Verdict
 
 BEGIN = "<!-- comparison: written by the command, not by hand -->"
 END = "<!-- end of comparison -->"
@@ -37,12 +38,15 @@ class Comparison:
         See `machine.describe`.
     outcome : Outcome
         What was measured.
+    verdicts : sequence of Verdict
+        What became of the targets, if those were asked for.
     """
 
     command: str
     date: str
     machine: dict[str, Any]
     outcome: Outcome
+    verdicts: Sequence[Verdict] = ()
 
     def show(self) -> None:
         """Print all tables to standard out, then the notes."""
@@ -52,16 +56,24 @@ class Comparison:
         click.echo()
         for text in [*self._notes(), *texts(self.machine)]:
             click.echo(f"- {text}")
+        if self.verdicts:
+            click.echo()
+            show.table(VERDICT_HEADINGS, [verdict.cells for verdict in self.verdicts])
+            click.echo(self._score())
 
     def write_json(self, path: Path) -> None:
         """Write everything, each sample included."""
         head = {"command": self.command, "date": self.date, "machine": self.machine}
-        write_json(path, head | self.outcome.to_fields())
+        verdicts = [verdict.to_fields() for verdict in self.verdicts]
+        write_json(path, head | self.outcome.to_fields() | {"targets": verdicts})
 
     def write_markdown(self, path: Path) -> None:
         """Replace the comparison of a page, which `BEGIN` and `END` enclose."""
         lines = [f"`{self.command}`, {self.date}.", ""]
         lines += [f"- {text}" for text in [*texts(self.machine), *self._notes()]]
+        if self.verdicts:
+            cells = [verdict.cells for verdict in self.verdicts]
+            lines += ["", *show.markdown(VERDICT_HEADINGS, cells), "", self._score()]
         for title, rows in self._tables():
             lines += ["", *show.markdown((title, *HEADINGS), rows)]
         show.replace_section(path, BEGIN, END, lines)
@@ -71,10 +83,14 @@ class Comparison:
     def _tables(self) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
         groups: dict[str, list[Row]] = {}
         for row in self.outcome.rows():
-            title = f"{row.workload.title}, {of_workers(row.workers)}"
+            title = place_of(row.workload, row.workers)
             groups.setdefault(title, []).append(row)
         for title, rows in groups.items():
             yield title, [_cells(row) for row in _telling(rows)]
+
+    def _score(self) -> str:
+        met = sum(verdict.is_met is True for verdict in self.verdicts)
+        return f"{met} of {len(self.verdicts)} targets are met."
 
     def _notes(self) -> list[str]:
         left_out = [
