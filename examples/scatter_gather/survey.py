@@ -89,7 +89,7 @@ class SurveyManager(Manager):
         """Return how many stars stand out in the first exposure, and in all."""
         flats = np.random.default_rng(0).uniform(0.9, 1.1, (SIDE**2, PIXELS, PIXELS))
         # once to each computer, and not with every piece
-        flat = self.broadcast(flats)
+        flat = self.broadcast(flats, to="Calibrate")
         with ManagerPool(3) as pool:
             running = [
                 pool.submit(ExposureManager(), WorkPiece(exposure=number, flat=flat))

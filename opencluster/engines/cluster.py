@@ -304,7 +304,8 @@ class ClusterEngine:
         WorkError
             When nobody holds one in the end.
         """
-        self.workers(where.type, self.config.manager.worker_wait_s)
+        # whatever an engine that is built on this one does to have workers
+        ClusterEngine.workers(self, where.type, self.config.manager.worker_wait_s)
         return self._sharing.scatter(values, where)
 
     def fetch(self, refs: Sequence[DataRef]) -> list[Any]:

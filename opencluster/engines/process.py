@@ -99,6 +99,11 @@ class ProcessEngine(ClusterEngine):
         """Give values to workers to hold, starting those of a type that is named."""
         if where.type:
             self._ensure(where.type)
+        elif not self._directory.joined(""):
+            raise NoSuitableWorker(
+                "no worker runs yet that could hold a value; name the type of those "
+                "that need it, which are started then: to=TYPE"
+            )
         return super().scatter(values, where)
 
     def call(
