@@ -23,6 +23,9 @@ BATCH = 64
 """Pieces handed to the engine at a time, when there is room for them."""
 BATCH_S = 0.005
 """A batch from a slow source is handed over after this long, however small it is."""
+AHEAD_BYTES = 16 << 20
+"""Pieces under way for each worker, beyond two. With less, both sides sleep too often;
+with more, the memory has left the processor's cache when it is used again."""
 FEELERS = 16
 """Pieces under way, or two for each worker, before the size of a result is known."""
 LOOK_S = 0.2
@@ -112,6 +115,7 @@ class Flow:
         self._order: deque[_Flight] | None = None
         self._nbytes = 0
         self._result_nbytes: float | None = None
+        self._piece_nbytes = 0.0
         self._count = 0
         self._is_exhausted = False
         # of what comes by itself no more is read than is there, so that nobody waits
@@ -191,7 +195,7 @@ class Flow:
         """
         while not self._is_exhausted and (room := self._room()) > 0:
             is_begun = self._result_nbytes is not None
-            if is_begun and room < BATCH <= self._held - BATCH:
+            if is_begun and room < min(BATCH, self._most_flying() // 2):
                 # there are enough to wait until there is room for many
                 break
             batch = self._next_batch(min(room, BATCH))
@@ -208,9 +212,10 @@ class Flow:
             return batch
         until = time.monotonic() + BATCH_S
         for piece in self._pieces:
-            flight = _Flight(self._count, piece, checked_piece(piece).nbytes)
-            batch.append(flight)
-            self._nbytes += flight.nbytes
+            nbytes = checked_piece(piece).nbytes
+            batch.append(_Flight(self._count, piece, nbytes))
+            self._piece_nbytes += SMOOTHING * (nbytes - self._piece_nbytes)
+            self._nbytes += nbytes
             self._count += 1
             is_enough = len(batch) == most or self._is_full(len(batch))
             if is_enough or time.monotonic() > until:
@@ -230,7 +235,15 @@ class Flow:
             workers = self._engine.types().get(self._type, 0)
             feelers = max(FEELERS, 2 * workers) - len(self._flying)
             return min(feelers, self._window - held)
-        return self._window - held
+        return min(self._window - held, self._most_flying() - len(self._flying))
+
+    def _most_flying(self) -> int:
+        """Return how many pieces may be under way."""
+        if self._piece_nbytes * self._window <= AHEAD_BYTES:
+            return self._window
+        workers = self._engine.types().get(self._type, 0)
+        most = max(2.0, AHEAD_BYTES / self._piece_nbytes) * max(1, workers)
+        return min(self._window, int(most))
 
     @property
     def _held(self) -> int:

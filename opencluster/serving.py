@@ -53,6 +53,9 @@ _ORDERS = (kinds.PIECES, kinds.WITHDRAW, kinds.CANCEL, kinds.INTERRUPT)
 
 RESULTS_WAIT_S = 0.003
 """How long results may wait for others to travel with, while there is more to do."""
+RESULTS_BYTES = 4 << 20
+"""Arrays that came in or go out, after which results wait no longer: the other side
+waits for the memory."""
 SHORTEST_TICK_S = 0.001
 """A tick that came a hair too early is repeated after this long."""
 
@@ -162,6 +165,7 @@ class Station:
         self._entry: Entry | None = None
         self._tick_at: float | None = None
         self._serve_at = 0.0
+        self._carried_bytes = 0
 
     # --- from the threads that run pieces ------------------------------------
 
@@ -196,6 +200,7 @@ class Station:
         now = time.monotonic()
         if now >= self._serve_at:
             self._serve_at = now + RESULTS_WAIT_S
+            self._carried_bytes = 0
             self.reactor.serve_turn()
         while not self._inbox.is_draining:
             with self._mutex:
@@ -230,6 +235,10 @@ class Station:
                 return
             is_first = not self._outbox
             self._outbox.setdefault(peer, []).append((piece, answer))
+        if answer.buffers or work.buffers:
+            self._carried_bytes += work.waiting.nbytes + sum(map(len, answer.buffers))
+            if self._carried_bytes >= RESULTS_BYTES:
+                self._serve_at = 0.0
         if is_first:
             # whoever serves the sockets next sends it, with those that come till then
             self.reactor.post(_nothing)
