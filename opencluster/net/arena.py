@@ -15,16 +15,13 @@ Owns slots and leases; must not know how descriptors and handles travel.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import socket
-import sys
 import threading
 import time
 from collections.abc import Hashable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from opencluster.core.slots import PAGE_BYTES, Slot, Slots, size_class
@@ -46,9 +43,6 @@ log = logging.getLogger(__name__)
 
 FIRST_BYTES = 16 << 20
 """Size of the first segment; each further one is as large as all before together."""
-
-MOST_OF_AVAILABLE = 0.5
-"""Share of the memory available on the computer that a new segment takes at most."""
 
 GROW_AGAIN_AFTER_S = 1.0
 """How long no segment is tried after memory was short, in seconds."""
@@ -314,13 +308,10 @@ class Arena:
         left = self._max_bytes - self._mapped_bytes
         wanted = min(max(FIRST_BYTES, self._mapped_bytes, needed), left)
         for size in (wanted, needed):
-            if size > _available_bytes() * MOST_OF_AVAILABLE:
-                why = "the computer is short of memory"
-                continue
             try:
                 segment, fd = make_segment(size)
             except OSError as error:
-                why = str(error)
+                why = error.strerror or str(error)
                 continue
             self._made += 1
             self._segments[self._made] = Leases(segment, fd)
@@ -380,15 +371,6 @@ def _copy(data: memoryview, raw: memoryview, offset: int) -> None:
     for start in range(0, len(data), COPY_BYTES):
         part = data[start : start + COPY_BYTES]
         raw[offset + start : offset + start + len(part)] = part
-
-
-def _available_bytes(path: Path = Path("/proc/meminfo")) -> int:
-    """Return what could be taken without anything being swapped or killed."""
-    with contextlib.suppress(OSError):
-        for line in path.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) << 10
-    return sys.maxsize
 
 
 _arena: Arena | None = None

@@ -66,6 +66,9 @@ class Orphan:
             self._link.close()
             self._link = None
 
+    def __del__(self) -> None:
+        self.close()
+
 
 def _is_over(sock: socket.socket) -> bool:
     """Return whether the other side has closed its end, or says nothing more."""

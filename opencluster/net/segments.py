@@ -15,11 +15,15 @@ Owns memory and its layout; must not know who gets what.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import errno
 import fcntl
 import mmap
 import os
+import sys
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from opencluster.core.slots import PAGE_BYTES
@@ -34,6 +38,9 @@ STATE = 0
 RETURNED, GIVEN, IN_USE, UNUSED = range(4)
 """What a byte of the table says about its lease: that nobody reads there any more, that
 somebody may begin to, that somebody does, or that it is no lease now."""
+
+MOST_OF_AVAILABLE = 0.5
+"""Share of the memory available on the computer that a new segment takes at most."""
 
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 _BLOCK_BYTES = 512
@@ -151,6 +158,8 @@ def make_segment(size: int) -> tuple[Segment, int]:
     OSError
         There is no memory for it, or a limit of the process forbids it.
     """
+    if size > available_bytes() * MOST_OF_AVAILABLE:
+        raise OSError(errno.ENOMEM, "the computer is short of memory")
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
     fd = os.memfd_create("opencluster", flags)
     try:
@@ -163,6 +172,15 @@ def make_segment(size: int) -> tuple[Segment, int]:
         os.close(fd)
         raise
     return segment, fd
+
+
+def available_bytes(path: Path = Path("/proc/meminfo")) -> int:
+    """Return what could be taken without anything being swapped or killed."""
+    with contextlib.suppress(OSError):
+        for line in path.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) << 10
+    return sys.maxsize
 
 
 def open_segment(fd: int) -> Segment:

@@ -14,6 +14,7 @@ from arena_tools import MB, End, allocated, pattern
 
 from opencluster.core.slots import PAGE_BYTES
 from opencluster.net import arena as module
+from opencluster.net import segments
 from opencluster.net.arena import FIRST_BYTES, Arena, ArenaCounts
 
 
@@ -52,6 +53,14 @@ def test_full_arena_refuses_until_there_is_room(
     views.pop()
     assert arena.place(bytes(100_000), "r") is not None
     assert arena.place(bytes(MB), "r") is None
+
+
+@pytest.mark.parametrize("nbytes", [MB, 16 * MB, 20 * MB])
+def test_value_and_its_table_fill_the_arena_exactly(nbytes: int) -> None:
+    pages = nbytes // PAGE_BYTES // PAGE_BYTES + 1
+    limit = nbytes + pages * PAGE_BYTES
+    assert Arena(limit - PAGE_BYTES).place(bytes(nbytes), "r") is None
+    assert Arena(limit).place(bytes(nbytes), "r") is not None
 
 
 def test_segments_double_up_to_the_limit() -> None:
@@ -161,22 +170,22 @@ def test_memory_that_is_short_is_not_taken(
 ) -> None:
     now = 100.0
     monkeypatch.setattr(module.time, "monotonic", lambda: now)
-    monkeypatch.setattr(module, "_available_bytes", lambda: 20 * MB)
+    monkeypatch.setattr(segments, "available_bytes", lambda: 20 * MB)
     arena = Arena(256 * MB)
     assert arena.place(bytes(12 * MB), "r") is None
     assert "the computer is short of memory" in caplog.text
-    monkeypatch.setattr(module, "_available_bytes", lambda: 256 * MB)
+    monkeypatch.setattr(segments, "available_bytes", lambda: 256 * MB)
     assert arena.place(bytes(12 * MB), "r") is None
     now += module.GROW_AGAIN_AFTER_S
     assert arena.place(bytes(12 * MB), "r") is not None
     # half of what there is, if that is enough for the value
-    monkeypatch.setattr(module, "_available_bytes", lambda: 20 * MB)
+    monkeypatch.setattr(segments, "available_bytes", lambda: 20 * MB)
     assert arena.place(bytes(6 * MB), "r") is not None
     assert arena.counts.mapped_bytes < 16 * MB + 7 * MB
 
 
 def test_available_memory_is_what_the_kernel_says(tmp_path: Path) -> None:
-    assert MB < module._available_bytes() < sys.maxsize
+    assert MB < segments.available_bytes() < sys.maxsize
     (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:  2048 kB\n")
-    assert module._available_bytes(tmp_path / "meminfo") == 2 * MB
-    assert module._available_bytes(tmp_path / "none") == sys.maxsize
+    assert segments.available_bytes(tmp_path / "meminfo") == 2 * MB
+    assert segments.available_bytes(tmp_path / "none") == sys.maxsize
