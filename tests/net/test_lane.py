@@ -7,6 +7,7 @@ import fcntl
 import gc
 import os
 import random
+import re
 import signal
 import socket
 import struct
@@ -962,3 +963,15 @@ def test_closing_twice_and_using_what_is_closed(opened: Open, endpoint: str) -> 
     client.close()
     assert client.receive() == []
     assert not client.send(peer, b"too late")
+
+
+# --- what is written down -------------------------------------------------------------
+
+
+def test_the_kinds_of_packets_are_those_of_the_documentation() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "protocols.md").read_text()
+    section = text.partition("## The express lane")[2].partition("\n## ")[0]
+    found = re.findall(r"^\| (\d+) \| ([A-Z]+) \|", section, re.MULTILINE)
+    assert [getattr(packets, name) for _, name in found] == list(range(1, 8))
+    assert [int(number) for number, _ in found] == list(range(1, 8))
+    assert f"now {packets.VERSION}" in section
