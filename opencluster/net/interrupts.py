@@ -1,13 +1,15 @@
-"""Handlers of signals, kept out of the midst of what must not be broken off.
+"""What may raise in the midst of what must not be broken off, and how to keep it out.
 
-Python runs them in the main thread, between any two of its steps, and many of them
-raise: Ctrl-C does. A thread that holds half a message must not be left like that.
+Python runs the handlers of signals in the main thread, between any two of its steps,
+and many of them raise: Ctrl-C does. So does code that is nested too deeply. A thread
+that holds half a message must not be left like that.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
+import sys
 import threading
 from collections.abc import Callable
 from signal import SIGALRM, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2
@@ -18,6 +20,10 @@ from typing import Any
 _signal: Any = importlib.import_module("_signal")
 _handler_of: Callable[[int], Any] = _signal.getsignal
 _handle: Callable[[int, Any], Any] = _signal.signal
+
+ROOM_FRAMES = 200
+"""Calls within each other that serving sockets takes, with those of users' callbacks:
+a RecursionError in the midst of it would lose a message."""
 
 _INTERRUPT = int(SIGINT)
 _OTHERS = tuple(map(int, (SIGALRM, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2)))
@@ -46,6 +52,15 @@ os.register_at_fork(after_in_child=MainThread.find)
 def has_handlers() -> bool:
     """Return whether a signal other than Ctrl-C has a handler that could raise."""
     return any(map(callable, map(_handler_of, _OTHERS)))
+
+
+def has_room() -> bool:
+    """Return whether the caller may call a good deal more before Python stops it."""
+    try:
+        sys._getframe(sys.getrecursionlimit() - ROOM_FRAMES)
+    except ValueError:
+        return True
+    return False
 
 
 class Deferral:

@@ -19,6 +19,7 @@ from typing import Any
 import zmq
 
 _INPUT = int(zmq.POLLIN)
+_poll = zmq.zmq_poll
 
 
 class Edge:
@@ -96,17 +97,22 @@ class Polling:
 
     def hidden(self) -> list[Edge]:
         """Return the sockets that have input, whether their descriptors tell or not."""
-        used = [edge for edge in self._edges if edge.is_used]
+        used: list[Edge] = []
+        questions = []
+        for edge in self._edges:
+            if edge.is_used:
+                used.append(edge)
+                questions.append(edge.question)
         if not used:
             return used
-        found = zmq.zmq_poll([edge.question for edge in used], 0)
+        found = _poll(questions, 0)
         if not found:
             for edge in used:
                 edge.is_used = False
             return []
         sockets = [sock for sock, _ in found]
         for edge in used:
-            edge.is_used = edge.has_more = edge.sock in sockets
+            edge.is_used = edge.has_more = edge.question[0] in sockets
         return [edge for edge in used if edge.has_more]
 
     def close(self) -> None:

@@ -28,7 +28,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from opencluster.net.interrupts import Deferral, MainThread, has_handlers
+from opencluster.net.interrupts import Deferral, MainThread, has_handlers, has_room
 from opencluster.net.polling import Bell, Polling
 from opencluster.net.timers import Timer as Timer
 from opencluster.net.timers import Timers
@@ -137,7 +137,8 @@ class Reactor:
     def post(self, callback: Callable[[], None]) -> None:
         """Have a callback run by whoever holds the reactor, soon and in order."""
         self._posted.append(callback)
-        self._rouse()
+        if self._is_sleeping or self._sleeps_until is not None:
+            self._rouse()
 
     def wait_until(
         self, is_over: Callable[[], bool], timeout_s: float | None = None
@@ -170,7 +171,9 @@ class Reactor:
         waiter: _Waiter | None = None
         try:
             while True:
-                may_drive = not (may_raise and has_handlers())
+                may_drive = self._handlers_return or (
+                    has_room() and not (may_raise and has_handlers())
+                )
                 if may_drive:
                     drive = self._drive_undisturbed if may_raise else self._drive
                     over = drive(me, is_over, until, waiter)
@@ -207,7 +210,11 @@ class Reactor:
         me = threading.get_ident()
         if self._holder == me:
             return False
-        if me != MainThread.ident or self._handlers_return:
+        if self._handlers_return:
+            has_served = self._visit(me)
+        elif not has_room():
+            has_served = False
+        elif me != MainThread.ident:
             has_served = self._visit(me)
         elif has_handlers():
             has_served = False

@@ -408,6 +408,23 @@ def test_a_handler_of_another_signal_may_raise_at_any_time(endpoint: str) -> Non
     )
 
 
+def test_code_that_is_nested_deeply_leaves_the_sockets_alone(endpoint: str) -> None:
+    run_program(
+        endpoint,
+        """
+        def nested(frames):
+            if frames:
+                return nested(frames - 1)
+            asker.transport.readers.clear()
+            question = asker.ask(b"from down here")
+            assert asker.reactor.wait_until(question, 20)
+            assert asker.reactor.serve_turn() is False
+            return set(asker.transport.readers)
+        assert main not in nested(sys.getrecursionlimit() - 100)
+        """,
+    )
+
+
 def test_a_handler_that_returns_ends_the_wait_by_what_it_posts(asker: Asker) -> None:
     seen: list[int] = []
     before = signal.signal(
