@@ -19,7 +19,7 @@ from typing import Any
 from opencluster import collective
 from opencluster.config import Config, load
 from opencluster.engines.base import Engine, Job, Options, Outcome, WorkerInfo
-from opencluster.engines.choice import find_engine
+from opencluster.engines.choice import EngineChoice
 from opencluster.futures import PieceFuture
 from opencluster.mapping import Completed, Flow, checked_piece
 from opencluster.proxy import ServiceProxy
@@ -47,6 +47,8 @@ class Manager:
 
     log: logging.Logger = logging.getLogger("opencluster.manager")
     _engine_name: str = ""
+    _choice: EngineChoice | None = None
+    _last_options: tuple[tuple[Any, ...], Options] | None = None
     _config: Config | None = None
     _own_job: Job | None = None
 
@@ -436,7 +438,9 @@ class Manager:
     @property
     def engine(self) -> Engine:
         """What the pieces run on; made at first use and shared in the process."""
-        return find_engine(self._engine_name, self.config)
+        if self._choice is None:
+            self._choice = EngineChoice(self._engine_name)
+        return self._choice.engine(lambda: self.config)
 
     getAvailableWorkers = get_available_workers  # noqa: N815 - the paper's spelling
 
@@ -453,8 +457,16 @@ class Manager:
         keep: bool = False,
         recompute: bool = False,
     ) -> Options:
+        asked = (
+            *(retries, error_retries, timeout_s, priority),
+            *(worker, on_progress, keep, recompute),
+        )
+        last = self._last_options
+        if last is not None and last[0] == asked:
+            # who asks piece by piece mostly asks for the same
+            return last[1]
         settings = self.config.manager
-        return Options(
+        options = Options(
             priority,
             settings.timeout_s if timeout_s is None else timeout_s,
             settings.retries if retries is None else retries,
@@ -464,6 +476,8 @@ class Manager:
             keep,
             recompute,
         )
+        self._last_options = asked, options
+        return options
 
     def _flow(
         self,

@@ -6,23 +6,18 @@ import atexit
 import importlib
 import os
 import threading
+from collections.abc import Callable
 from typing import cast
 
 from opencluster.config import Config, load
 from opencluster.engines.base import Engine
 from opencluster.errors import ConfigError
-from opencluster.place import DIRECTORY_VARIABLE, Place
+from opencluster.place import Place
 
 ENGINE_VARIABLE = "OPENCLUSTER_ENGINE"
 ENGINES = ("local", "process", "cluster")
 
-_VARIABLES = (ENGINE_VARIABLE, DIRECTORY_VARIABLE, "XDG_STATE_HOME", "HOME")
-"""What decides, besides the name, which engine is meant."""
-
-_Asked = tuple[str | None, ...]
 _engines: dict[tuple[str, Place], Engine] = {}
-_found: dict[_Asked, Engine] = {}
-"""By what was asked for: finding the place takes as long as a small piece does."""
 _lock = threading.Lock()
 
 
@@ -41,12 +36,7 @@ def find_engine(name: str = "", config: Config | None = None) -> Engine:
     ConfigError
         When there is no such engine.
     """
-    asked = (name, *map(os.environ.get, _VARIABLES))
-    return _found.get(asked) or _find(asked, config)
-
-
-def _find(asked: _Asked, config: Config | None) -> Engine:
-    chosen = asked[0] or os.environ.get(ENGINE_VARIABLE) or "cluster"
+    chosen = name or os.environ.get(ENGINE_VARIABLE) or "cluster"
     if chosen not in ENGINES:
         raise ConfigError(
             f"there is no engine {chosen!r}; choose one of {', '.join(ENGINES)}"
@@ -56,8 +46,43 @@ def _find(asked: _Asked, config: Config | None) -> Engine:
         if key not in _engines:
             module = importlib.import_module(f"opencluster.engines.{chosen}")
             _engines[key] = cast(Engine, module.connect(config or load(), key[1]))
-        _found[asked] = _engines[key]
         return _engines[key]
+
+
+class EngineChoice:
+    """The engine of one who asks for it again and again.
+
+    Finding it takes as long as a small piece does. So it is kept until engines are
+    closed, or the process is told to look again.
+
+    Parameters
+    ----------
+    name : str
+        As for `find_engine`.
+    """
+
+    __slots__ = ("_engine", "_name", "_round")
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._round = -1
+        self._engine: Engine | None = None
+
+    def engine(self, config: Callable[[], Config]) -> Engine:
+        """Return the engine; the settings are asked for when it is not known yet."""
+        if self._engine is None or self._round != _rounds[0]:
+            self._round = _rounds[0]
+            self._engine = find_engine(self._name, config())
+        return self._engine
+
+
+_rounds = [0]
+"""How often it was said that engines may be others now."""
+
+
+def look_again() -> None:
+    """Have everyone look for their engines anew: this process is in another place."""
+    _rounds[0] += 1
 
 
 def close_engines(place: Place | None = None) -> None:
@@ -69,7 +94,7 @@ def close_engines(place: Place | None = None) -> None:
         Only in those of this cluster directory.
     """
     with _lock:
-        _found.clear()
+        look_again()
         keys = [key for key in _engines if place is None or key[1] == place]
         engines = [_engines.pop(key) for key in keys]
     for engine in engines:
@@ -81,7 +106,7 @@ def _forget_engines() -> None:
     global _lock
     _lock = threading.Lock()
     _engines.clear()
-    _found.clear()
+    look_again()
 
 
 atexit.register(close_engines)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from opencluster.config import load
-from opencluster.engines.choice import ENGINE_VARIABLE, close_engines
+from opencluster.engines.choice import ENGINE_VARIABLE, close_engines, look_again
 from opencluster.launchers import local
 from opencluster.net.control import Control
 from opencluster.place import (
@@ -71,6 +71,7 @@ class LocalCluster:
         ours = self._environment | {DIRECTORY_VARIABLE: str(self.place.path)}
         self._before = {name: os.environ.get(name) for name in ours}
         os.environ.update(ours)
+        look_again()
         options = ["--only"]
         for name, count in self._workers.items():
             options += ["--workers", f"{name}={count}"]
