@@ -162,6 +162,7 @@ class Station:
         self._outbox: dict[Peer, list[tuple[int, Answer]]] = {}
         self._returns: dict[Peer, list[int]] = {}
         self._is_ending = False
+        self._draining_since = 0.0
         self._entry: Entry | None = None
         self._tick_at: float | None = None
         self._serve_at = 0.0
@@ -255,8 +256,10 @@ class Station:
         self.reactor.post(self._drain)
 
     def let_go(self) -> None:
-        """Wait until what is held here is held elsewhere, if that is wanted."""
-        self.keeper.wait_until_empty(self._config.worker.drain_timeout_s)
+        """Wait until what is held here is held elsewhere, while there is time."""
+        passed_s = time.monotonic() - self._draining_since
+        limit_s = self._config.worker.drain_timeout_s - passed_s
+        self.keeper.wait_until_empty(max(0.0, limit_s))
 
     def close(self) -> None:
         """Deregister, let what was answered leave, and close the sockets."""
@@ -427,6 +430,7 @@ class Station:
         self.keeper.lost(peer)
 
     def _drain(self) -> None:
+        self._draining_since = time.monotonic()
         self.registration.draining()
         with self._mutex:
             managers = self._inbox.managers() | self.keeper.managers()

@@ -52,6 +52,8 @@ class Value:
         How often it was made again in a row.
     depth : int
         How many values that need it are to be made again after it.
+    moves_to : str
+        The worker that is fetching it from one that leaves.
     """
 
     id: bytes
@@ -68,6 +70,7 @@ class Value:
     contents: tuple[bytes, ...] = ()
     remakes: int = 0
     depth: int = 0
+    moves_to: str = ""
 
     @property
     def is_needed(self) -> bool:
@@ -134,6 +137,14 @@ class Resume:
 
 
 @dataclass(frozen=True, slots=True)
+class TryAgain:
+    """Ask again, after a while, whether the values of a piece are here."""
+
+    piece: int
+    after_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class GiveUp:
     """End a piece: values of it cannot be had; with why, for each."""
 
@@ -141,4 +152,14 @@ class GiveUp:
     reasons: tuple[tuple[bytes, str], ...]
 
 
-Effect = Release | Refer | ReferToThese | Copy | Remake | ForgetPiece | Resume | GiveUp
+Effect = (
+    Release
+    | Refer
+    | ReferToThese
+    | Copy
+    | Remake
+    | ForgetPiece
+    | Resume
+    | TryAgain
+    | GiveUp
+)

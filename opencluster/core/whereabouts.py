@@ -32,6 +32,7 @@ from opencluster.core.values import (
     Release,
     Remake,
     Resume,
+    TryAgain,
     Value,
 )
 
@@ -45,6 +46,7 @@ __all__ = [
     "Release",
     "Remake",
     "Resume",
+    "TryAgain",
     "Whereabouts",
 ]
 
@@ -52,8 +54,11 @@ MAX_REMAKES = 3
 """Times that a value is made again without having been of use to anybody."""
 MAX_DEPTH = 100
 """Values, each made from the one before, that are made again for one piece."""
-MAX_TRIES = 3
-"""Times that a piece is sent although a value of it could not be fetched before."""
+MAX_TRIES = 5
+"""Times that it is tried to fetch a value of a piece from who should have it."""
+RETRY_S = 0.5
+"""Wait before the second try, twice as long before the third, and so on: by then it is
+known whether a holder with which contact broke is lost."""
 RELEASED = "it was released"
 UNKNOWN = "this manager does not know of it"
 
@@ -121,7 +126,17 @@ class Whereabouts:
         value = self._values.get(id)
         if value is None or not value.is_needed:
             return [Release(worker, id)]
+        value.moves_to = ""
         return self._arrived(value, worker, value.nbytes, value.contents)
+
+    def not_copied(self, id: bytes, worker: str) -> None:
+        """Note that a worker that was to have a copy does not have it.
+
+        Another one is asked when it comes.
+        """
+        value = self._values.get(id)
+        if value is not None and value.moves_to == worker:
+            value.moves_to = ""
 
     def refer(self, id: bytes, worker: str, nbytes: int) -> list[Effect]:
         """Note that a reference came, perhaps one that another manager made."""
@@ -165,8 +180,8 @@ class Whereabouts:
     ) -> list[Effect]:
         """Find out whether the values of a piece are there.
 
-        Exactly one of `Resume` and `GiveUp` follows for the piece, now or later, unless
-        it is `over` before.
+        Exactly one of `Resume`, `TryAgain` and `GiveUp` follows for the piece, now or
+        later, unless it is `over` before.
 
         Parameters
         ----------
@@ -215,9 +230,14 @@ class Whereabouts:
                 value.stands, value.why = Is.LOST, why
         if value is not None and value.stands is Is.HERE:
             self._tries[piece] = self._tries.get(piece, 0) + 1
-            if self._tries[piece] >= MAX_TRIES:
-                del self._tries[piece]
-                return [GiveUp(piece, ((id, f"it cannot be fetched: {why}"),))]
+            tries = self._tries[piece]
+            if tries < MAX_TRIES:
+                return [
+                    *self._settle(self._unpark(piece)),
+                    TryAgain(piece, tries * RETRY_S),
+                ]
+            del self._tries[piece]
+            return [GiveUp(piece, ((id, f"it cannot be fetched: {why}"),))]
         return self.needed(piece, ids, makes)
 
     def sent(self, worker: str, ids: Iterable[bytes]) -> None:
@@ -251,9 +271,12 @@ class Whereabouts:
             if value.is_needed and value.stands is not Is.BEING_MADE:
                 self._hold(value, worker)
                 value.stands, value.why = Is.HERE, ""
+        for leaving in sorted(self._leaving):
+            for id in sorted(self._at.get(leaving, ())):
+                effects += self._save(self._values[id], {})
         if worker in self._trusted:
             ids = tuple(sorted(self._at.get(worker, ())))
-            effects.append(ReferToThese(worker, ids))
+            effects.insert(0, ReferToThese(worker, ids))
         return effects
 
     def missing(self, worker: str, ids: Iterable[bytes]) -> None:
@@ -274,6 +297,8 @@ class Whereabouts:
                 self._values[id].absent.discard(worker)
         for value in self._values.values():
             value.copies.discard(worker)
+            if value.moves_to == worker:
+                value.moves_to = ""
         for id in sorted(self._at.get(worker, ())):
             value = self._values[id]
             self._no_longer_at(value, worker)
@@ -417,7 +442,7 @@ class Whereabouts:
     def _save(self, value: Value, promised: dict[str, int]) -> list[Effect]:
         """Let no worker that leaves be the only one that holds a value."""
         leaving = [worker for worker in value.holders if worker in self._leaving]
-        if not leaving or not value.is_needed:
+        if not leaving or not value.is_needed or value.moves_to:
             return []
         if len(leaving) < len(value.holders):
             for worker in leaving:
@@ -434,6 +459,7 @@ class Whereabouts:
 
         to = min(others, key=cost)
         promised[to] = promised.get(to, 0) + value.nbytes
+        value.moves_to = to
         return [Copy(value.id, value.nbytes, tuple(leaving), to)]
 
     def _release(self, value: Value) -> list[Effect]:

@@ -102,6 +102,12 @@ class Bonds:
             bond.is_parked = False
             self._dispatch(bond.piece)
 
+    def ask_again(self, number: int) -> None:
+        """Say once more what a piece needs, if it waits."""
+        bond = self._bonds.get(number)
+        if bond is not None and bond.is_parked:
+            self._values.needed(number, bond.refs, bond.makes)
+
     def not_found(self, number: int, payload: bytes) -> None:
         """Take back a piece from the dispatcher whose worker did not get a value."""
         bond = self._bonds[number]

@@ -143,7 +143,8 @@ class ClusterEngine:
             self._reactor,
             self._directory,
             lambda: self._next_numbers(1)[0],
-            self._resume,
+            lambda number: self._bonds.resume(number),
+            lambda number: self._bonds.ask_again(number),
             self._end_with,
             self._remake,
         )
@@ -379,9 +380,6 @@ class ClusterEngine:
                 pieces.append(piece)
         if pieces:
             self._do(self._dispatch.submit(_now(), pieces))
-
-    def _resume(self, number: int) -> None:
-        self._bonds.resume(number)
 
     def _dispatch_one(self, piece: Piece) -> None:
         self._do(self._dispatch.submit(_now(), [piece]))

@@ -12,6 +12,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from opencluster.core.whereabouts import (
@@ -24,6 +25,7 @@ from opencluster.core.whereabouts import (
     Release,
     Remake,
     Resume,
+    TryAgain,
     Whereabouts,
 )
 from opencluster.engines.base import Options
@@ -119,6 +121,8 @@ class Values:
         Returns a number that no piece has.
     resume : callable
         Given the number of a piece, lets it be dispatched.
+    ask_again : callable
+        Given the number of a piece, has it say once more what it needs.
     give_up : callable
         Given the number of a piece and an error, ends it.
     remake : callable
@@ -131,6 +135,7 @@ class Values:
         directory: Directory,
         next_number: Callable[[], int],
         resume: Callable[[int], None],
+        ask_again: Callable[[int], None],
         give_up: Callable[[int, WorkError], None],
         remake: Callable[[bytes, Recipe], None],
     ) -> None:
@@ -139,6 +144,7 @@ class Values:
         self._directory = directory
         self._next_number = next_number
         self._resume = resume
+        self._ask_again = ask_again
         self._give_up = give_up
         self._remake = remake
         self._session = os.urandom(8)
@@ -421,6 +427,8 @@ class Values:
                     self._recipes.pop(id, None)
                 case Resume(number):
                     self._go_on(number)
+                case TryAgain(number, after_s):
+                    self._reactor.after(after_s, partial(self._ask, number))
                 case GiveUp(number, reasons):
                     self._have_lost(number, reasons)
 
@@ -436,9 +444,19 @@ class Values:
             if is_kept:
                 self._do(self._whereabouts.copied(id, to))
             else:
+                self._whereabouts.not_copied(id, to)
                 log.warning("a value of a worker that ends is not saved: %s", why)
 
         self._orders.copy(to, id, nbytes, self._of(holders), answered)
+
+    def _ask(self, number: int) -> None:
+        """Ask once more whether the values of a piece are here, if it still waits."""
+        gather = self._gathers.get(number)
+        if gather is not None:
+            ids = [ref.id for ref in gather.refs]
+            self._do(self._whereabouts.needed(number, ids))
+        else:
+            self._ask_again(number)
 
     def _go_on(self, number: int) -> None:
         gather = self._gathers.get(number)

@@ -14,6 +14,7 @@ from opencluster.core.whereabouts import (
     MAX_REMAKES,
     MAX_TRIES,
     RELEASED,
+    RETRY_S,
     UNKNOWN,
     Copy,
     Effect,
@@ -24,6 +25,7 @@ from opencluster.core.whereabouts import (
     Release,
     Remake,
     Resume,
+    TryAgain,
     Whereabouts,
 )
 
@@ -271,18 +273,23 @@ def test_a_value_that_cannot_be_reached_is_tried_again() -> None:
     known = whereabouts()
     known.kept(A, W, 10)
     why = "w: it was not reached"
-    for _ in range(MAX_TRIES - 1):
-        assert known.not_found(1, [A], A, [], why) == [Resume(1)]
+    for tries in range(1, MAX_TRIES):
+        again = known.not_found(1, [A], A, [], why)
+        assert again == [TryAgain(1, tries * RETRY_S)]
+        assert known.needed(1, [A]) == [Resume(1)]
     given_up = GiveUp(1, ((A, f"it cannot be fetched: {why}"),))
     assert known.not_found(1, [A], A, [], why) == [given_up]
-    assert known.not_found(1, [A], A, [], why) == [Resume(1)]
+    assert known.not_found(1, [A], A, [], why) == [TryAgain(1, RETRY_S)]
+    known.worker_lost(W, DEAD)
+    assert known.needed(1, [A]) == [GiveUp(1, ((A, DEAD),))]
 
 
 def test_a_value_that_was_found_elsewhere_meanwhile_is_there() -> None:
     known = whereabouts()
     known.kept(A, W, 10)
     known.copied(A, X)
-    assert known.not_found(1, [A], A, [W], "w: it is gone") == [Resume(1)]
+    again = TryAgain(1, RETRY_S)
+    assert known.not_found(1, [A], A, [W], "w: it is gone") == [again]
     assert known.holders(A) == [X]
 
 
@@ -382,6 +389,28 @@ def test_a_copy_that_comes_too_late_is_released() -> None:
     assert known.copied(A, X) == [Release(X, A)]
 
 
+def test_what_nobody_could_take_is_copied_to_who_comes() -> None:
+    known = whereabouts(W)
+    known.kept(A, W, 10)
+    assert known.worker_draining(W) == []
+    assert known.worker_joined(X, "here") == [Copy(A, 10, (W,), X)]
+    assert known.worker_joined(Y, "here") == []
+    known.not_copied(B, Y)
+    known.not_copied(A, Y)
+    known.not_copied(A, X)
+    known.worker_lost(X, "gone")
+    assert known.worker_joined("z", "here") == [Copy(A, 10, (W,), Y)]
+
+
+def test_who_is_lost_on_the_way_is_replaced_by_who_comes() -> None:
+    known = whereabouts(W, X)
+    known.kept(A, W, 10)
+    assert known.worker_draining(W) == [Copy(A, 10, (W,), X)]
+    known.worker_lost(X, DEAD)
+    assert known.worker_joined(Y, "here") == [Copy(A, 10, (W,), Y)]
+    assert known.copied(A, Y) == [Release(W, A)]
+
+
 @pytest.mark.parametrize("others", [(), (X,)])
 def test_nobody_takes_it_when_all_leave(others: tuple[str, ...]) -> None:
     known = whereabouts(W, *others)
@@ -442,6 +471,9 @@ class WhereaboutsModel(RuleBasedStateMachine):
                     if piece is not None and piece in self.pieces:
                         del self.pieces[piece]
                         queue += self.known.over(piece)
+                case TryAgain(piece):
+                    ids, makes = self.pieces[piece]
+                    queue += self.known.needed(piece, ids, makes)
                 case Resume(piece):
                     self.end(piece)
                 case GiveUp(piece, reasons):
@@ -534,6 +566,8 @@ class WhereaboutsModel(RuleBasedStateMachine):
         if holds and copy.to in self.here:
             self.here[copy.to].add(copy.id)
             self.do(self.known.copied(copy.id, copy.to))
+        else:
+            self.known.not_copied(copy.id, copy.to)
 
     @rule(worker=st.sampled_from(WORKERS), id=st.sampled_from(IDS))
     def send(self, worker: str, id: bytes) -> None:
