@@ -140,6 +140,14 @@ class Reactor:
         if self._is_sleeping or self._sleeps_until is not None:
             self._rouse()
 
+    def prepare(self, callback: Callable[[], None]) -> None:
+        """Have a callback run like one that was posted, by a thread that waits next.
+
+        Nobody is woken for it: to be followed at once by `wait_until` or `serve_turn`
+        in the same thread.
+        """
+        self._posted.append(callback)
+
     def wait_until(
         self, is_over: Callable[[], bool], timeout_s: float | None = None
     ) -> bool:

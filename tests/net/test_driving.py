@@ -269,6 +269,18 @@ def test_a_single_turn_sends_what_was_posted(asker: Asker) -> None:
     assert ran == [threading.get_ident()]
 
 
+def test_what_was_prepared_is_done_by_whoever_waits(asker: Asker) -> None:
+    assert asker.reactor.wait_until(asker.ask(b"first"), DEADLINE_S)
+    for number in range(100):
+        ran: list[int] = []
+        asker.reactor.prepare(lambda ran=ran: ran.append(threading.get_ident()))
+        assert asker.reactor.wait_until(lambda ran=ran: bool(ran), DEADLINE_S)
+        question = b"%d" % number
+        asker.reactor.prepare(lambda question=question: asker._send(question))
+        asker.reactor.serve_turn()
+        asker.reactor.wait_until(lambda q=question: q in asker.answers, DEADLINE_S)
+
+
 def test_a_turn_that_another_thread_has_runs_what_was_handed_in(asker: Asker) -> None:
     is_let_go = threading.Event()
     is_driven = threading.Event()
