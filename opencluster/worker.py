@@ -535,8 +535,12 @@ def type_name(cls: type) -> str:
 
 
 def resident_bytes() -> int:
-    """Return this process's resident memory, 0 where it cannot be read."""
+    """Return the memory that is resident for this process alone, 0 if it is unknown.
+
+    What it shares counts for nobody: it may lie in arrays that others made.
+    """
     with contextlib.suppress(OSError):
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        _, resident, shared, *_ = Path("/proc/self/statm").read_text().split()
+        pages = int(resident) - int(shared)
         return pages * os.sysconf("SC_PAGE_SIZE")
     return 0

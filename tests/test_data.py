@@ -296,11 +296,11 @@ def test_what_makes_the_inputs_may_fail(manager: Manager) -> None:
 # --- waiting, and giving up ------------------------------------------------------
 
 
+# on the engine of this process pieces are over before they can be withdrawn
+@pytest.mark.parametrize("engine", ["process", "cluster"], indirect=True)
 def test_a_piece_with_references_can_be_withdrawn(
-    engine: str, manager: Manager, tmp_path: Path
+    manager: Manager, tmp_path: Path
 ) -> None:
-    if engine == "local":
-        pytest.skip("pieces run at once")
     ref = manager.scatter("value")
     started, until = tmp_path / "started", tmp_path / "until"
     work = WorkPiece(do="wait", started=started, until=until, value=ref, number=1)
@@ -311,8 +311,8 @@ def test_a_piece_with_references_can_be_withdrawn(
     assert look(manager, ref) == "value"
 
 
+# the other engines start workers, or need none
+@pytest.mark.parametrize("engine", ["cluster"], indirect=True)
 def test_nobody_holds_values_where_nobody_is(engine: str) -> None:
-    if engine != "cluster":
-        pytest.skip("others start workers, or need none")
     with pytest.raises(NoSuitableWorker, match="no worker of type 'Nobody'"):
         Manager(engine).scatter("value", to="Nobody")

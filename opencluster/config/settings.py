@@ -207,7 +207,9 @@ class WorkerSettings:
         0, "Pieces after which a worker is replaced by a fresh one; 0 means never."
     )
     max_memory: int = _size(
-        0, "Resident size above which a worker is replaced; 0 means never."
+        0,
+        "Memory of its own, what it shares with others not counted, above which a "
+        "worker is replaced; 0 means never.",
     )
     max_queued: int = _integer(
         10_000, "Pieces that may wait in a worker; further ones are refused.", 1
