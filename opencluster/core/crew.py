@@ -15,6 +15,8 @@ Rules that this module keeps:
    idle: what has not started is recalled.
 5. A worker that returns a piece unasked has no room, whoever filled it: it rests for a
    moment before it is sent anything, or the piece would go back and forth.
+6. A piece that refers to values is left to the worker where it could begin soonest
+   (see `core.locality`), until it would have begun elsewhere; then it is like others.
 """
 
 from __future__ import annotations
@@ -22,8 +24,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 from opencluster.core.backlog import Backlog
+from opencluster.core.locality import Candidate, choose
 from opencluster.core.pieces import Piece, SendPieces, WithdrawPieces
 
 LOOK_AHEAD_S = 0.02
@@ -36,6 +40,9 @@ many to a message: one that got a few after every few results would send back fe
 both sides would be busy with messages."""
 REST_S = 0.1
 """How long a worker that had no room is sent nothing."""
+MAX_CANDIDATES = 64
+"""Workers that are compared for a piece that refers to values, besides those that have
+them."""
 SMOOTHING = 0.2
 """Weight of the newest piece in the running mean of piece durations."""
 
@@ -55,7 +62,7 @@ class Member:
     pieces : dict of int to Piece
         Those that it holds, in the order they were sent.
     wanted_by : Backlog of Piece
-        Those that wait for this worker and no other.
+        Those that wait for this worker and no other, or for a while.
     mean_s : float or None
         Running mean of how long its pieces take, in seconds.
     is_open : bool
@@ -66,6 +73,8 @@ class Member:
         When it is sent pieces again, or ``None`` when it is not resting.
     rank : int or None
         How many pieces it holds, or ``None`` when it is to get no more for now.
+    host : str
+        The computer that it is on.
     """
 
     id: str
@@ -79,6 +88,7 @@ class Member:
     is_full: bool = False
     rests_until: float | None = None
     rank: int | None = None
+    host: str = ""
 
 
 class Crew:
@@ -149,13 +159,16 @@ class Crew:
             worker.rests_until = None
             del self._resting[worker.id]
             self._rank(worker)
-        return self.assign(now) if rested else []
+        has_more = self._end_favours(now) if self._wanted else False
+        return self.assign(now) if rested or has_more else []
 
     # --- pieces --------------------------------------------------------------
 
     def add(self, now: float, piece: Piece) -> None:
         """Let a piece wait; one that came back has the place of its number again."""
         wanted = self.workers.get(piece.wanted_worker) if piece.wanted_worker else None
+        if piece.needs and wanted is None:
+            wanted = self._favour(now, piece)
         if wanted is not None:
             wanted.wanted_by.push(piece.id, piece, piece.priority, piece.id)
             self._wanted[wanted.id] = wanted
@@ -167,7 +180,7 @@ class Crew:
     def remove(self, now: float, piece: Piece) -> None:
         """Let a piece wait no longer."""
         if self.queue.take(piece.id) is None:
-            self.workers[piece.wanted_worker].wanted_by.take(piece.id)
+            self.workers[piece.favoured or piece.wanted_worker].wanted_by.take(piece.id)
         self._note_starvation(now)
 
     def give_up(self, now: float) -> list[Piece]:
@@ -252,6 +265,8 @@ class Crew:
             assert (worker.rank is not None) == (ranked.count(worker) == 1)
             assert worker.rank is None or worker.id in self._by_rank[worker.rank]
             assert not worker.wanted_by or worker.id in self._wanted
+            for piece in worker.wanted_by:
+                assert worker.id in (piece.wanted_worker, piece.favoured)
         assert self._ready == len(ranked)
 
     # --- inside --------------------------------------------------------------
@@ -262,6 +277,47 @@ class Crew:
                 self._give(now, worker, [piece], batches)
             if not worker.wanted_by:
                 del self._wanted[worker.id]
+
+    def _favour(self, now: float, piece: Piece) -> Member | None:
+        """Return the worker where a piece with values could begin soonest."""
+        piece.favoured = ""
+        if piece.favoured_until and now >= piece.favoured_until:
+            # it was left to a worker for long enough
+            piece.needs = ()
+            return None
+        near = (self.workers.get(w) for need in piece.needs for w in need.workers)
+        members = {worker.id: worker for worker in near if worker is not None}
+        for worker in self._least_loaded(MAX_CANDIDATES):
+            members.setdefault(worker.id, worker)
+        choice = choose(piece.needs, (_candidate(now, m) for m in members.values()))
+        if choice is None:
+            return None
+        piece.favoured = choice.worker
+        piece.favoured_until = now + choice.wait_s
+        return members[choice.worker]
+
+    def _least_loaded(self, most: int) -> Iterator[Member]:
+        """Iterate over some workers with room, those with little first."""
+        ranked = (w for workers in self._by_rank for w in workers.values())
+        return islice(ranked, most)
+
+    def _end_favours(self, now: float) -> bool:
+        """Let pieces go elsewhere whose worker has kept them waiting for too long."""
+        is_any = False
+        for worker in list(self._wanted.values()):
+            late = [
+                piece
+                for piece in worker.wanted_by
+                if piece.favoured and now >= piece.favoured_until
+            ]
+            for piece in late:
+                worker.wanted_by.take(piece.id)
+                piece.favoured, piece.needs = "", ()
+                self.add(now, piece)
+                is_any = True
+            if not worker.wanted_by:
+                self._wanted.pop(worker.id, None)
+        return is_any
 
     def _give(
         self,
@@ -325,6 +381,17 @@ class Crew:
             self.starved_since = now
 
 
+def _candidate(now: float, worker: Member) -> Candidate:
+    """Return a worker as one that could run a piece."""
+    waiting = len(worker.pieces) + len(worker.wanted_by)
+    mean_s = worker.mean_s
+    if mean_s is None:
+        first = next(iter(worker.pieces.values()), None)
+        mean_s = 0.0 if first is None else now - first.sent_at
+    wait_s = waiting * mean_s / max(1, worker.concurrency)
+    return Candidate(worker.id, worker.host, wait_s, worker.rank is not None)
+
+
 def _late(now: float, worker: Member) -> list[Piece]:
     """Return what a worker may be asked to give back, in the order it was sent."""
     behind = list(worker.pieces.values())[max(1, worker.concurrency) :]
@@ -333,5 +400,6 @@ def _late(now: float, worker: Member) -> list[Piece]:
         for piece in behind
         if now - piece.sent_at > RECALL_AFTER_S
         and piece.wanted_worker != worker.id
+        and (not piece.favoured or now >= piece.favoured_until)
         and not (piece.is_recalled or piece.is_over)
     ]

@@ -166,7 +166,12 @@ class Dispatch:
     # --- workers -------------------------------------------------------------
 
     def worker_joined(
-        self, now: float, worker_id: str, type: str, concurrency: int = 0
+        self,
+        now: float,
+        worker_id: str,
+        type: str,
+        concurrency: int = 0,
+        host: str = "",
     ) -> list[Effect]:
         """Take in a worker.
 
@@ -178,10 +183,13 @@ class Dispatch:
             Who, and what it performs.
         concurrency : int
             Pieces that it runs at a time; 0 for one, with the credit adapted.
+        host : str
+            The computer that it is on.
         """
         if worker_id in self._workers:
             return []
-        worker = Member(worker_id, type, concurrency, credit=max(1, concurrency))
+        credit = max(1, concurrency)
+        worker = Member(worker_id, type, concurrency, credit, host=host)
         self._workers[worker_id] = worker
         crew = self._crew(type)
         crew.join(now, worker)

@@ -76,12 +76,13 @@ class Choice:
     is_now : bool
         It may be sent the piece now; otherwise the piece waits for it.
     wait_s : float
-        How long the piece may wait for it, until others are looked at again.
+        How long it may take until the piece begins there: after that, it would have
+        begun elsewhere.
     """
 
     worker: str
     is_now: bool
-    wait_s: float = 0.0
+    wait_s: float
 
 
 def transfer_s(needs: Iterable[Need], worker: str, host: str) -> float:
@@ -115,6 +116,4 @@ def choose(needs: Sequence[Need], candidates: Iterable[Candidate]) -> Choice | N
             others_s = cost_s
     if best is None:
         return None
-    if best.has_room:
-        return Choice(best.worker, True)
-    return Choice(best.worker, False, min(others_s, MAX_WAIT_S))
+    return Choice(best.worker, best.has_room, min(others_s, MAX_WAIT_S))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from opencluster.core.locality import Need
 from opencluster.errors import DeathEvidence
 
 
@@ -50,6 +51,12 @@ class Piece:
         Its worker was asked to give it back if it has not started it.
     is_enforced : bool
         The end of its worker was asked for, because it ignores the interrupt.
+    needs : tuple of Need
+        The values that it refers to, and who has them.
+    favoured : str
+        The worker that it is left to for the sake of these, or empty.
+    favoured_until : float
+        When it would have begun elsewhere, in seconds.
     """
 
     id: int
@@ -69,6 +76,9 @@ class Piece:
     interrupted_at: float | None = None
     is_recalled: bool = False
     is_enforced: bool = False
+    needs: tuple[Need, ...] = ()
+    favoured: str = ""
+    favoured_until: float = 0.0
 
 
 class Verdict(Enum):

@@ -100,6 +100,7 @@ class Bonds:
         bond = self._bonds.get(number)
         if bond is not None and bond.is_parked:
             bond.is_parked = False
+            bond.piece.needs = self._values.needs(bond.refs)
             self._dispatch(bond.piece)
 
     def ask_again(self, number: int) -> None:

@@ -230,7 +230,9 @@ class Roster:
             self.watcher.joined(contact)
         concurrency = concurrency_of(entry)
         self._do(
-            self._dispatch.worker_joined(_now(), entry.id, contact.type, concurrency)
+            self._dispatch.worker_joined(
+                _now(), entry.id, contact.type, concurrency, entry.host_id
+            )
         )
         self._notify()
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from opencluster.core.locality import Need
 from opencluster.core.whereabouts import (
     Copy,
     Effect,
@@ -51,6 +52,10 @@ log = logging.getLogger(__name__)
 
 VALUE_KINDS = KINDS | {kinds.KEPT, kinds.UNKEPT, kinds.MISSING}
 """What workers say of values."""
+LEAST_NEED_BYTES = 64 << 10
+"""Smaller values are fetched as fast as a worker is chosen for them."""
+MAX_NEEDS = 16
+"""Values of a piece that are looked at, the largest."""
 MAX_HOLDERS = 8
 """Holders of a value that a worker is told of."""
 
@@ -253,6 +258,17 @@ class Values:
                 holders = self._holders(id)[:MAX_HOLDERS]
                 rows.append([id, value.nbytes, list(map(holder_fields, holders))])
         return rows
+
+    def needs(self, refs: Iterable[DataRef]) -> tuple[Need, ...]:
+        """Return where the values are that matter for where a piece should run."""
+        large = sorted(refs, key=lambda ref: -ref.nbytes)[:MAX_NEEDS]
+        needs = []
+        for ref in large:
+            if ref.nbytes >= LEAST_NEED_BYTES:
+                workers = self._whereabouts.holders(ref.id)
+                hosts = frozenset(holder.host_id for holder in self._of(workers))
+                needs.append(Need(ref.nbytes, frozenset(workers), hosts))
+        return tuple(needs)
 
     def kept(
         self, contact: Contact, id: bytes, payload: bytes, recipe: Recipe | None

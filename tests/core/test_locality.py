@@ -44,18 +44,21 @@ def test_values_that_are_there_take_no_time() -> None:
 
 def test_who_has_most_of_the_data_is_best() -> None:
     needs = [need(100 * MEGABYTE, "a"), need(10 * MEGABYTE, "b")]
-    assert choose(needs, [idle("c"), idle("b"), idle("a")]) == Choice("a", True)
+    chosen = choose(needs, [idle("c"), idle("b"), idle("a")])
+    others_s = FETCH_S + 100 * MEGABYTE / NEAR_BYTES_PER_S
+    assert chosen == Choice("a", True, others_s)
 
 
 def test_the_same_computer_is_better_than_another() -> None:
     needs = [need(100 * MEGABYTE, "a")]
     chosen = choose(needs, [idle("c", "two"), idle("b")])
-    assert chosen == Choice("b", True)
+    assert chosen == Choice("b", True, 1 + FETCH_S)
 
 
 def test_a_busy_holder_is_not_waited_for_when_the_data_come_sooner() -> None:
     needs = [need(100 * MEGABYTE, "a")]
-    assert choose(needs, [busy("a", 5.0), idle("b", "two")]) == Choice("b", True)
+    chosen = choose(needs, [busy("a", 5.0), idle("b", "two")])
+    assert chosen == Choice("b", True, 5.0)
 
 
 def test_a_holder_that_is_free_soon_is_waited_for() -> None:
@@ -67,7 +70,7 @@ def test_a_holder_that_is_free_soon_is_waited_for() -> None:
 
 
 def test_without_data_the_least_busy_is_best() -> None:
-    assert choose([], [busy("a", 0.5), idle("b"), idle("c")]) == Choice("b", True)
+    assert choose([], [busy("a", 0.5), idle("b"), idle("c")]) == Choice("b", True, 0)
     assert choose([], []) is None
 
 
@@ -93,6 +96,5 @@ def test_nothing_begins_sooner_elsewhere(
     assert chosen is not None
     best = min(map(cost_s, among))
     assert best in [cost_s(c) for c in among if c.worker == chosen.worker]
-    if not chosen.is_now:
-        others = sorted(map(cost_s, among))[1:]
-        assert chosen.wait_s == min([*others, MAX_WAIT_S])
+    others = sorted(map(cost_s, among))[1:]
+    assert chosen.wait_s == min([*others, MAX_WAIT_S])

@@ -335,6 +335,14 @@ def test_a_reduction_does_not_pass_the_manager(
     assert (manager.gather(ref)["array"] == sum(range(8))).all()
 
 
+def test_pieces_go_where_their_values_are(here: LocalCluster, manager: Manager) -> None:
+    refs = [keep(manager, make(n, MEGABYTE)) for n in range(6)]
+    for ref in refs * 3:
+        work = WorkPiece(do="add", parts=[ref])
+        result = manager.submit("Data", work).result(DEADLINE_S)
+        assert result["pid"] == pid_of(here, ref.holder.worker)
+
+
 # --- managers inside workers -----------------------------------------------------
 
 
