@@ -41,6 +41,20 @@ def test_a_worker_calls_a_service_with_its_own_key(alice: KeyedManager) -> None:
     assert done["sum"] == 5
 
 
+def test_workers_fetch_values_from_each_other_with_their_keys(
+    alice: KeyedManager,
+) -> None:
+    two = alice.scatter(2, to="Square")
+    # from another process, whose key is that of another computer
+    three = alice.scatter(3, to="Solo")
+    done = alice.submit("Asking", WorkPiece(a=two, b=three)).result(DEADLINE_S)
+    assert done["sum"] == 5
+    kept = alice.submit("Square", number(7), keep=True).result(DEADLINE_S)
+    assert alice.gather(kept)["square"] == 49
+    assert alice.gather([two, three]) == [2, 3]
+    assert kept.holder.public_key
+
+
 def test_a_worker_on_its_own_has_a_heart_that_beats_with_its_key(
     site: Site, alice: KeyedManager
 ) -> None:
