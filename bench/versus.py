@@ -121,7 +121,8 @@ def _telling(rows: Sequence[Row]) -> list[Row]:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    name = f"{row.peer}, {row.at:,} blocks" if row.at else row.peer
+    blocks = "1 block" if row.at == 1 else f"{row.at:,} blocks"
+    name = f"{row.peer}, {blocks}" if row.at else row.peer
     cells = (name, spread(row.values), row.workload.unit)
     if row.ratio is None:
         return (*cells, "", "")
