@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -21,16 +22,23 @@ class PieceFuture(Future[Any]):
 
     Attributes
     ----------
-    numbers : list of int
+    numbers : sequence of int
         The piece, when it was submitted.
     """
 
+    _ready_made: Future[Any] = Future()
+    _ready_made.set_running_or_notify_cancel()
+
     def __init__(self, engine: Engine, owner: object) -> None:
-        super().__init__()
+        # Future() makes a lock and a condition, which take longer than all the rest of
+        # a small piece and keep the garbage collector busy. As nobody waits for them
+        # but through the engine, all futures share those of one that is running.
+        self.__dict__.update(self._ready_made.__dict__)
+        self._waiters: list[Any] = []
+        self._done_callbacks: list[Any] = []
         self.engine = engine
-        self.numbers: list[int] = []
+        self.numbers: Sequence[int] = ()
         self._owner = owner
-        self.set_running_or_notify_cancel()
 
     def cancel(self) -> bool:
         """Withdraw the piece; its result is a `PieceCancelled` then."""
