@@ -23,6 +23,8 @@ BATCH = 64
 """Pieces handed to the engine at a time, when there is room for them."""
 BATCH_S = 0.005
 """A batch from a slow source is handed over after this long, however small it is."""
+AHEAD = 32
+"""Pieces under way for each worker, where there are so many that the window is less."""
 AHEAD_BYTES = 16 << 20
 """Pieces under way for each worker, beyond two. With less, both sides sleep too often;
 with more, the memory has left the processor's cache when it is used again."""
@@ -180,12 +182,19 @@ class Flow:
         mean = self._result_nbytes
         if mean is None:
             self._result_nbytes = nbytes
+            self._widen()
         else:
             self._result_nbytes = mean + SMOOTHING * (nbytes - mean)
         flight.outcome = outcome
         flight.nbytes += nbytes
         self._nbytes += nbytes
         return flight
+
+    def _widen(self) -> None:
+        """Keep more under way for many workers than one map does by default."""
+        if not self._engine.is_immediate:
+            workers = self._engine.types().get(self._type, 0)
+            self._window = max(self._window, AHEAD * workers)
 
     def _refill(self) -> bool:
         """Submit what there is room for; ``False`` when nothing is left to wait for.

@@ -51,6 +51,11 @@ log = logging.getLogger(__name__)
 
 _ORDERS = (kinds.PIECES, kinds.WITHDRAW, kinds.CANCEL, kinds.INTERRUPT)
 
+GRACE_S = 0.05
+"""How long a piece may run before the background thread sees to the sockets: of many
+workers on few cores each would else wake up hundreds of times a second."""
+SLOW_S = 0.001
+"""Results of pieces that took longer are sent before the next piece is begun."""
 RESULTS_WAIT_S = 0.003
 """How long results may wait for others to travel with, while there is more to do."""
 RESULTS_BYTES = 4 << 20
@@ -141,6 +146,7 @@ class Station:
             # a large result of the last piece may take its time on a slow line
             linger_s=worker.drain_timeout_s,
             handlers_return=True,
+            grace_s=GRACE_S,
         )
         self._rejections = Rejections(self.transport.counts, log)
         self.registration = make_registration(self.reactor)
@@ -236,6 +242,8 @@ class Station:
                 return
             is_first = not self._outbox
             self._outbox.setdefault(peer, []).append((piece, answer))
+        if answer.elapsed_s >= SLOW_S:
+            self._serve_at = 0.0
         if answer.buffers or work.buffers:
             self._carried_bytes += work.waiting.nbytes + sum(map(len, answer.buffers))
             if self._carried_bytes >= RESULTS_BYTES:

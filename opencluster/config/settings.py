@@ -238,7 +238,9 @@ class ManagerSettings:
     buffer_bytes: int = _size(
         64 * 1000**2, "Bytes of inputs and results that one map holds.", 1
     )
-    window: int = _integer(1000, "Pieces that one map keeps in flight.", 1)
+    window: int = _integer(
+        1000, "Pieces that one map keeps in flight; more for many workers.", 1
+    )
     max_credit: int = _integer(
         256, "Pieces that one worker is handed ahead of time.", 1
     )

@@ -9,8 +9,9 @@ Rules that this module keeps:
    when they are so short that the way to the worker would dominate.
 2. A higher priority goes first, and equal priorities in the order of submission; a
    worker takes the pieces that want it, in this order, before others.
-3. The least loaded worker gets the next piece, of those that have room; one that was
-   given as much as it may hold, and may hold many, has none until it has done half.
+3. The least loaded worker gets the next piece, of those that have room; and with it
+   those that follow, as long as they are hardly any work. A worker that was given as
+   much as it may hold, and may hold many, has no room until it has done half.
 4. A piece waits behind another on a busy worker only as long as no other worker is
    idle: what has not started is recalled.
 5. A worker that returns a piece unasked has no room, whoever filled it: it rests for a
@@ -32,6 +33,9 @@ from opencluster.core.pieces import Piece, SendPieces, WithdrawPieces
 
 LOOK_AHEAD_S = 0.02
 """Work that a worker may hold ahead: hides the way to it, delays nobody visibly."""
+CHUNK_S = 0.001
+"""Work that one worker gets although another is less loaded: so little takes longer to
+send to several than to do."""
 RECALL_AFTER_S = 0.1
 """How long a piece may wait on a busy worker while another is idle."""
 REFILL_FROM = 8
@@ -63,6 +67,8 @@ class Member:
         Those that it holds, in the order they were sent.
     wanted_by : Backlog of Piece
         Those that wait for this worker and no other, or for a while.
+    chunk : int
+        Pieces that it is given at once while others have room too.
     mean_s : float or None
         Running mean of how long its pieces take, in seconds.
     is_open : bool
@@ -83,6 +89,7 @@ class Member:
     credit: int
     pieces: dict[int, Piece] = field(default_factory=dict)
     wanted_by: Backlog[Piece] = field(default_factory=Backlog)
+    chunk: int = 1
     mean_s: float | None = None
     is_open: bool = True
     is_full: bool = False
@@ -214,8 +221,9 @@ class Crew:
                 # giving only raises ranks, so nobody turns up here any more
                 rank += 1
             worker = next(iter(by_rank[rank].values()))
-            room = 1 if self._ready > 1 else worker.credit - rank
-            self._give(now, worker, self.queue.pop_many(room), batches)
+            room = worker.credit - rank
+            many = min(room, worker.chunk) if self._ready > 1 else room
+            self._give(now, worker, self.queue.pop_many(many), batches)
         return [SendPieces(worker, pieces) for worker, pieces in batches.items()]
 
     def recall(self, now: float) -> list[WithdrawPieces]:
@@ -372,6 +380,7 @@ class Crew:
         shortest_s = LOOK_AHEAD_S / self.max_credit
         ahead = int(LOOK_AHEAD_S / max(mean, shortest_s))
         worker.credit = min(self.max_credit, 1 + ahead)
+        worker.chunk = max(1, min(worker.credit, int(CHUNK_S / max(mean, shortest_s))))
 
     def _note_starvation(self, now: float) -> None:
         if self.workers or not self.queue:

@@ -88,6 +88,8 @@ class Reactor:
     handlers_return : bool
         No handler of a signal raises while the main thread waits here, so that it may
         serve the sockets whatever handlers there are.
+    grace_s : float
+        How long nobody may have served the sockets before the background thread does.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class Reactor:
         is_vital: bool = True,
         linger_s: float = 1.0,
         handlers_return: bool = False,
+        grace_s: float = GRACE_S,
     ) -> None:
         self.transport = transport
         self._on_event = on_event
@@ -105,6 +108,7 @@ class Reactor:
         self._is_vital = is_vital
         self._linger_s = linger_s
         self._handlers_return = handlers_return
+        self._grace_s = grace_s
         self._on_idle: list[Callable[[], None]] = []
         self._posted: deque[Callable[[], None]] = deque()
         self._timers = Timers()
@@ -334,7 +338,7 @@ class Reactor:
         while not (self._is_stopping or self._is_asked):
             if self._holder is not None and time.monotonic() - since > PARK_AFTER_S:
                 self._park()
-            was_rung = self._bell.wait(GRACE_S)
+            was_rung = self._bell.wait(self._grace_s)
             if self._visits != seen:
                 seen, since = self._visits, time.monotonic()
             elif self._holder is None and not was_rung:

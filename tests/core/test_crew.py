@@ -8,7 +8,12 @@ from typing import Any
 
 import pytest
 
-from opencluster.core.crew import LOOK_AHEAD_S, RECALL_AFTER_S
+from opencluster.core.crew import (
+    CHUNK_S,
+    LOOK_AHEAD_S,
+    RECALL_AFTER_S,
+    REFILL_FROM,
+)
 from opencluster.core.dispatch import (
     Dispatch,
     Effect,
@@ -150,7 +155,7 @@ def test_worker_whose_credit_shrank_gets_nothing_until_it_has_room() -> None:
 def test_least_loaded_worker_goes_first() -> None:
     d = hall("a", "b", "c")
     for worker in "abc":
-        learn(d, worker, 0.0)
+        learn(d, worker, LOOK_AHEAD_S / 8.5)
     assert sent(d, d.submit(0.0, pieces(1, 2, 3, 4))) == {
         "a": [1, 4],
         "b": [2],
@@ -162,6 +167,29 @@ def test_least_loaded_worker_goes_first() -> None:
         "c": [6],
         "a": [8],
     }
+
+
+def test_pieces_that_are_hardly_any_work_go_to_one_worker_together() -> None:
+    d = hall("a", "b", max_credit=64)
+    for worker in "ab":
+        learn(d, worker, CHUNK_S / 3.5)
+    assert sent(d, d.submit(0.0, pieces(1, 2, 3, 4, 5))) == {
+        "a": [1, 2, 3],
+        "b": [4, 5],
+    }
+
+
+def test_worker_with_much_credit_is_refilled_when_half_is_done() -> None:
+    d = hall("a", max_credit=REFILL_FROM)
+    learn(d, "a", 0.0)
+    held = list(range(1, REFILL_FROM + 1))
+    waiting = list(range(REFILL_FROM + 1, 2 * REFILL_FROM))
+    assert sent(d, d.submit(0.0, pieces(*held, *waiting))) == {"a": held}
+    for number in held[: REFILL_FROM // 2 - 1]:
+        d.finished(0.0, "a", number, Verdict.DONE, 0.0)
+        assert d.assign(0.0) == []
+    d.finished(0.0, "a", held[REFILL_FROM // 2 - 1], Verdict.DONE, 0.0)
+    assert sent(d, d.assign(0.0)) == {"a": waiting[: REFILL_FROM // 2]}
 
 
 def test_worker_that_rested_longest_goes_first() -> None:
@@ -314,8 +342,8 @@ def test_idle_worker_of_another_type_recalls_nothing() -> None:
 
 def test_heaviest_worker_gives_first() -> None:
     d = hall("a", "b")
-    learn(d, "a", 0.0)
-    learn(d, "b", 0.0)
+    learn(d, "a", LOOK_AHEAD_S / 8.5)
+    learn(d, "b", LOOK_AHEAD_S / 8.5)
     d.submit(0.0, pieces(1, 2, 3, 4, 5))
     assert (d.pieces_at("a"), d.pieces_at("b")) == ([1, 3, 5], [2, 4])
     d.worker_joined(0.0, "c", "T")
