@@ -121,7 +121,7 @@ class Keeper:
         self._transport = reactor.transport
         self._approach = Approach(reactor.transport)
         self._identity = ""
-        budget = config.memory.kept_bytes or own_share()
+        budget = config.memory.kept_bytes or own_share(config.worker.max_memory)
         self._holdings = Holdings(budget, config.cluster.lease_s)
         self._values: dict[bytes, Parts] = {}
         self._shared: dict[bytes, int] = {}
@@ -493,13 +493,19 @@ def _moved(part: Any, allocate: Callable[[int], memoryview | None]) -> Any:
     return room.toreadonly()
 
 
-def own_share() -> int:
+def own_share(max_memory: int = 0) -> int:
     """Return how many bytes of values a worker holds in memory unless it is told.
 
     That is half of the computer's memory, or of what the process may use of it, divided
     by the cores, of which each has a worker as a rule.
+
+    Parameters
+    ----------
+    max_memory : int
+        Memory above which the worker is replaced, 0 for none; half of it is the most.
     """
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     with suppress(OSError, ValueError):
         total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return int(total // 2 // len(os.sched_getaffinity(0)))
+    share = total // len(os.sched_getaffinity(0))
+    return min(share, max_memory or share) // 2

@@ -559,6 +559,7 @@ def test_memory_of_other_kinds_is_copied() -> None:
 
 def test_the_share_of_a_worker_is_part_of_the_memory() -> None:
     assert 1 << 20 < own_share() < 1 << 44
+    assert own_share(max_memory=1000) == 500
 
 
 def test_what_a_message_wants_is_read() -> None:

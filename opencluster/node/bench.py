@@ -43,6 +43,8 @@ PUMP_BYTES = 256 * 1024
 ARENA_PART = 8
 """One in so many bytes of a process's memory limit may be shared memory, which counts
 towards the limit for as long as a receiver keeps what was sent."""
+KEPT_PART = 4
+"""One in so many bytes may be values that it keeps for managers."""
 
 
 @dataclass(frozen=True)
@@ -308,6 +310,9 @@ class Bench:
             most = entry.memory_bytes // ARENA_PART
             arena_bytes = min(self._config.memory.arena_bytes, most)
             environment["OPENCLUSTER_MEMORY_ARENA_BYTES"] = str(arena_bytes)
+            most = entry.memory_bytes // KEPT_PART
+            kept_bytes = min(self._config.memory.kept_bytes or most, most)
+            environment["OPENCLUSTER_MEMORY_KEPT_BYTES"] = str(kept_bytes)
         if gpus is not None:
             # empty for a process that leased none: it must not take a card of others
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)

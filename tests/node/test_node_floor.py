@@ -174,13 +174,15 @@ def test_a_start_that_the_system_refuses_leaves_no_file_and_no_control_group(
 
 
 @pytest.mark.parametrize(
-    ("memory_bytes", "arena_bytes"), [(0, 1 << 30), (800 << 20, 100 << 20)]
+    ("memory_bytes", "arena_bytes", "kept_bytes"),
+    [(0, 1 << 30, 0), (800 << 20, 100 << 20, 200 << 20)],
 )
-def test_shared_memory_is_a_part_of_the_memory_limit(
+def test_shared_memory_and_kept_values_are_parts_of_the_memory_limit(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     memory_bytes: int,
     arena_bytes: int,
+    kept_bytes: int,
 ) -> None:
     started: list[ProcessSpec] = []
 
@@ -193,7 +195,8 @@ def test_shared_memory_is_a_part_of_the_memory_limit(
     bench = Bench("T-1", entry, Config(), tmp_path, tmp_path, "shop", "mark", None)
     with pytest.raises(StartFailed):
         bench.start(None)
-    assert load([], environ=started[0].environment).memory.arena_bytes == arena_bytes
+    memory = load([], environ=started[0].environment).memory
+    assert (memory.arena_bytes, memory.kept_bytes) == (arena_bytes, kept_bytes)
 
 
 class OrdinaryFolders(Cgroups):
