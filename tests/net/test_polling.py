@@ -122,10 +122,10 @@ def test_a_bell_wakes_a_thread_that_waits_for_a_file_too() -> None:
 
 
 def test_a_closed_bell_writes_nothing_into_what_has_its_number_now() -> None:
-    bell = Bell()
-    bell.close()
     here, there = socket.socketpair()
+    bell = Bell()
     with here, there:
+        bell.close()
         os.dup2(there.fileno(), bell.fileno())
         bell.ring()
         os.close(bell.fileno())
