@@ -467,24 +467,50 @@ def owned(payload: bytes, buffers: Sequence[Any]) -> list[Any]:
 
 def _owned(buffer: Any) -> Any:
     view = memoryview(buffer)
-    owner = view.obj
+    owner: Any = view.obj
+    # each array in the chain may be in somebody's hands: it is referred to by what was
+    # to be sent, by this name, and by the call
+    is_ours = sys.getrefcount(owner) <= 3
+    while _is_part_of_an_array(owner):
+        owner = owner.base
+        is_ours = is_ours and sys.getrefcount(owner) <= 3
+    if _is_immutable(owner) or (is_ours and _is_plain_memory(owner)):
+        return buffer
+    return bytes(view)
+
+
+def _is_part_of_an_array(owner: Any) -> bool:
+    return _is_array(owner) and owner.base is not None
+
+
+def _is_array(owner: Any) -> bool:
     numpy = sys.modules.get("numpy")
-    if numpy is not None and isinstance(owner, numpy.ndarray):
-        while isinstance(owner, numpy.ndarray) and owner.base is not None:
-            owner = owner.base
-        if isinstance(owner, numpy.ndarray):
-            # referred to by this name, by the call, and by what was to be sent
-            is_ours = sys.getrefcount(owner) <= 3
-            return buffer if is_ours else bytes(view)
-    is_immutable = isinstance(owner, bytes) or (
-        isinstance(owner, memoryview) and owner.readonly
-    )
-    return buffer if is_immutable else bytes(view)
+    return numpy is not None and isinstance(owner, numpy.ndarray)
+
+
+def _is_immutable(owner: Any) -> bool:
+    is_read_only = isinstance(owner, memoryview) and owner.readonly
+    return is_read_only or isinstance(owner, bytes)
+
+
+def _is_plain_memory(owner: Any) -> bool:
+    """Return whether memory is reached by way of an object alone: no file, for one."""
+    return _is_array(owner) or _is_shared(owner)
+
+
+def _is_shared(owner: Any) -> bool:
+    """Return whether memory of ours is shared: then it is sent without a copy."""
+    root = owner.obj if isinstance(owner, memoryview) else None
+    is_of_arena = type(root).__module__ == "opencluster.net.segments"
+    return is_of_arena and not owner.readonly
 
 
 def _moved(part: Any, allocate: Callable[[int], memoryview | None]) -> Any:
     view = memoryview(part).cast("B")
-    if len(view) < SHARED_BYTES:
+    owner: Any = view.obj
+    while _is_part_of_an_array(owner):
+        owner = owner.base
+    if len(view) < SHARED_BYTES or _is_shared(owner):
         return part
     room = allocate(len(view))
     if room is None:

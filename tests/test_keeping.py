@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from opencluster import empty
 from opencluster.config import Config
 from opencluster.config.settings import (
     ClusterSettings,
@@ -539,6 +540,39 @@ def test_an_array_that_somebody_has_is_copied(part: Callable[[Any], Any]) -> Non
     kept = owned(payload, buffers)
     array[:] = 1
     assert not np.frombuffer(kept[1]).any()
+
+
+def test_arrays_in_shared_memory_are_taken_over_unless_somebody_has_them() -> None:
+    payload, buffers = encoded([empty((100, 100))])
+    assert owned(payload, buffers)[1] is buffers[0]
+    array = empty((100, 100))
+    for part in (array, array[10:], array.T):
+        payload, buffers = encoded([part])
+        array[:] = 0
+        del part
+        kept = owned(payload, buffers)
+        array[:] = 1
+        assert not np.frombuffer(kept[1]).any()
+
+
+def test_an_array_in_shared_memory_is_kept_and_sent_without_a_copy(
+    stage: Stage, site: Site, other: Site
+) -> None:
+    arena = site.transport.lane.arena  # type: ignore[union-attr]
+    gc.collect()
+    before = arena.counts.used_bytes
+    array = empty(MEGABYTE // 8)
+    array[:] = 7
+    payload, buffers = encoded([array])
+    del array
+    site.keeper.keep(b"<manager", A, owned(payload, buffers), never)
+    del buffers
+    claim = other.claim(other.want(A, site, nbytes=MEGABYTE))
+    (arrived,) = codec.decode(claim.parts[A][0], claim.parts[A][1:])
+    assert (arrived == 7).all()
+    assert MEGABYTE <= arena.counts.used_bytes - before < 2 * MEGABYTE
+    del arrived
+    other.keeper.give_up(claim)
 
 
 def test_memory_that_nobody_can_write_to_is_not_copied() -> None:
