@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import SimpleQueue
@@ -227,6 +228,47 @@ def test_when_the_driver_leaves_another_one_drives_at_once(asker: Asker) -> None
         assert gone.get(timeout=DEADLINE_S) == name
     for thread in threads:
         thread.join(DEADLINE_S)
+
+
+def test_who_leaves_calls_the_next_without_help_of_the_background_thread() -> None:
+    reactor = Reactor(ZmqTransport(), lambda event: None)
+    gone: SimpleQueue[str] = SimpleQueue()
+    gates = {name: threading.Event() for name in ("first", "second", "third")}
+
+    def wait(name: str) -> None:
+        reactor.wait_until(gates[name].is_set)
+        gone.put(name)
+
+    threads = [threading.Thread(target=wait, args=(n,), daemon=True) for n in gates]
+    for thread in threads:
+        thread.start()
+    for name, gate in gates.items():
+        reactor.post(gate.set)
+        assert gone.get(timeout=DEADLINE_S) == name
+    for thread in threads:
+        thread.join(DEADLINE_S)
+    with running(reactor):
+        reactor.start()
+
+
+def test_the_background_thread_sleeps_while_one_thread_drives_for_long(
+    asker: Asker,
+) -> None:
+    is_over = threading.Event()
+    driver = threading.Thread(
+        target=asker.reactor.wait_until, args=(is_over.is_set, DEADLINE_S)
+    )
+    driver.start()
+    deadline = time.monotonic() + DEADLINE_S
+    while not asker.reactor._is_parked:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    asker.reactor.post(is_over.set)
+    driver.join(DEADLINE_S)
+    # and it takes over when that one is gone
+    served: SimpleQueue[str] = SimpleQueue()
+    asker.reactor.post(lambda: served.put(threading.current_thread().name))
+    assert served.get(timeout=DEADLINE_S) == "opencluster-io"
 
 
 def test_the_end_of_the_reactor_ends_all_waits(endpoint: str) -> None:
