@@ -21,7 +21,7 @@ from opencluster.config import Config, load
 from opencluster.engines.base import Engine, Job, Options, Outcome, WorkerInfo
 from opencluster.engines.choice import EngineChoice
 from opencluster.futures import PieceFuture
-from opencluster.mapping import Completed, Flow, checked_piece
+from opencluster.mapping import WINDOW, Completed, Flow, checked_piece
 from opencluster.proxy import ServiceProxy
 from opencluster.references import DataRef
 from opencluster.stream import Stream
@@ -207,7 +207,7 @@ class Manager:
         source : iterable of WorkPiece
             What the next stage gets.
         bound : int, optional
-            Pieces that wait at most, ``[manager] window`` by default.
+            Pieces that wait at most; by default as many as a map has under way.
 
         Returns
         -------
@@ -222,7 +222,9 @@ class Manager:
         ...     show(image)
         """
         settings = self.config.manager
-        return Stream(source, settings.window if bound is None else max(1, bound))
+        if bound is None:
+            bound = settings.window or WINDOW
+        return Stream(source, max(1, bound))
 
     def submit(
         self,

@@ -23,8 +23,10 @@ BATCH = 64
 """Pieces handed to the engine at a time, when there is room for them."""
 BATCH_S = 0.005
 """A batch from a slow source is handed over after this long, however small it is."""
+WINDOW = 1000
+"""Pieces between submission and taking,"""
 AHEAD = 32
-"""Pieces under way for each worker, where there are so many that the window is less."""
+"""or so many for each worker, where there are so many that this is more."""
 AHEAD_BYTES = 16 << 20
 """Pieces under way for each worker, beyond two. With less, both sides sleep too often;
 with more, the memory has left the processor's cache when it is used again."""
@@ -82,8 +84,8 @@ class Flow:
     job : Job
         Whose pieces they are.
     window, buffer_bytes : int
-        Most pieces, and most bytes of pieces and results, between submission and
-        taking.
+        Most pieces (0 for `WINDOW`, or as many as many workers need), and most bytes
+        of pieces and results, between submission and taking.
     progress : str
         ``auto``, ``always`` or ``never``.
     return_errors : bool
@@ -108,7 +110,8 @@ class Flow:
         self._pieces = iter(pieces)
         self._options = options
         self._job = job
-        self._window = 1 if engine.is_immediate else window
+        self._window = 1 if engine.is_immediate else window or WINDOW
+        self._may_widen = not (window or engine.is_immediate)
         self._buffer_bytes = buffer_bytes
         self._progress = progress
         self._return_errors = return_errors
@@ -191,8 +194,8 @@ class Flow:
         return flight
 
     def _widen(self) -> None:
-        """Keep more under way for many workers than one map does by default."""
-        if not self._engine.is_immediate:
+        """Keep more under way for many workers, unless the number is set."""
+        if self._may_widen:
             workers = self._engine.types().get(self._type, 0)
             self._window = max(self._window, AHEAD * workers)
 

@@ -227,7 +227,9 @@ class Station:
         return Work(waiting, *waiting.data)
 
     def _is_wanted(self) -> bool:
-        return self._inbox.queued > 0 or self._inbox.is_draining
+        # at the end the inbox is told that it is draining, by whoever serves next
+        is_work_here = self._inbox.queued > 0 and not self._is_ending
+        return is_work_here or self._inbox.is_draining
 
     def started(self, work: Work) -> None:
         """Have the piece's time limit watched, when it has one."""

@@ -239,7 +239,7 @@ class ManagerSettings:
         64 * 1000**2, "Bytes of inputs and results that one map holds.", 1
     )
     window: int = _integer(
-        1000, "Pieces that one map keeps in flight; more for many workers.", 1
+        0, "Pieces that one map keeps in flight; 0 means 1000, or what workers need.", 0
     )
     max_credit: int = _integer(
         256, "Pieces that one worker is handed ahead of time.", 1

@@ -26,8 +26,10 @@ log = logging.getLogger(__name__)
 
 MAX_CONCURRENCY = 1024
 """A service that says that it answers more calls at a time is sent so many."""
-EVIDENCE_WAIT_S = 1.0
-"""After a connection broke: how long to wait for word of what became of the worker."""
+EVIDENCE_WAIT_S = 2.0
+"""After a connection broke: how long to wait for word of what became of the worker,"""
+LONE_WAIT_S = 1.0
+"""and where no workshop watches it, who could tell."""
 RETRY_S = 1.0
 """After which a worker is tried again that does not let us in, or whose key is unknown:
 the roll that says otherwise may be on its way."""
@@ -249,9 +251,9 @@ class Roster:
         contact.is_joined = False
         self._do(self._dispatch.worker_draining(_now(), contact.id))
         evidence = DeathEvidence("the connection to it broke")
-        self._reactor.after(
-            EVIDENCE_WAIT_S, lambda: self._lose(contact, evidence, False, None)
-        )
+        has_workshop = contact.entry.workshop in self.directory.workshops
+        wait_s = EVIDENCE_WAIT_S if has_workshop else LONE_WAIT_S
+        self._reactor.after(wait_s, lambda: self._lose(contact, evidence, False, None))
         self._notify()
 
     def succeeded(self, contact: Contact, identity: str) -> None:

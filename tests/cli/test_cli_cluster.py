@@ -98,7 +98,7 @@ def test_status_is_one_object_with_all_that_is_here(cli: Cli) -> None:
     assert (worker["type"], worker["name"]) == ("Double", "Double-1")
     assert worker["state"] == "idle"
     assert worker["rss_bytes"] > 0
-    assert worker["endpoint"].startswith("ipc://")
+    assert worker["endpoint"].startswith("unix://")
     assert service["type"] == "greeting"
     assert job["name"] == "DoubleManager"
     assert job["pieces_done"] == 5

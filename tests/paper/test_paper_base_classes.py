@@ -97,7 +97,9 @@ def test_tasks_run_while_the_factory_is_away(cluster: LocalCluster) -> None:
 
 def test_a_workshop_tells_the_state_of_its_computer(cluster: LocalCluster) -> None:
     (shop,) = cluster.ask_factory("find", {"kind": "workshop"})
-    figures = wait_until(lambda: cluster.ask_factory("status")["figures"][shop["id"]])
+    figures = wait_until(
+        lambda: cluster.ask_factory("status")["figures"].get(shop["id"])
+    )
     assert 0 <= figures["cpu_percent"] <= 100
     assert 0 < figures["memory_used_bytes"] <= figures["memory_total_bytes"]
     assert figures["network_received_bytes_per_s"] >= 0
