@@ -240,15 +240,18 @@ def test_who_leaves_calls_the_next_without_help_of_the_background_thread() -> No
         gone.put(name)
 
     threads = [threading.Thread(target=wait, args=(n,), daemon=True) for n in gates]
-    for thread in threads:
-        thread.start()
-    for name, gate in gates.items():
-        reactor.post(gate.set)
-        assert gone.get(timeout=DEADLINE_S) == name
+    try:
+        for thread in threads:
+            thread.start()
+        for name, gate in gates.items():
+            reactor.post(gate.set)
+            assert gone.get(timeout=DEADLINE_S) == name
+    finally:
+        # now there is one, which closes the transport
+        with running(reactor):
+            reactor.start()
     for thread in threads:
         thread.join(DEADLINE_S)
-    with running(reactor):
-        reactor.start()
 
 
 def test_the_background_thread_sleeps_while_one_thread_drives_for_long(
