@@ -59,6 +59,9 @@ def serve(endpoint: str) -> None:
             child = fork()
             if not child:
                 signal.pause()
+            if child < 0:
+                # which would mean everyone, to who ends it
+                raise OSError("no child was forked")
             answer = b"%d" % child
         elif words[0] == b"exit":
             transport.send(event.peer, b"last")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import select
 import socket
 import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from opencluster.net import packets
 from opencluster.net.lane import LaneTransport
@@ -17,13 +19,24 @@ DEADLINE_S = 20.0
 IDENTITY = b"0123456789abcdef"
 
 
+_later: WeakKeyDictionary[Transport, list[TransportEvent]] = WeakKeyDictionary()
+"""What came to transports while something else was waited for."""
+
+
+def pump(*transports: Transport) -> None:
+    """Have transports take what comes to them, and keep it for who waits for it."""
+    for transport in transports:
+        _later.setdefault(transport, []).extend(transport.receive())
+
+
 def wait_for(transport: Transport, kind: type, *others: Transport) -> TransportEvent:
-    """Return the next event of a kind, while others take what comes to them."""
+    """Return the next event of a kind; those before it are forgotten."""
     deadline = time.monotonic() + DEADLINE_S
     while time.monotonic() < deadline:
-        for other in others:
-            other.receive()
-        for event in transport.receive():
+        pump(transport, *others)
+        kept = _later[transport]
+        while kept:
+            event = kept.pop(0)
             if isinstance(event, kind):
                 return event
         time.sleep(0.001)
@@ -38,11 +51,12 @@ def message(transport: Transport, *others: Transport) -> Received:
 
 
 def messages(transport: Transport, count: int, *others: Transport) -> list[Received]:
-    """Return so many messages."""
+    """Return so many messages, or a few more."""
     came: list[Received] = []
 
     def are_all_there() -> bool:
-        came.extend(e for e in transport.receive() if isinstance(e, Received))
+        pump(transport)
+        came.extend(e for e in _later.pop(transport) if isinstance(e, Received))
         return len(came) >= count
 
     wait_until(are_all_there, *others)
@@ -50,12 +64,11 @@ def messages(transport: Transport, count: int, *others: Transport) -> list[Recei
 
 
 def wait_until(condition: Callable[[], object], *transports: Transport) -> None:
-    """Receive until a condition holds."""
+    """Serve transports until a condition holds."""
     deadline = time.monotonic() + DEADLINE_S
     while not condition():
-        assert time.monotonic() < deadline
-        for transport in transports:
-            transport.receive()
+        assert time.monotonic() < deadline, "it did not come about"
+        pump(*transports)
         time.sleep(0.001)
 
 
@@ -106,5 +119,6 @@ def row(segment: int, lease: int, offset: int, nbytes: int) -> bytes:
 
 
 def open_fds() -> set[str]:
-    """Return the descriptors of this process."""
+    """Return the descriptors of this process, without those of what is forgotten."""
+    gc.collect()
     return {path.name for path in Path("/proc/self/fd").iterdir()}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import gc
 import os
 import random
 import re
+import resource
 import signal
 import socket
 import struct
@@ -724,6 +726,35 @@ def test_who_fails_to_map_a_segment_says_so_the_next_time(
     assert message(server, client).buffers == [b"x" * 100_000]
 
 
+def test_who_has_no_descriptor_for_a_segment_is_no_liar(
+    opened: Open, endpoint: str
+) -> None:
+    server, client = opened(), opened(64 << 20)
+    peer = pair(server, client, endpoint)
+    assert client.send(peer, b"first", [b"x" * 100_000])
+    with no_descriptor_left():
+        wait_until(lambda: server.counts.dropped_connections == 1, server)
+    assert server.counts.rejected_messages == 0
+    assert wait_for(client, PeerLost) == PeerLost(peer)
+
+
+@contextlib.contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    """Have every descriptor of this process in use."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken: list[int] = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.dup(0))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in taken:
+            os.close(fd)
+
+
 def test_the_shared_memory_of_who_is_lost_is_free_again(
     opened: Open, endpoint: str, start: Start
 ) -> None:
@@ -821,8 +852,7 @@ def test_receivers_that_are_killed_do_no_harm(
             assert client.send(peer, b"%d" % n, [b"x" * size] if size else [])
         process.kill()
         wait_for(client, PeerLost)
-        process.wait()
-        assert client.arena.counts.used_bytes == 0
+        wait_until(lambda: client.arena.counts.used_bytes == 0)
 
 
 @pytest.mark.parametrize("how", ["python", "c"])
@@ -860,6 +890,26 @@ def test_a_forked_child_leaves_the_sockets_of_its_parent_alone(
     other = opened()
     assert other.send(other.connect(endpoint), b"another")
     assert message(server, other).header == b"another"
+
+
+def test_a_socket_that_a_forked_child_has_too_wakes_nobody_any_more(
+    opened: Open, endpoint: str
+) -> None:
+    server, client = opened(), opened()
+    peer = pair(server, client, endpoint)
+    # without a word to Python, as code in C may do
+    child = ctypes.CDLL(None).fork()
+    if not child:
+        signal.pause()
+    assert child > 0
+    try:
+        client.disconnect(peer)
+        server.close()
+        assert client.pollables()[0].poll(0.1) == []
+        assert client.receive() == []
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def test_a_process_that_stands_still_is_lost(
