@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from opencluster import Manager, Worker, WorkPiece
+from opencluster.mapping import WINDOW
 from opencluster.stream import Stream
 
 DEADLINE_S = 30.0
@@ -127,6 +128,6 @@ def test_a_slow_stage_slows_down_the_source() -> None:
     threading.Event().wait(0.3)
     read = source.read
     threading.Event().wait(0.3)
-    assert source.read == read < 3 + 4 + 4 + manager.config.manager.window + 100
+    assert source.read == read < 3 + 4 + 4 + WINDOW + 100
     del first
     assert source.closed.wait(DEADLINE_S)

@@ -153,7 +153,7 @@ def test_who_closes_before_greeting_is_no_more_than_that(
         Stranger(endpoint).close()
         wait_until(lambda n=n: server.counts.dropped_connections == n, server)
     assert server.counts.rejected_handshakes == 0
-    assert open_fds() == before
+    assert open_fds() <= before
 
 
 def test_who_says_nothing_is_not_waited_for_for_ever(
@@ -231,7 +231,7 @@ def test_nobody_listens(opened: Open, endpoint: str, tmp_path: Path) -> None:
         other.listen()
         with pytest.raises(OpenClusterError, match=r"wrong type"):
             client.connect(f"unix://{tmp_path}/other")
-    assert open_fds() == before
+    assert open_fds() <= before
 
 
 def test_messages_before_the_greeting_are_kept(opened: Open, endpoint: str) -> None:
@@ -384,7 +384,7 @@ def test_what_is_malformed_ends_its_connection_alone(
     assert server.counts.rejected_handshakes == 0
     assert client.send(peer, b"still there")
     assert message(server).header == b"still there"
-    assert open_fds() == before
+    assert open_fds() <= before
 
 
 def test_who_breaks_the_rules_at_the_other_end_is_lost(
@@ -458,7 +458,7 @@ def test_a_segment_that_is_none_ends_the_connection(
         os.close(descriptor)
         assert stranger.is_cut_off(server)
     wait_until(lambda: server.counts.rejected_messages == 1, server)
-    assert open_fds() == before
+    assert open_fds() <= before
 
 
 def test_what_is_only_announced_takes_no_memory(opened: Open, endpoint: str) -> None:
@@ -792,7 +792,8 @@ def test_a_process_that_is_killed_is_lost_at_once(
         process.wait()
         assert process.stdout is not None
         process.stdout.close()
-    assert open_fds() == before
+    # of earlier tests some may be closed meanwhile
+    assert open_fds() <= before
 
 
 def test_the_last_words_of_a_process_are_heard(
@@ -835,7 +836,7 @@ def test_senders_that_are_killed_leave_whole_messages_and_nothing_else(
             assert data == bytes([number % 251]) * size
         del came, received, data
     assert server.counts.rejected_messages == 0
-    assert open_fds() == before
+    assert open_fds() <= before
 
 
 def test_receivers_that_are_killed_do_no_harm(
