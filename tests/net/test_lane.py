@@ -898,6 +898,8 @@ def test_a_socket_that_a_forked_child_has_too_wakes_nobody_any_more(
 ) -> None:
     server, client = opened(), opened()
     peer = pair(server, client, endpoint)
+    client.send(peer, b"hello")
+    assert server.send(message(server).peer, b"unread")
     # without a word to Python, as code in C may do
     child = ctypes.CDLL(None).fork()
     if not child:
@@ -905,7 +907,6 @@ def test_a_socket_that_a_forked_child_has_too_wakes_nobody_any_more(
     assert child > 0
     try:
         client.disconnect(peer)
-        server.close()
         assert client.pollables()[0].poll(0.1) == []
         assert client.receive() == []
     finally:
