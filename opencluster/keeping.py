@@ -217,13 +217,15 @@ class Keeper:
         elif kind == kinds.COPY:
             _, number, id, nbytes, holders = fields
             found = [holder_in(holder) for holder in holders]
+            size = size_in(nbytes)
             self._order(peer, size_in(number), id_in(id))
-            self._exchange.want(id, size_in(nbytes), found)
-            self._look_at(id)
-        elif kind == kinds.RELEASE:
-            self._do(self._holdings.release(peer, map(id_in, fields[1])))
+            if not self._look_at(id):
+                self._exchange.want(id, size, self._others(found))
         else:
             ids = [id_in(id) for id in fields[1]]
+            if kind == kinds.RELEASE:
+                self._do(self._holdings.release(peer, ids))
+                return
             if kind == kinds.REFER:
                 missing = self._holdings.refer(peer, ids)
             else:

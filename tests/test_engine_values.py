@@ -18,8 +18,13 @@ from opencluster.engines.base import Options, Where
 from opencluster.engines.directory import Contact, Directory
 from opencluster.engines.giving import Put
 from opencluster.engines.leases import Leases
-from opencluster.engines.values import Gather, Recipe, Values
-from opencluster.errors import DataLost, NoSuitableWorker, WorkError
+from opencluster.engines.values import Gather, Recipe, Values, kept_in, missing_in
+from opencluster.errors import (
+    DataLost,
+    NoSuitableWorker,
+    RemoteProtocolError,
+    WorkError,
+)
 from opencluster.net.joined import open_transport
 from opencluster.net.reactor import Reactor
 from opencluster.net.transport import PeerConnected, PeerLost, Received, TransportEvent
@@ -425,13 +430,40 @@ def test_a_piece_whose_worker_did_not_get_a_value_goes_on_or_ends(
     ref = engine.put("value")
     engine.reactor.post(lambda: engine.values.needed(77, [ref]))
     wait_for(lambda: engine.resumed == [77])
-    unreached = codec.encode([[ref.id, "it was not reached", []]])[0]
+    unreached = (ref.id, "it was not reached", list[str]())
     engine.reactor.post(lambda: engine.values.not_found(77, [ref], unreached))
     wait_for(lambda: engine.asked_again == [77])
-    lost = codec.encode([[ref.id, "it is gone", ["one.id"]]])[0]
+    lost = (ref.id, "it is gone", ["one.id"])
     engine.reactor.post(lambda: engine.values.not_found(77, [ref], lost))
     wait_for(lambda: 77 in engine.ended)
     assert "it is gone" in str(engine.ended[77])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        [],
+        [7],
+        [[b"a" * 16, "why"]],
+        [[b"short", "why", []]],
+        [[b"a" * 16, "", 3]],
+    ],
+    ids=repr,
+)
+def test_what_makes_no_sense_of_missing_values_is_refused(value: Any) -> None:
+    with pytest.raises(RemoteProtocolError):
+        missing_in(codec.encode(value)[0])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, [b"a" * 16, 3], [b"short", 3, []], [b"a" * 16, -3, []], [b"a" * 16, 3, [7]]],
+    ids=repr,
+)
+def test_what_makes_no_sense_of_a_kept_result_is_refused(value: Any) -> None:
+    with pytest.raises(RemoteProtocolError):
+        kept_in(codec.encode(value)[0])
 
 
 # --- leases ----------------------------------------------------------------------

@@ -38,6 +38,7 @@ EVERYTHING = MAX_VALUE_BYTES
 """As a limit of how much to send at once: no limit."""
 NOT_THERE = "it does not have it any more"
 """What is told of a source that says so itself."""
+NOT_ASKED = "it sent what was not asked for"
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,9 +247,11 @@ class Fetching:
             It came with all of it.
         """
         question = self._answered(source, number)
-        if question is None or question.part >= 0:
+        if question is None:
             return self._go_on(now, source)
         fetch = question.fetch
+        if question.part >= 0:
+            return self._give_up_on(now, fetch, NOT_ASKED)
         if is_whole:
             del self._fetches[fetch.id]
             return [Arrived(fetch.id, False), *self._go_on(now, source)]
@@ -266,11 +269,11 @@ class Fetching:
     ) -> list[Effect]:
         """Take in a part of a value."""
         question = self._answered(source, number)
-        if question is None or question.part < 0:
+        if question is None:
             return self._go_on(now, source)
         fetch = question.fetch
-        if nbytes != question.nbytes:
-            return self._give_up_on(now, fetch, "it sent what was not asked for")
+        if question.part < 0 or nbytes != question.nbytes:
+            return self._give_up_on(now, fetch, NOT_ASKED)
         effects: list[Effect] = [Fill(fetch.id, question.part, question.offset)]
         fetch.missing -= nbytes
         if not fetch.missing:

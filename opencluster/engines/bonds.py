@@ -14,7 +14,7 @@ from typing import Any
 from opencluster.core.pieces import Piece
 from opencluster.engines.base import Options, Outcome
 from opencluster.engines.directory import Contact
-from opencluster.engines.values import Recipe, Values
+from opencluster.engines.values import Recipe, Values, missing_in
 from opencluster.references import DataRef
 
 
@@ -110,11 +110,18 @@ class Bonds:
             self._values.needed(number, bond.refs, bond.makes)
 
     def not_found(self, number: int, payload: bytes) -> None:
-        """Take back a piece from the dispatcher whose worker did not get a value."""
+        """Take back a piece from the dispatcher whose worker did not get a value.
+
+        Raises
+        ------
+        RemoteProtocolError
+            When what the worker says of that is malformed.
+        """
         bond = self._bonds[number]
+        failure = missing_in(payload)
         bond.is_parked = True
         bond.piece.is_over = False
-        self._values.not_found(number, bond.refs, payload, bond.makes)
+        self._values.not_found(number, bond.refs, failure, bond.makes)
 
     def extras(self, worker: str, numbers: Iterable[int]) -> dict[int, list[Any]]:
         """Return what a worker must know of pieces besides their rows."""

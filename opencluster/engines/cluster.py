@@ -43,6 +43,7 @@ from opencluster.errors import (
     NoSuitableWorker,
     OpenClusterError,
     PieceCancelled,
+    PieceFailed,
     RemoteProtocolError,
     WorkError,
 )
@@ -85,6 +86,8 @@ _VERDICTS = {
     "kept": Verdict.DONE,
     "missing": Verdict.MISSING,
 }
+_OF_BONDS = ("kept", "missing")
+"""What makes sense of pieces alone that are tied to values."""
 
 
 @dataclass(slots=True)
@@ -463,6 +466,8 @@ class ClusterEngine:
                 continue
             # of a status that this version does not know we know that it is no result
             verdict = _VERDICTS.get(status, Verdict.FAILED)
+            if status in _OF_BONDS and number not in self._bonds:
+                verdict = Verdict.FAILED
             effects = finished(now, worker, number, verdict, elapsed_s)
             for effect in effects:
                 if isinstance(effect, EndPiece):
@@ -474,16 +479,24 @@ class ClusterEngine:
 
     def _deliver(self, end: EndPiece, outcome: Outcome, contact: Contact) -> None:
         number = end.piece.id
+        is_bound = bool(self._bonds) and number in self._bonds
+        try:
+            if end.verdict is Verdict.MISSING and is_bound:
+                if end.piece.interrupted_at is None:
+                    self._bonds.not_found(number, outcome.payload)
+                    return
+            elif end.verdict is Verdict.DONE and is_bound:
+                outcome = self._bonds.delivered(contact, number, outcome)
+        except RemoteProtocolError as error:
+            self._end_with(number, PieceFailed(str(error), worker=outcome.worker))
+            return
+        if end.verdict is Verdict.MISSING:
+            self._end_badly(end.piece, Verdict.INTERRUPTED, end.detail, None)
+            return
         if end.verdict is not Verdict.DONE:
-            is_wanted = end.piece.interrupted_at is None and number in self._bonds
-            if end.verdict is Verdict.MISSING and is_wanted:
-                self._bonds.not_found(number, outcome.payload)
-            else:
-                self._end_badly(end.piece, end.verdict, end.detail, outcome)
+            self._end_badly(end.piece, end.verdict, end.detail, outcome)
             return
         outcome.on_ref = self._values.adopt
-        if self._bonds and number in self._bonds:
-            outcome = self._bonds.delivered(contact, number, outcome)
         ticket = self._tickets.pop(number)
         if ticket.job is not None:
             statistics = ticket.job.statistics

@@ -56,6 +56,8 @@ LEAST_NEED_BYTES = 64 << 10
 """Smaller values are fetched as fast as a worker is chosen for them."""
 MAX_NEEDS = 16
 """Values of a piece that are looked at, the largest."""
+MAX_REASON = 1000
+"""Characters of why a value could not be fetched."""
 MAX_HOLDERS = 8
 """Holders of a value that a worker is told of."""
 
@@ -111,6 +113,11 @@ class Gather:
     def is_over(self) -> bool:
         """Whether all are here, or one cannot be had."""
         return self.error is not None or not self.missing
+
+
+Failure = tuple[bytes, str, list[str]]
+"""A value that could not be fetched: its identity, why, and which holders said
+themselves that they do not have it."""
 
 
 class Values:
@@ -226,26 +233,13 @@ class Values:
         self,
         number: int,
         refs: Iterable[DataRef],
-        payload: bytes,
+        failure: Failure,
         makes: bytes | None = None,
     ) -> None:
-        """Take back a piece whose worker could not get a value.
-
-        Raises
-        ------
-        RemoteProtocolError
-            When what it says of that is malformed.
-        """
+        """Take back a piece whose worker could not get a value."""
         ids = [ref.id for ref in refs]
-        failures = codec.decode(payload)
-        if type(failures) is not list or not failures:
-            raise RemoteProtocolError("what is missing is malformed")
-        id, why, lost_at = failures[0]
-        self._do(
-            self._whereabouts.not_found(
-                number, ids, id_in(id), list(map(str, lost_at)), str(why), makes
-            )
-        )
+        id, why, lost_at = failure
+        self._do(self._whereabouts.not_found(number, ids, id, lost_at, why, makes))
 
     def sources(self, worker: str, refs: Iterable[DataRef]) -> list[Any]:
         """Return what a worker that is sent a piece must know of its values."""
@@ -334,7 +328,7 @@ class Values:
         if kind in KINDS:
             self._exchange.received(contact.peer, fields, buffers)
         elif kind == kinds.MISSING:
-            self._whereabouts.missing(contact.id, map(id_in, fields[1]))
+            self._whereabouts.missing(contact.id, [id_in(id) for id in fields[1]])
         else:
             self._orders.answered(contact, fields)
 
@@ -520,6 +514,23 @@ class Values:
         contact = self._directory.contacts.get(worker)
         if contact is not None:
             self._transport.send(contact.peer, header, buffers)
+
+
+def missing_in(payload: bytes) -> Failure:
+    """Return what a worker says of values that it did not get: of the first of them.
+
+    Raises
+    ------
+    RemoteProtocolError
+        When it is malformed.
+    """
+    rows = codec.decode(payload)
+    if type(rows) is not list or not rows or type(rows[0]) is not list:
+        raise RemoteProtocolError("what a worker says that it misses is malformed")
+    if len(rows[0]) != 3 or type(rows[0][2]) is not list:
+        raise RemoteProtocolError("what a worker says that it misses is malformed")
+    id, why, lost_at = rows[0]
+    return id_in(id), str(why)[:MAX_REASON], list(map(str, lost_at))
 
 
 def kept_in(payload: bytes) -> tuple[bytes, int, list[DataRef]]:

@@ -233,7 +233,10 @@ class Exchange:
         peer = self._peers.get(source)
         try:
             if peer is None:
-                peer = self._reach(self._holders[source])
+                holder = self._holders.get(source)
+                if holder is None:
+                    return self._fetching.source_lost(_now(), source, why)
+                peer = self._reach(holder)
                 self._peers[source] = peer
                 self._names[peer] = source
             self._used_at[source] = _now()

@@ -410,5 +410,5 @@ class HoldingsModel(RuleBasedStateMachine):
 
 TestHoldingsModel = HoldingsModel.TestCase
 TestHoldingsModel.settings = settings(
-    max_examples=150, stateful_step_count=40, deadline=None
+    max_examples=60, stateful_step_count=40, deadline=None
 )

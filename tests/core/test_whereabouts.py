@@ -619,5 +619,5 @@ class WhereaboutsModel(RuleBasedStateMachine):
 
 TestWhereaboutsModel = WhereaboutsModel.TestCase
 TestWhereaboutsModel.settings = settings(
-    max_examples=80, stateful_step_count=40, deadline=None
+    max_examples=50, stateful_step_count=40, deadline=None
 )

@@ -26,11 +26,15 @@ from opencluster.engines.base import Job, Options, Outcome
 from opencluster.engines.cluster import ClusterEngine
 from opencluster.net.transport import Peer, PeerConnected, PeerLost
 from opencluster.place import Place
+from opencluster.references import DataRef
 from opencluster.wire import codec, frames, kinds
 from opencluster.workpiece import WorkPiece
 
 WORKERS = {peer_of(entry): entry for entry in map(worker_entry, range(4))}
-STATUSES = ("done", "done", "done", "failed", "timeout", "interrupted", "drained")
+STATUSES = (
+    *("done", "done", "done", "kept", "kept", "missing"),
+    *("failed", "timeout", "interrupted", "drained"),
+)
 MAX_UNFINISHED = 60
 RESULT, _ = codec.encode(WorkPiece(n=1))
 FAILURE, _ = codec.encode({"type": "ValueError", "message": "no", "traceback": "-"})
@@ -56,6 +60,7 @@ class ManagerEpisode(ClientEpisode):
         self.held: dict[Peer, list[int]] = {peer: [] for peer in WORKERS}
         self.ends: Counter[int] = Counter()
         self.submitted: list[int] = []
+        self.refs: list[DataRef] = []
         self.submit()
         self.register(*list(WORKERS.values())[:2])
         self.talk(3.0)
@@ -84,8 +89,18 @@ class ManagerEpisode(ClientEpisode):
             error_retries=random.randrange(2),
             worker=random.choice(["", "", "w1"]),
             on_progress=self.progressed,
+            keep=(is_kept := random.random() < 0.3),
+            recompute=is_kept and random.random() < 0.5,
         )
-        pieces = [(WorkPiece(n=n), options) for n in range(random.randrange(1, 9))]
+        pieces = [
+            (
+                WorkPiece(
+                    n=n, refs=random.sample(self.refs, min(len(self.refs), n % 3))
+                ),
+                options,
+            )
+            for n in range(random.randrange(1, 9))
+        ]
         job = Job(f"j{random.randrange(3)}", "Manager", started_at=1.0)
         self.submitted += self.engine.submit("T", pieces, self.ended, job)
         if random.random() < 0.3:
@@ -97,6 +112,8 @@ class ManagerEpisode(ClientEpisode):
         assert self.ends[number] == 1, f"piece {number} ended twice"
         # what looked true was believed, and may still make no sense to a user
         assert isinstance(outcome, Outcome)
+        if outcome.ref is not None:
+            self.refs = [*self.refs[-5:], outcome.ref]
 
     def progressed(self, done: float, total: float) -> None:
         assert type(done) is type(total) is float
@@ -156,7 +173,10 @@ class ManagerEpisode(ClientEpisode):
             # nobody but the factory is known to the engine, and may talk to it
             return self.mail()
         say = random.choice(
-            [self.results, self.results, self.returned, self.progress, self.alive]
+            [
+                *(self.results, self.results, self.returned, self.progress),
+                *(self.alive, self.missing, self.answer),
+            ]
         )
         if random.random() < 0.02:
             say = random.choice([self.draining, self.gone])
@@ -167,8 +187,16 @@ class ManagerEpisode(ClientEpisode):
         rows = []
         for _ in range(min(len(held), self.random.randrange(1, 4))):
             status = self.random.choice(STATUSES)
+            number = held.pop(0)
             payload = RESULT if status == "done" else FAILURE
-            rows.append([held.pop(0), status, payload, 0, 0.001])
+            if status == "kept":
+                told = [self.engine._values.id_of(number), 5, self.refs[:1]]
+                payload, _ = codec.encode(told)
+            elif status == "missing":
+                names = self.random.sample(["w0", "w1", "w2"], 2)
+                ids = [ref.id for ref in self.refs] or [b"?" * 16]
+                payload, _ = codec.encode([[self.random.choice(ids), "gone", names]])
+            rows.append([number, status, payload, 0, 0.001])
         return [kinds.RESULTS, rows]
 
     def returned(self, peer: Peer) -> list[Any]:
@@ -182,6 +210,24 @@ class ManagerEpisode(ClientEpisode):
     def alive(self, peer: Peer) -> list[Any]:
         return [kinds.ALIVE]
 
+    def missing(self, peer: Peer) -> list[Any]:
+        return [kinds.MISSING, [ref.id for ref in self.refs[:2]]]
+
+    def answer(self, peer: Peer) -> list[Any]:
+        """Answer an order, a question or nothing, or ask something."""
+        number = self.random.randrange(1, 60)
+        return self.random.choice(
+            [
+                [kinds.KEPT, number, 5],
+                [kinds.UNKEPT, number, "the disk is full"],
+                [kinds.VALUE, number, RESULT, [len(RESULT)]],
+                [kinds.VALUE, number, None, [5, 5]],
+                [kinds.LOST, number],
+                [kinds.FETCH, number, b"?" * 16, 10],
+                [kinds.PART, number, b"?" * 16, 0, 0, 10],
+            ]
+        )
+
     def draining(self, peer: Peer) -> list[Any]:
         return [kinds.DRAINING]
 
@@ -193,11 +239,15 @@ class ManagerEpisode(ClientEpisode):
     def check(self) -> None:
         super().check()
         self.engine._dispatch.check_invariants()
+        self.engine._values._whereabouts.check_invariants()
+        self.engine._values._exchange._fetching.check_invariants()
         directory = self.engine._directory
         assert len(directory.contacts) == len(directory.by_peer) < 60
         assert len(self.transport.connections) < 60
         unfinished = {n for n in self.submitted if not self.ends[n]}
-        assert self.engine._tickets.keys() == unfinished
+        bonds = self.engine._bonds._bonds
+        remaking = {n for n, bond in bonds.items() if bond.makes is not None}
+        assert self.engine._tickets.keys() == unfinished | remaking
         self.check_link(self.engine._link)
 
     def answers(self) -> None:

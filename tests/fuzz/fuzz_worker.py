@@ -16,6 +16,7 @@ from opencluster import registration, serving
 from opencluster.core.entries import Entry
 from opencluster.core.inbox import RaiseException, RaiseFlag
 from opencluster.core.roles import ASKER, SERVICE, WORKER
+from opencluster.keeping import KEEPER_KINDS
 from opencluster.net.transport import Peer
 from opencluster.node.scoreboard import Scoreboard
 from opencluster.registration import OwnRegistration
@@ -48,7 +49,82 @@ def pieces(random: Random) -> tuple[list[Any], list[bytes]]:
         number, priority = random.randrange(30), random.randrange(3)
         rows.append([number, priority, timeout_s, payload, len(own)])
         buffers += own
-    return [kinds.PIECES, rows, "me"], buffers
+    fields = [kinds.PIECES, rows, "me"]
+    if random.random() < 0.3:
+        fields.append({row[0]: ties(random) for row in rows})
+    return fields, buffers
+
+
+def ties(random: Random) -> list[Any]:
+    """Return what ties a piece to values."""
+    keep = random.choice([None, identity(random)])
+    return [keep, [[identity(random), random.randrange(5000), holders(random)]]]
+
+
+def identity(random: Random) -> bytes:
+    return bytes([random.randrange(6)]) * 16
+
+
+def identities(random: Random) -> list[bytes]:
+    return [identity(random) for _ in range(random.randrange(4))]
+
+
+def holders(random: Random) -> list[Any]:
+    names = random.sample(["w1", "w2", "me"], random.randrange(3))
+    return [[name, "elsewhere", [f"tcp://{name}:1"], ""] for name in names]
+
+
+def parts(random: Random) -> tuple[bytes, list[int], list[bytes]]:
+    """Return the data of a value, the sizes of its parts, and its buffers."""
+    buffers = [random.randbytes(random.choice([0, 7, 900])) for _ in range(2)]
+    data = random.randbytes(random.choice([1, 50]))
+    return data, [len(part) for part in (data, *buffers)], buffers
+
+
+def put(random: Random) -> tuple[list[Any], list[bytes]]:
+    data, sizes, buffers = parts(random)
+    if random.random() < 0.2:
+        return [kinds.PUT, random.randrange(9), identity(random), None, sizes], []
+    return [kinds.PUT, random.randrange(9), identity(random), data, sizes], buffers
+
+
+def copy(random: Random) -> tuple[list[Any], list[bytes]]:
+    nbytes = random.randrange(5000)
+    number = random.randrange(9)
+    return [kinds.COPY, number, identity(random), nbytes, holders(random)], []
+
+
+def refer(random: Random) -> tuple[list[Any], list[bytes]]:
+    return [kinds.REFER, identities(random)], []
+
+
+def references(random: Random) -> tuple[list[Any], list[bytes]]:
+    return [kinds.REFERENCES, identities(random)], []
+
+
+def release(random: Random) -> tuple[list[Any], list[bytes]]:
+    return [kinds.RELEASE, identities(random)], []
+
+
+def fetch(random: Random) -> tuple[list[Any], list[bytes]]:
+    most = random.choice([0, 100, 1 << 40])
+    return [kinds.FETCH, random.randrange(9), identity(random), most], []
+
+
+def value(random: Random) -> tuple[list[Any], list[bytes]]:
+    data, sizes, buffers = parts(random)
+    if random.random() < 0.3:
+        return [kinds.VALUE, random.randrange(1, 20), None, sizes], []
+    return [kinds.VALUE, random.randrange(1, 20), data, sizes], buffers
+
+
+def chunk(random: Random) -> tuple[list[Any], list[bytes]]:
+    nbytes = random.choice([1, 7, 50, 900])
+    return [kinds.CHUNK, random.randrange(1, 20)], [random.randbytes(nbytes)]
+
+
+def lost(random: Random) -> tuple[list[Any], list[bytes]]:
+    return [kinds.LOST, random.randrange(1, 20)], []
 
 
 def withdraw(random: Random) -> tuple[list[Any], list[bytes]]:
@@ -67,7 +143,10 @@ def numbers(random: Random) -> list[int]:
     return [random.randrange(30) for _ in range(random.randrange(4))]
 
 
-ORDERS = (pieces, pieces, withdraw, cancel, interrupt)
+ORDERS = (
+    *(pieces, pieces, withdraw, cancel, interrupt),
+    *(put, copy, refer, references, release, fetch, value, chunk, lost),
+)
 
 
 class WorkerEpisode(ClientEpisode):
@@ -110,7 +189,9 @@ class WorkerEpisode(ClientEpisode):
         return reactor
 
     def receiver(self, peer: Peer, fields: list[Any]) -> tuple[str, str]:
-        is_order = fields[0] in (order.__name__ for order in ORDERS)
+        is_order = fields[0] in KEEPER_KINDS or (
+            fields[0] in (order.__name__ for order in ORDERS)
+        )
         return self.kind if is_order else ASKER, fields[0]
 
     def message(self) -> Good:
@@ -157,10 +238,14 @@ class WorkerEpisode(ClientEpisode):
         super().check()
         station = self.station
         station._inbox.check_invariants()
+        keeper = station.keeper
+        keeper._holdings.check_invariants()
+        keeper._exchange._fetching.check_invariants()
+        assert set(keeper._values) <= set(keeper._holdings._held)
         waiting = [piece.data for piece in station._inbox._waiting]
         held = sum(
             len(payload) + sum(len(buffer) for buffer in buffers)
-            for payload, buffers in waiting
+            for payload, buffers, *_ in waiting
         )
         assert held == station._inbox._queued_bytes
         assert not station._outbox and not station._returns

@@ -256,6 +256,16 @@ def test_a_value_comes_from_somebody_who_is_connected(
     assert "connection to it broke" in worker.failed[B]
 
 
+def test_somebody_who_left_before_they_were_asked_is_no_source(net: Net) -> None:
+    worker, holder = Node(net, "worker"), Node(net, "holder")
+    worker.exchange.want(A, 10, [holder.holder])
+    worker.exchange.want_from(b"manager", A, 10)
+    worker.exchange.want_from(b"manager", B, 10)
+    worker.exchange.lost(b"manager")
+    net.run()
+    assert worker.failed.keys() == {A, B}
+
+
 def test_what_is_not_wanted_any_more_does_not_arrive(net: Net) -> None:
     asker, holder = Node(net, "asker"), Node(net, "holder")
     holder.values[A] = parts(10)
