@@ -13,7 +13,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from opencluster.config import Config
@@ -37,12 +36,11 @@ from opencluster.engines.directory import Contact
 from opencluster.engines.reports import Reports
 from opencluster.engines.roster import Roster
 from opencluster.engines.sharing import Sharing
+from opencluster.engines.tickets import Ticket, closed, failure_in, piece_of, size_of
 from opencluster.engines.values import VALUE_KINDS, Recipe, Values
 from opencluster.engines.verdicts import alike, error_for, wanted
 from opencluster.errors import (
     NoSuitableWorker,
-    OpenClusterError,
-    PieceCancelled,
     PieceFailed,
     RemoteProtocolError,
     WorkError,
@@ -88,18 +86,6 @@ _VERDICTS = {
 }
 _OF_BONDS = ("kept", "missing")
 """What makes sense of pieces alone that are tied to values."""
-
-
-@dataclass(slots=True)
-class _Ticket:
-    """What the shell keeps of a piece: its data, and whom to tell."""
-
-    payload: bytes
-    buffers: Sequence[Any]
-    options: Options
-    done: Done
-    job: Job | None
-    refs: tuple[DataRef, ...] = ()
 
 
 def connect(config: Config, place: Place) -> ClusterEngine:
@@ -166,8 +152,8 @@ class ClusterEngine:
             patience_s=config.factory.leader_timeout_s,
             keys=keys,
         )
-        self._tickets: dict[int, _Ticket] = {}
-        self._incoming: deque[tuple[Piece, _Ticket]] = deque()
+        self._tickets: dict[int, Ticket] = {}
+        self._incoming: deque[tuple[Piece, Ticket]] = deque()
         self._reports = Reports(self._link)
         self._number = 0
         self._number_lock = threading.Lock()
@@ -202,13 +188,13 @@ class ClusterEngine:
             refs: list[DataRef] = []
             payload, buffers = codec.encode(value, "piece", refs)
             check_size(payload, buffers, self.config.network.max_message_bytes)
-            ticket = _Ticket(payload, buffers, options, done, job, tuple(refs))
+            ticket = Ticket(payload, buffers, options, done, job, tuple(refs))
             rows.append((options, ticket))
         self._wait_for_room()
         numbers = self._next_numbers(len(rows))
         incoming = self._incoming
         for number, (options, ticket) in zip(numbers, rows, strict=True):
-            incoming.append((_piece(number, type, options), ticket))
+            incoming.append((piece_of(number, type, options), ticket))
         self._reactor.post(self._take_in)
         is_due = len(self._incoming) >= SEND_AT or not self._tickets
         if is_due and not is_awaited:
@@ -350,7 +336,7 @@ class ClusterEngine:
         self._is_ended = True
         while self._tickets:
             number, ticket = self._tickets.popitem()
-            ticket.done(number, _closed(cause))
+            ticket.done(number, closed(cause))
         self._refuse_incoming(cause)
         self._ended.set()
 
@@ -359,7 +345,7 @@ class ClusterEngine:
         while self._incoming:
             with contextlib.suppress(IndexError):
                 piece, ticket = self._incoming.popleft()
-                ticket.done(piece.id, _closed(cause))
+                ticket.done(piece.id, closed(cause))
 
     # --- in the I/O thread: pieces -------------------------------------------
 
@@ -396,10 +382,10 @@ class ClusterEngine:
                 self._values.not_made(id, outcome.error)
 
         (number,) = self._next_numbers(1)
-        self._tickets[number] = _Ticket(
+        self._tickets[number] = Ticket(
             recipe.payload, recipe.buffers, options, done, None
         )
-        self._bonds.tie_again(_piece(number, recipe.type, options), id, recipe)
+        self._bonds.tie_again(piece_of(number, recipe.type, options), id, recipe)
 
     def _cancel(self, numbers: list[int]) -> None:
         for piece in self._bonds.parked(numbers):
@@ -430,7 +416,7 @@ class ClusterEngine:
                 case InterruptPiece(worker, number):
                     self._tell(worker, frames.pack(kinds.INTERRUPT, [number]))
                 case EnforceInterrupt(worker, number):
-                    self._ask_to_enforce(worker, number)
+                    self._roster.ask_to_enforce(self._link.requests, worker, number)
                 case WarnNoWorker(type, count):
                     self._warn_no_worker(type, count)
 
@@ -445,7 +431,7 @@ class ClusterEngine:
         ticket = self._tickets[piece.id]
         payload, buffers = ticket.payload, ticket.buffers
         if ticket.job is not None:
-            nbytes = len(payload) + _size(buffers) if buffers else len(payload)
+            nbytes = len(payload) + size_of(buffers) if buffers else len(payload)
             ticket.job.statistics.bytes_sent += nbytes
         row = [piece.id, piece.priority, piece.timeout_s, payload, len(buffers)]
         return row, payload, buffers
@@ -518,7 +504,7 @@ class ClusterEngine:
     def _end_badly(
         self, piece: Piece, verdict: Verdict, detail: str, outcome: Outcome | None
     ) -> None:
-        failure = _failure_in(outcome) if outcome is not None else None
+        failure = failure_in(outcome) if outcome is not None else None
         worker = outcome.worker if outcome is not None else piece.last_worker
         error = error_for(piece, verdict, detail, failure, worker, self.types())
         if isinstance(error, NoSuitableWorker):
@@ -539,22 +525,6 @@ class ClusterEngine:
         return NoSuitableWorker(f"{error}. Besides, {self._link.why_down()}")
 
     # --- in the I/O thread: workers --------------------------------------------
-
-    def _ask_to_enforce(self, worker: str, number: int) -> None:
-        contact = self._directory.contacts.get(worker)
-        shop = (
-            self._directory.workshops.get(contact.entry.workshop) if contact else None
-        )
-        if contact is None or shop is None:
-            return
-        try:
-            peer = self._directory.connect_workshop(shop)
-        except OpenClusterError as error:
-            log.warning("cannot ask %.500s to end: %.500s", shop.name, error)
-            return
-        piece = f"{self._transport.identity[:4].hex()}:{number}"
-        arguments = {"worker": worker, "piece": piece}
-        self._link.requests.ask(peer, "enforce", arguments, 5.0)
 
     def _warn_no_worker(self, type: str, count: int) -> None:
         log.warning(
@@ -622,40 +592,9 @@ class ClusterEngine:
         self._values.close()
 
 
-def _closed(cause: BaseException | None) -> Outcome:
-    error = PieceCancelled("the engine was closed before a result came")
-    error.__cause__ = cause
-    return Outcome(error=error)
-
-
-def _failure_in(outcome: Outcome) -> Mapping[str, Any]:
-    """Return what a worker says about a failure, whatever it sent."""
-    with contextlib.suppress(RemoteProtocolError):
-        failure = codec.decode(outcome.payload, outcome.buffers)
-        if isinstance(failure, Mapping):
-            return failure
-    return {"message": "the worker sent a failure that cannot be read"}
-
-
 def _nothing() -> None:
     """Do nothing: the turn in which it is done is what was wanted."""
 
 
-def _piece(number: int, type: str, options: Options) -> Piece:
-    return Piece(
-        number,
-        type,
-        options.priority,
-        options.timeout_s,
-        options.retries,
-        options.error_retries,
-        options.worker,
-    )
-
-
 def _now() -> float:
     return time.monotonic()
-
-
-def _size(buffers: Sequence[Any]) -> int:
-    return sum(memoryview(buffer).nbytes for buffer in buffers)

@@ -20,6 +20,7 @@ from opencluster.engines.directory import Contact, Directory, dispatched_type
 from opencluster.engines.verdicts import no_worker
 from opencluster.errors import DeathEvidence, OpenClusterError, SecurityError
 from opencluster.net.reactor import Reactor
+from opencluster.net.requests import Requests
 from opencluster.net.transport import Peer
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,8 @@ EVIDENCE_WAIT_S = 2.0
 """After a connection broke: how long to wait for word of what became of the worker,"""
 LONE_WAIT_S = 1.0
 """and where no workshop watches it, who could tell."""
+ENFORCE_TIMEOUT_S = 5.0
+"""How long a workshop may take to answer whether it ends a worker."""
 RETRY_S = 1.0
 """After which a worker is tried again that does not let us in, or whose key is unknown:
 the roll that says otherwise may be on its way."""
@@ -107,6 +110,20 @@ class Roster:
                 if is_hopeless or left_s <= 0:
                     raise no_worker(type, failing, self.directory.types())
                 self._changed.wait(left_s)
+
+    def ask_to_enforce(self, requests: Requests, worker: str, piece: int) -> None:
+        """Ask the workshop of a worker to end it, if it still runs a piece of ours."""
+        contact = self.directory.contacts.get(worker)
+        shop = self.directory.workshops.get(contact.entry.workshop) if contact else None
+        if shop is None:
+            return
+        try:
+            peer = self.directory.connect_workshop(shop)
+        except OpenClusterError as error:
+            log.warning("cannot ask %.500s to end: %.500s", shop.name, error)
+            return
+        arguments = {"worker": worker, "piece": f"{self._identity}:{piece}"}
+        requests.ask(peer, "enforce", arguments, ENFORCE_TIMEOUT_S)
 
     def registry_changed(self, delta: Delta) -> None:
         """Take in a change of the registry."""

@@ -1,0 +1,60 @@
+"""What an engine keeps of a piece besides what its dispatcher knows."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from opencluster.core.pieces import Piece
+from opencluster.engines.base import Done, Job, Options, Outcome
+from opencluster.errors import PieceCancelled, RemoteProtocolError
+from opencluster.references import DataRef
+from opencluster.wire import codec
+
+
+@dataclass(slots=True)
+class Ticket:
+    """What the shell keeps of a piece: its data, and whom to tell."""
+
+    payload: bytes
+    buffers: Sequence[Any]
+    options: Options
+    done: Done
+    job: Job | None
+    refs: tuple[DataRef, ...] = ()
+
+
+def piece_of(number: int, type: str, options: Options) -> Piece:
+    """Return a piece as the dispatcher sees it."""
+    return Piece(
+        number,
+        type,
+        options.priority,
+        options.timeout_s,
+        options.retries,
+        options.error_retries,
+        options.worker,
+    )
+
+
+def closed(cause: BaseException | None) -> Outcome:
+    """Return what becomes of pieces when their engine is closed."""
+    error = PieceCancelled("the engine was closed before a result came")
+    error.__cause__ = cause
+    return Outcome(error=error)
+
+
+def failure_in(outcome: Outcome) -> Mapping[str, Any]:
+    """Return what a worker says about a failure, whatever it sent."""
+    with contextlib.suppress(RemoteProtocolError):
+        failure = codec.decode(outcome.payload, outcome.buffers)
+        if isinstance(failure, Mapping):
+            return failure
+    return {"message": "the worker sent a failure that cannot be read"}
+
+
+def size_of(buffers: Sequence[Any]) -> int:
+    """Return the size of buffers in bytes."""
+    return sum(memoryview(buffer).nbytes for buffer in buffers)
