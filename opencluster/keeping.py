@@ -136,6 +136,7 @@ class Keeper:
             self._leave,
             self._arrived,
             self._failed,
+            config.network.max_message_bytes,
         )
         self._claims: dict[bytes, list[Claim]] = {}
         self._orders: dict[bytes, list[tuple[Peer, int]]] = {}
@@ -334,7 +335,8 @@ class Keeper:
         parts = parts_in(data, sizes, buffers)
         self._order(peer, size_in(number), id_in(id))
         if parts is not None:
-            self._arrived(id, parts)
+            # the shared memory that it came by is its sender's, and for messages
+            self._arrived(id, self._moved_here(id, parts))
         elif not self._look_at(id):
             self._exchange.want_from(peer, id, sum(sizes))
 
@@ -388,6 +390,16 @@ class Keeper:
             return parts
         self._shared[id] = nbytes
         return [_moved(part, arena.allocate) for part in parts]
+
+    def _moved_here(self, id: bytes, parts: Parts) -> Parts:
+        """Return a value that came as one in memory of this process."""
+        if id in self._holdings or not any(map(_is_in_segment, parts)):
+            return parts
+        here = self._share(id, parts)
+        return [
+            bytes(part) if part is before and _is_in_segment(part) else part
+            for before, part in zip(parts, here, strict=True)
+        ]
 
     def _hold(self, id: bytes, parts: Parts) -> None:
         if id not in self._holdings:
@@ -502,9 +514,14 @@ def _is_plain_memory(owner: Any) -> bool:
 
 def _is_shared(owner: Any) -> bool:
     """Return whether memory of ours is shared: then it is sent without a copy."""
-    root = owner.obj if isinstance(owner, memoryview) else None
-    is_of_arena = type(root).__module__ == "opencluster.net.segments"
-    return is_of_arena and not owner.readonly
+    is_memory = isinstance(owner, memoryview)
+    return is_memory and _is_in_segment(owner) and not owner.readonly
+
+
+def _is_in_segment(part: Any) -> bool:
+    """Return whether a buffer lies in shared memory, of whichever process."""
+    root = memoryview(part).obj
+    return type(root).__module__ == "opencluster.net.segments"
 
 
 def _moved(part: Any, allocate: Callable[[int], memoryview | None]) -> Any:

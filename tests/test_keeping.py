@@ -473,6 +473,22 @@ def test_neighbours_read_a_value_in_one_memory(stage: Stage, site: Site) -> None
         other.keeper.give_up(claim)
 
 
+def test_a_value_that_is_given_lies_in_memory_of_its_holder(
+    manager: Manager, site: Site
+) -> None:
+    arena = manager.transport.lane.arena  # type: ignore[union-attr]
+    # what is said before the connection stands goes another way
+    assert manager.fetch(site, B) is None
+    manager.put(site, A, b"data", bytes(2 * MEGABYTE))
+    gc.collect()
+    before = arena.counts.used_bytes
+    manager.say(site, kinds.RELEASE, [A])
+    wait_for(lambda: site.held == 0)
+    gc.collect()
+    # what was freed is the holder's copy, and no other one was there
+    assert before - arena.counts.used_bytes == 2 * MEGABYTE
+
+
 def test_values_leave_room_in_shared_memory_for_messages(
     stage: Stage, manager: Manager
 ) -> None:

@@ -67,6 +67,8 @@ class Exchange:
     on_failed : callable
         Called with the identity of one that cannot be had, why, and which holders said
         themselves that they do not have it.
+    max_bytes : int
+        Largest buffer of a message; what is larger goes in parts.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Exchange:
         leave: Callable[[Holder, Peer], None],
         on_arrived: Callable[[bytes, Parts], None],
         on_failed: Callable[[bytes, str, list[str]], None],
+        max_bytes: int = MAX_VALUE_BYTES,
     ) -> None:
         self._transport = transport
         self._here = here
@@ -86,6 +89,7 @@ class Exchange:
         self._leave = leave
         self._on_arrived = on_arrived
         self._on_failed = on_failed
+        self._max_bytes = max_bytes
         self._fetching = Fetching()
         self._memory: dict[bytes, list[Any]] = {}
         self._holders: dict[str, Holder] = {}
@@ -272,7 +276,7 @@ class Exchange:
             self._transport.send(peer, frames.pack(kinds.LOST, number))
             return
         sizes = sizes_of(parts)
-        if sum(sizes) > most:
+        if sum(sizes) > most or max(sizes) > self._max_bytes:
             header = frames.pack(kinds.VALUE, number, None, sizes)
             self._transport.send(peer, header)
             return

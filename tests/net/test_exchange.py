@@ -143,6 +143,18 @@ def test_a_large_value_from_here_comes_at_once(net: Net, small_parts: int) -> No
     assert net.largest > 9000
 
 
+def test_a_value_with_parts_too_large_for_a_message_comes_in_parts(
+    net: Net, small_parts: int
+) -> None:
+    asker, holder = Node(net, "asker"), Node(net, "holder")
+    holder.exchange._max_bytes = 3000
+    holder.values[A] = parts(10, 9000)
+    asker.exchange.want(A, 9010, [holder.holder])
+    net.run()
+    assert asker.arrived == {A: parts(10, 9000)}
+    assert net.largest < small_parts + 200
+
+
 def test_who_is_near_is_asked_first(net: Net) -> None:
     asker = Node(net, "asker")
     far, near = Node(net, "far", "elsewhere"), Node(net, "near")
