@@ -18,7 +18,14 @@ from typing import Any
 
 from opencluster import collective
 from opencluster.config import Config, load
-from opencluster.engines.base import Engine, Job, Options, Outcome, WorkerInfo
+from opencluster.engines.base import (
+    Engine,
+    Job,
+    Options,
+    Outcome,
+    WorkerInfo,
+    perform,
+)
 from opencluster.engines.choice import EngineChoice
 from opencluster.futures import PieceFuture
 from opencluster.mapping import WINDOW, Completed, Flow, checked_piece
@@ -522,21 +529,9 @@ class Manager:
         self, type: str, work: WorkPiece, options: Options, job: Job | None
     ) -> WorkPiece:
         """Submit a piece and wait for it: what a future costs is as much again."""
-        engine = self.engine
-        outcomes: list[Outcome] = []
-        numbers = engine.submit(
-            type,
-            [(checked_piece(work), options)],
-            lambda number, outcome: outcomes.append(outcome),
-            job or self._job(),
-            is_awaited=True,
+        result: WorkPiece = perform(
+            self.engine, type, checked_piece(work), options, job or self._job()
         )
-        try:
-            engine.wait(lambda: bool(outcomes))
-        except BaseException:
-            engine.cancel(numbers)
-            raise
-        result: WorkPiece = outcomes[0].value()
         return result
 
     def _job(self) -> Job:

@@ -196,8 +196,7 @@ class Flow:
     def _widen(self) -> None:
         """Keep more under way for many workers, unless the number is set."""
         if self._may_widen:
-            workers = self._engine.types().get(self._type, 0)
-            self._window = max(self._window, AHEAD * workers)
+            self._window = max(self._window, AHEAD * self._workers())
 
     def _refill(self) -> bool:
         """Submit what there is room for; ``False`` when nothing is left to wait for.
@@ -206,10 +205,6 @@ class Flow:
         there, so no more than a batch is read while one is ready to be yielded.
         """
         while not self._is_exhausted and (room := self._room()) > 0:
-            is_begun = self._result_nbytes is not None
-            if is_begun and room < min(BATCH, self._most_flying() // 2):
-                # there are enough to wait until there is room for many
-                break
             batch = self._next_batch(min(room, BATCH))
             if batch:
                 self._submit(batch)
@@ -239,23 +234,29 @@ class Flow:
         return batch
 
     def _room(self) -> int:
-        """Return how many pieces more may be submitted, one at least if none are."""
+        """Return how many pieces more are to be submitted, one at least if none are.
+
+        When enough are under way, that is none until there is room for many.
+        """
         held = self._held
         if held and self._is_full(0):
             return 0
         if self._result_nbytes is None:
-            workers = self._engine.types().get(self._type, 0)
-            feelers = max(FEELERS, 2 * workers) - len(self._flying)
+            feelers = max(FEELERS, 2 * self._workers()) - len(self._flying)
             return min(feelers, self._window - held)
-        return min(self._window - held, self._most_flying() - len(self._flying))
+        most = self._most_flying()
+        room = min(self._window - held, most - len(self._flying))
+        return room if room >= min(BATCH, most // 2) else 0
 
     def _most_flying(self) -> int:
         """Return how many pieces may be under way."""
         if self._piece_nbytes * self._window <= AHEAD_BYTES:
             return self._window
-        workers = self._engine.types().get(self._type, 0)
-        most = max(2.0, AHEAD_BYTES / self._piece_nbytes) * max(1, workers)
+        most = max(2.0, AHEAD_BYTES / self._piece_nbytes) * max(1, self._workers())
         return min(self._window, int(most))
+
+    def _workers(self) -> int:
+        return self._engine.types().get(self._type, 0)
 
     @property
     def _held(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 
@@ -10,6 +11,7 @@ import pytest
 from opencluster import WorkPiece, mapping
 from opencluster.engines.base import Done, Engine, Job, Options, Outcome
 from opencluster.mapping import BATCH, FEELERS, Completed, Flow
+from opencluster.stream import Stream
 from opencluster.wire import codec
 
 WINDOW = 300
@@ -56,6 +58,9 @@ class FakeEngine:
     def wait(self, is_over: Callable[[], bool], timeout_s: float | None = None) -> bool:
         return is_over()
 
+    def nudge(self) -> None:
+        """Nobody waits."""
+
     def types(self) -> dict[str, int]:
         return {"T": self.workers}
 
@@ -64,9 +69,12 @@ class FakeEngine:
 
 
 def flow(
-    engine: FakeEngine, count: int = 1000, buffer_bytes: int = 16 * MEGABYTE
+    engine: FakeEngine,
+    count: int = 1000,
+    buffer_bytes: int = 16 * MEGABYTE,
+    pieces: Iterable[WorkPiece] | None = None,
 ) -> Flow:
-    pieces = (WorkPiece(n=n) for n in range(count))
+    pieces = pieces or (WorkPiece(n=n) for n in range(count))
     return Flow(
         cast(Engine, engine),
         "T",
@@ -169,3 +177,30 @@ def test_leaving_the_loop_cancels_what_is_under_way(ordered: bool) -> None:
     results.close()  # type: ignore[attr-defined]
     assert sorted(engine.cancelled) == sorted(engine.pending)
     assert engine.cancelled
+
+
+def test_pieces_that_come_by_themselves_do_not_keep_a_full_map_busy(
+    ordered: bool,
+) -> None:
+    engine = FakeEngine()
+    read = threading.Event()
+
+    def source() -> Iterator[WorkPiece]:
+        yield from (WorkPiece(n=n) for n in range(1000))
+        read.set()
+
+    stream = Stream(source(), 1001)
+    assert read.wait(DEADLINE_S)
+    results = flow(engine, pieces=stream).run(ordered)
+
+    def wait(is_over: Callable[[], bool], timeout_s: float | None = None) -> bool:
+        # one that is over before it begins would come again and again
+        assert not is_over()
+        engine.finish(10)
+        assert is_over()
+        return True
+
+    engine.wait = wait  # type: ignore[method-assign]
+    for _ in range(2 * WINDOW):
+        next(results)
+    results.close()  # type: ignore[attr-defined]

@@ -235,10 +235,6 @@ class Inbox:
         times = [self._next_time(running) for running in self._running.values()]
         return min((at for at in times if at is not None), default=None)
 
-    def is_waiting(self, key: Key) -> bool:
-        """Return whether a piece is here and has not been started."""
-        return key in self._waiting
-
     @property
     def queued(self) -> int:
         """How many pieces wait."""

@@ -264,3 +264,31 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Give up everything that is unfinished, and release what the engine has."""
+
+
+def perform(
+    engine: Engine, type: str, work: Any, options: Options, job: Job | None = None
+) -> Any:
+    """Submit one piece, wait for it in this thread, and return its result.
+
+    A future would cost as much again as the piece does.
+
+    Raises
+    ------
+    WorkError
+        What the piece ended with, if not with a result.
+    """
+    outcomes: list[Outcome] = []
+    numbers = engine.submit(
+        type,
+        [(work, options)],
+        lambda number, outcome: outcomes.append(outcome),
+        job,
+        is_awaited=True,
+    )
+    try:
+        engine.wait(lambda: bool(outcomes))
+        return outcomes[0].value()
+    except BaseException:
+        engine.cancel(numbers)
+        raise

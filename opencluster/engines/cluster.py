@@ -30,7 +30,15 @@ from opencluster.core.dispatch import (
     WithdrawPieces,
 )
 from opencluster.core.roles import ASKER, MANAGER, WORKER, check
-from opencluster.engines.base import Done, Job, Options, Outcome, Where, WorkerInfo
+from opencluster.engines.base import (
+    Done,
+    Job,
+    Options,
+    Outcome,
+    Where,
+    WorkerInfo,
+    perform,
+)
 from opencluster.engines.bonds import Bonds
 from opencluster.engines.directory import Contact
 from opencluster.engines.reports import Reports
@@ -195,11 +203,13 @@ class ClusterEngine:
         incoming = self._incoming
         for number, (options, ticket) in zip(numbers, rows, strict=True):
             incoming.append((piece_of(number, type, options), ticket))
-        self._reactor.post(self._take_in)
-        is_due = len(self._incoming) >= SEND_AT or not self._tickets
-        if is_due and not is_awaited:
-            # else whoever waits next sends them, many to a message
-            self._reactor.serve_turn()
+        if is_awaited:
+            self._reactor.prepare(self._take_in)
+        elif len(incoming) >= SEND_AT or not self._tickets:
+            self._reactor.serve_turn(self._take_in)
+        else:
+            # whoever waits next sends them, many to a message
+            self._reactor.post(self._take_in)
         if self._is_ended:
             self._refuse_incoming()
         return numbers
@@ -232,12 +242,12 @@ class ClusterEngine:
     def cancel(self, pieces: Iterable[int]) -> None:
         """Give up pieces: drop what waits, interrupt what runs."""
         wanted = list(pieces)
-        self._soon(lambda: self._cancel(wanted))
+        self._soon(lambda: self._stop(wanted, self._dispatch.cancel))
 
     def interrupt(self, pieces: Iterable[int]) -> None:
         """Interrupt pieces that run."""
         wanted = list(pieces)
-        self._soon(lambda: self._interrupt(wanted))
+        self._soon(lambda: self._stop(wanted, self._dispatch.interrupt))
 
     def interrupt_worker(self, worker: str) -> None:
         """Interrupt what this manager's piece a worker runs."""
@@ -268,21 +278,8 @@ class ClusterEngine:
         self, service: str, method: str, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Any:
         """Call a method of a service, and wait for what it returns."""
-        outcomes: list[Outcome] = []
         call = [method, list(args), dict(kwargs)]
-        options = Options(retries=0)
-        numbers = self.submit(
-            SERVICE_PREFIX + service,
-            [(call, options)],
-            lambda number, outcome: outcomes.append(outcome),
-            is_awaited=True,
-        )
-        try:
-            self.wait(lambda: bool(outcomes))
-            return outcomes[0].value()
-        except BaseException:
-            self.cancel(numbers)
-            raise
+        return perform(self, SERVICE_PREFIX + service, call, Options(retries=0))
 
     def scatter(self, values: Sequence[Any], where: Where) -> list[DataRef]:
         """Give values to workers to hold, and wait until they do.
@@ -387,15 +384,15 @@ class ClusterEngine:
         )
         self._bonds.tie_again(piece_of(number, recipe.type, options), id, recipe)
 
-    def _cancel(self, numbers: list[int]) -> None:
+    def _stop(
+        self,
+        numbers: list[int],
+        decide: Callable[[float, Iterable[int]], Iterable[Effect]],
+    ) -> None:
+        """Have pieces stopped; those that the dispatcher has not seen just end."""
         for piece in self._bonds.parked(numbers):
             self._end_badly(piece, Verdict.CANCELLED, "", None)
-        self._do(self._dispatch.cancel(_now(), numbers))
-
-    def _interrupt(self, numbers: list[int]) -> None:
-        for piece in self._bonds.parked(numbers):
-            self._end_badly(piece, Verdict.CANCELLED, "", None)
-        self._do(self._dispatch.interrupt(_now(), numbers))
+        self._do(decide(_now(), numbers))
 
     def _tick(self) -> None:
         self._values.tick()

@@ -161,10 +161,6 @@ class Exchange:
             why = "the connection to it broke"
             self._do(self._fetching.source_lost(_now(), name, why))
 
-    def holder_lost(self, worker: str, why: str) -> None:
-        """Note that a holder is gone."""
-        self._do(self._fetching.source_lost(_now(), worker, why))
-
     def tick(self) -> None:
         """Give up sources that are not reached, and close idle connections."""
         now = _now()

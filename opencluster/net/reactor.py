@@ -379,7 +379,7 @@ class Reactor:
         if not self._serving.acquire(False):
             return None
         self._holder = me
-        is_in_turn = False
+        is_in_turn = has_served = False
         try:
             if waiter is not None:
                 self._waiters.pop(waiter, None)
@@ -392,7 +392,7 @@ class Reactor:
                 if until is not None:
                     limit_s = min(until - time.monotonic(), MAX_POLL_S)
                     is_late = limit_s <= 0.0
-                is_in_turn = True
+                is_in_turn = has_served = True
                 self._turn(limit_s)
                 if self._waiters:
                     self._look_at_waiters()
@@ -404,7 +404,8 @@ class Reactor:
             self._fail(error)
             return False
         finally:
-            self._visits += VISITS_OF_DRIVER
+            if has_served:
+                self._visits += VISITS_OF_DRIVER
             self._let_go()
 
     def _visit(self, me: int) -> bool:

@@ -80,10 +80,8 @@ def test_counts() -> None:
     box = inbox(1, 2)
     box.receive(batch(1, manager=N))
     assert (box.queued, box.running) == (3, [])
-    assert box.is_waiting((M, 1))
     box.start(0.0)
     assert (box.queued, box.running) == (2, [(M, 1)])
-    assert not box.is_waiting((M, 1))
     assert box.managers() == {M, N}
     box.finish((M, 1))
     box.withdraw(M, [2])

@@ -132,6 +132,20 @@ def test_what_is_over_already_costs_no_turn(asker: Asker) -> None:
     assert len(turns) == seen > 0
 
 
+def test_waits_that_are_over_at_once_do_not_keep_the_background_thread_away(
+    endpoint: str,
+) -> None:
+    asker = Asker(endpoint, grace_s=0.05)
+    with running(asker.reactor):
+        assert asker.reactor.wait_until(asker.ask(b"driven"), DEADLINE_S)
+        asker.ask(b"left alone")
+        until = time.monotonic() + DEADLINE_S
+        while b"left alone" not in asker.answers and time.monotonic() < until:
+            assert asker.reactor.wait_until(lambda: True)
+            time.sleep(0.001)
+        assert b"left alone" in asker.answers
+
+
 def test_time_is_up(asker: Asker) -> None:
     assert not asker.reactor.wait_until(lambda: False, 0.0)
     assert not asker.reactor.wait_until(lambda: False, 0.01)

@@ -231,8 +231,8 @@ def test_a_holder_that_is_not_reached_is_given_up(
     now += CONNECT_S
     asker.exchange.tick()
     assert asker.failed == {A: "one: it was not reached"}
-    asker.exchange.holder_lost("other", "killed by signal SIGKILL")
-    assert asker.failed[B] == "other: killed by signal SIGKILL"
+    asker.exchange.lost(b"other")
+    assert asker.failed[B] == "other: the connection to it broke"
 
 
 def test_connections_that_are_not_used_are_left(
