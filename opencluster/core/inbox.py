@@ -43,6 +43,9 @@ class Waiting(NamedTuple):
         Size of its data.
     data : object
         What it consists of, kept with it and not looked at here.
+    members : int
+        How many pieces it stands for: more than one are a bundle, which is answered
+        as one, or as far as it was performed.
     """
 
     manager: bytes
@@ -51,6 +54,7 @@ class Waiting(NamedTuple):
     timeout_s: float = 0.0
     nbytes: int = 0
     data: Any = None
+    members: int = 1
 
     @property
     def key(self) -> Key:
@@ -95,7 +99,14 @@ class RaiseException:
     reason: str
 
 
-Effect = ReturnPiece | RaiseFlag | RaiseException
+@dataclass(frozen=True, slots=True)
+class CutBundle:
+    """Answer what is done of the bundle that runs, and give back what is not begun."""
+
+    key: Key
+
+
+Effect = ReturnPiece | RaiseFlag | RaiseException | CutBundle
 
 TIME_LIMIT = "time limit"
 INTERRUPT = "interrupt"
@@ -165,12 +176,39 @@ class Inbox:
         running = self._running.pop(key, None)
         return running is not None and not running.is_silent
 
+    def leave_alone(self, key: Key, place: int, data: Any) -> Waiting | None:
+        """Let the piece of a bundle that runs be a piece of its own from now on.
+
+        Parameters
+        ----------
+        key : Key
+            The bundle.
+        place : int
+            The piece's place in it.
+        data : object
+            What the piece consists of.
+
+        Returns
+        -------
+        Waiting or None
+            The piece; ``None`` if nobody waits for it any more.
+        """
+        running = self._running.pop(key)
+        manager, first = key
+        waiting = running.waiting._replace(piece=first + place, data=data, members=1)
+        running.waiting = waiting
+        self._running[waiting.key] = running
+        return None if running.is_silent else waiting
+
     def withdraw(self, manager: bytes, pieces: Iterable[int]) -> list[Effect]:
-        """Give back those of these pieces that have not been started."""
-        taken = [self._waiting.take((manager, piece)) for piece in pieces]
-        back = [waiting for waiting in taken if waiting is not None]
-        self._queued_bytes -= sum(waiting.nbytes for waiting in back)
-        return [ReturnPiece(waiting.key) for waiting in back]
+        """Give back those of these pieces, also in bundles, that were not started."""
+        wanted = list(pieces)
+        effects = self._give_back(manager, wanted)
+        for piece in wanted:
+            running = self._running.get((manager, piece))
+            if running is not None and running.waiting.members > 1:
+                effects.append(CutBundle((manager, piece)))
+        return effects
 
     def cancel(self, now: float, manager: bytes, pieces: Iterable[int]) -> list[Effect]:
         """Return these pieces if they wait, and interrupt them if they run."""
@@ -185,7 +223,7 @@ class Inbox:
     ) -> list[Effect]:
         """Interrupt these pieces if they run, and return them if they wait."""
         wanted = list(pieces)
-        effects = self.withdraw(manager, wanted)
+        effects = self._give_back(manager, wanted)
         for piece in wanted:
             running = self._running.get((manager, piece))
             if running is not None:
@@ -194,7 +232,8 @@ class Inbox:
 
     def manager_lost(self, now: float, manager: bytes) -> list[Effect]:
         """Drop what a manager sent: nobody waits for it any more."""
-        self.withdraw(manager, [w.piece for w in self._waiting if w.manager == manager])
+        waiting = [w.piece for w in self._waiting if w.manager == manager]
+        self._give_back(manager, waiting)
         effects: list[Effect] = []
         for running in self._running.values():
             if running.waiting.manager == manager:
@@ -262,6 +301,12 @@ class Inbox:
         for key, running in self._running.items():
             assert running.waiting.key == key
             assert running.flagged_at is not None or not running.is_raised
+
+    def _give_back(self, manager: bytes, pieces: Iterable[int]) -> list[Effect]:
+        taken = [self._waiting.take((manager, piece)) for piece in pieces]
+        back = [waiting for waiting in taken if waiting is not None]
+        self._queued_bytes -= sum(waiting.nbytes for waiting in back)
+        return [ReturnPiece(waiting.key) for waiting in back]
 
     def _is_full(self, piece: Waiting) -> bool:
         """Return whether there is no room for one more piece."""

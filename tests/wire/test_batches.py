@@ -21,7 +21,7 @@ from opencluster.wire.batches import (
 
 
 def row(number: int, payload: bytes, buffers: list[bytes]) -> tuple[Any, ...]:
-    return [number, 0, 0.0, payload, len(buffers)], payload, buffers
+    return [number, 0, 0.0, payload, len(buffers)], len(payload), buffers
 
 
 @given(st.lists(st.lists(st.binary(max_size=3), max_size=400), max_size=12))
