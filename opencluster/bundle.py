@@ -40,6 +40,8 @@ class Bundle:
         The bundle as it came in.
     started_at : float
         When it was begun, in seconds.
+    ended_at : float
+        When the last of its pieces was over that are, in seconds.
     outcomes : list
         What came of its pieces so far: the encoded result, or the status, what is
         encoded, and how many buffers belong to it.
@@ -51,10 +53,15 @@ class Bundle:
 
     waiting: Waiting
     started_at: float
+    ended_at: float = field(init=False)
     outcomes: list[Any] = field(default_factory=list)
     buffers: list[Any] = field(default_factory=list)
     is_cut: bool = False
     _nbytes: int = 0
+
+    def __post_init__(self) -> None:
+        """Begin with nothing that is over."""
+        self.ended_at = self.started_at
 
     def add(
         self, status: str, payload: bytes, buffers: Sequence[Any], now: float
@@ -68,6 +75,7 @@ class Bundle:
             self.outcomes.append([status, payload, len(buffers)])
             self.buffers += buffers
         self._nbytes = nbytes
+        self.ended_at = now
         return (
             len(self.outcomes) == self.waiting.members
             or now - self.started_at > ENOUGH_S

@@ -248,9 +248,10 @@ class Station:
 
     def begin_bundle(self, work: Work, now: float) -> Bundle:
         """Return the bundle that was taken, as it is going to be performed."""
-        bundle = self._bundle = Bundle(work.waiting, now)
-        if not self._is_watching:
-            self._is_watching = True
+        with self._mutex:
+            bundle = self._bundle = Bundle(work.waiting, now)
+            is_watched, self._is_watching = self._is_watching, True
+        if not is_watched:
             self.reactor.post(self._watch_bundle)
         return bundle
 
@@ -448,16 +449,16 @@ class Station:
 
     def _watch_bundle(self) -> None:
         """Look after the bundle that runs: one of its pieces may take long."""
-        bundle = self._bundle
-        if bundle is None or bundle.is_cut:
-            self._is_watching = False
-            return
-        left_s = bundle.started_at + ALONE_AFTER_S - time.monotonic()
+        with self._mutex:
+            bundle = self._bundle
+            left_s = 0.0
+            if bundle is not None and not bundle.is_cut:
+                left_s = bundle.started_at + ALONE_AFTER_S - time.monotonic()
+            self._is_watching = left_s > 0.0
         if left_s > 0.0:
             self.reactor.after(left_s, self._watch_bundle)
-            return
-        self._is_watching = False
-        self._cut_bundle()
+        elif bundle is not None:
+            self._cut_bundle()
 
     def _cut_bundle(self) -> None:
         """Let the piece of a bundle that runs be alone, and answer what is done."""
@@ -473,7 +474,7 @@ class Station:
             if alone is None or self._on_alone is None:
                 return
             self._on_alone(Work(alone, *data))
-            elapsed_s = time.monotonic() - bundle.started_at
+            elapsed_s = bundle.ended_at - bundle.started_at
             answer = Answer("cut", bundle.outcomes, bundle.buffers, elapsed_s)
             self._outbox.setdefault(peer, []).append((first, answer))
 

@@ -318,6 +318,8 @@ class Dispatch:
                 if single.is_over:
                     self._forget(single)
                 elif single.id in suspects:
+                    if piece.stops_running:
+                        single.interrupted_at = piece.interrupted_at
                     effects += self._lost(now, single, evidence, is_process_death)
                 else:
                     effects += self._put_back(now, single)
@@ -349,7 +351,8 @@ class Dispatch:
             is_ignored = asked_at is not None and now - asked_at > self.interrupt_wait_s
             if is_ignored and not piece.is_enforced:
                 piece.is_enforced = True
-                effects.append(EnforceInterrupt(piece.worker, piece.id))
+                worker = piece.worker
+                effects += [EnforceInterrupt(worker, number) for number in piece.to_end]
         return effects
 
     # --- questions -----------------------------------------------------------
@@ -514,7 +517,8 @@ class Dispatch:
             return [e for single in singles for e in self._put_back(now, single)]
         if piece.count > 1:
             # it was only to be told what of it runs
-            piece.interrupted_at, piece.stops_running = None, False
+            piece.interrupted_at = None
+            piece.stops_running = piece.is_enforced = False
             self._interrupting.pop(piece.id, None)
         if piece.interrupted_at is not None:
             return [self._end(piece, Verdict.CANCELLED)]
@@ -565,5 +569,5 @@ class Dispatch:
             return [self._end(piece, Verdict.NO_WORKER, detail) for piece in pieces]
         if not crew.is_warned and absent_s >= WARN_AFTER_S:
             crew.is_warned = True
-            return [WarnNoWorker(name, len(crew.queue))]
+            return [WarnNoWorker(name, sum(piece.count for piece in crew.queue))]
         return []

@@ -6,7 +6,8 @@ Rules that this module keeps:
    the rest waits by priority, then by arrival.
 2. Every piece that came in is answered exactly once: with its outcome, as returned,
    or (when its manager is gone) not at all. One that comes in again meanwhile is the
-   same piece.
+   same piece; unless it comes alone and was of a bundle, or the other way round: then
+   its manager has given up the former, and wants an answer to the latter.
 3. An interrupt, like a time limit that passed, first raises a flag that the running
    code can see, then an exception in it, and is then somebody else's to enforce.
 4. A draining worker starts nothing more: what waits is returned at once.
@@ -152,9 +153,11 @@ class Inbox:
         for piece in pieces:
             key = piece.key
             running = self._running.get(key) if self._running else None
-            if key in self._waiting or (running and not running.is_silent):
+            before = self._waiting.get(key)
+            if before is not None and before.members != piece.members:
+                self._give_back(key[0], [key[1]])
+            elif before is not None or (running and not _is_stale(running, piece)):
                 continue
-            # a run that is silent belongs to a manager that was lost and came back
             if running or self.is_draining or self._is_full(piece):
                 effects.append(ReturnPiece(key))
                 continue
@@ -191,14 +194,19 @@ class Inbox:
         Returns
         -------
         Waiting or None
-            The piece; ``None`` if nobody waits for it any more.
+            The piece; ``None`` if nobody waits for it, and all stays as it is.
         """
-        running = self._running.pop(key)
+        running = self._running[key]
+        if running.is_silent:
+            return None
+        del self._running[key]
         manager, first = key
         waiting = running.waiting._replace(piece=first + place, data=data, members=1)
         running.waiting = waiting
         self._running[waiting.key] = running
-        return None if running.is_silent else waiting
+        # one that came again, as its manager gave up the bundle, is the same piece
+        self._give_back(manager, [waiting.piece])
+        return waiting
 
     def withdraw(self, manager: bytes, pieces: Iterable[int]) -> list[Effect]:
         """Give back those of these pieces, also in bundles, that were not started."""
@@ -329,3 +337,11 @@ class Inbox:
         running.reason = reason
         enforce_at = now + self.interrupt_grace_s + self.kill_grace_s
         return [RaiseFlag(running.waiting.key, reason, enforce_at)]
+
+
+def _is_stale(running: _Running, piece: Waiting) -> bool:
+    """Return whether a run is no answer to a piece with its number.
+
+    It is silent when its manager was lost, and came back.
+    """
+    return running.is_silent or running.waiting.members != piece.members

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 IN_BUNDLE = "+"
 """What the name of a bundle ends with; the place follows."""
+MOST_DIGITS = 20
+"""Digits of a number; more are none of ours."""
 
 
 def piece_name(manager: bytes, piece: int, is_bundle: bool = False) -> str:
@@ -20,14 +22,17 @@ def number_in(name: str, manager: str) -> int | None:
     """Return the number of a piece by its name, if it is one of this manager's."""
     of, _, numbers = name.partition(":")
     first, plus, place = numbers.partition(IN_BUNDLE)
-    if of != manager or not first.isdigit() or not (place.isdigit() if plus else True):
+    if of != manager or not (_is_number(first) and (_is_number(place) or not plus)):
         return None
     return int(first) + int(place or 0)
 
 
 def is_meant(name: str, asked: str) -> bool:
-    """Return whether a piece is the one that is asked for, or of the bundle that is."""
+    """Return whether a piece is the one that is asked for, whatever it is called."""
     manager = asked.partition(":")[0]
     number = number_in(asked, manager)
-    is_it = number is not None and number_in(name, manager) == number
-    return name == asked or is_it or name.partition(IN_BUNDLE)[0] == asked
+    return name == asked or (number is not None and number_in(name, manager) == number)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS

@@ -6,6 +6,7 @@ decided here.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -100,9 +101,18 @@ class Piece:
         """The numbers of the pieces that it stands for."""
         return range(self.id, self.id + self.count)
 
+    @property
+    def to_end(self) -> Iterable[int]:
+        """The numbers of the pieces that its worker is to end, should they run."""
+        if self.count == 1 or self.is_over or self.stops_running:
+            return self.numbers
+        return sorted(self.gone | self.stopping)
+
     def alone(self, number: int) -> Piece:
         """Return one of the pieces of a bundle as a piece of its own."""
-        return Piece(number, self.type, self.priority, retries=self.retries)
+        piece = Piece(number, self.type, self.priority, retries=self.retries)
+        piece.last_worker = self.last_worker
+        return piece
 
 
 class Verdict(Enum):

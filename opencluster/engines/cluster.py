@@ -508,25 +508,23 @@ class ClusterEngine:
         if bundle is None:
             return
         del rows[bundle.count - is_running :]
-        if rows and rows[-1][0] == "drained":
+        if rows and type(rows[-1]) is list and rows[-1][0] == "drained":
             # it was given up for the end of the worker, and runs again
             rows.pop()
         name, each_s, taken = contact.entry.name, elapsed_s / max(1, len(rows)), 0
         for number, row in zip(bundle.numbers, rows, strict=False):
+            status, payload, count = ("done", row, 0) if type(row) is bytes else row
+            own = buffers[taken : taken + count] if count else ()
+            taken += count
             if number not in self._tickets:
                 continue
-            if type(row) is bytes:
-                self._done_with(number, Outcome(row, (), None, each_s, name))
-                continue
-            status, payload, count = row
-            outcome = Outcome(
-                payload, buffers[taken : taken + count], None, each_s, name
-            )
-            taken += count
+            outcome = Outcome(payload, own, None, each_s, name)
             verdict = _VERDICTS.get(status, Verdict.FAILED)
-            if verdict is Verdict.DONE and status not in _OF_BONDS:
+            if status in _OF_BONDS:
+                verdict = Verdict.FAILED
+            if verdict is Verdict.DONE:
                 self._done_with(number, outcome)
-            elif verdict is not Verdict.MISSING:
+            else:
                 self._end_badly(bundle.alone(number), verdict, "", outcome)
         self._do(
             self._dispatch.bundle_done(
