@@ -308,6 +308,16 @@ class BundleModel(RuleBasedStateMachine):
             for number in wanted & set(self.all_held(worker)):
                 assert number in self.told or worker.holds.get(number) != 1
 
+    @rule(index=indices, places=st.none() | numbers, is_cancelled=st.booleans())
+    def stop_some(
+        self, index: int, places: list[int] | None, is_cancelled: bool
+    ) -> None:
+        """Stop what was sent as one, or some of it."""
+        name, first, is_held = self.chosen(index)
+        unit = self.unit(name, first) if is_held else range(0)
+        ids = [n for n in unit if places is None or n - first in places]
+        (self.cancel if is_cancelled else self.interrupt)(ids)
+
     def open_waiting(self, wanted: set[int]) -> None:
         """Note that bundles that wait are bundles no more if a piece of them ends."""
         self.opened |= wanted & self.waiting()
