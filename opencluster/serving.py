@@ -492,7 +492,9 @@ class Station:
     def _send_answers(self, peer: Peer, answers: list[tuple[int, Answer]]) -> None:
         rows = (
             (
-                [piece, a.status, a.payload, len(a.buffers), a.elapsed_s],
+                # clocks of two cores may differ by a hair, and time that is negative
+                # is refused with all that it came with
+                [piece, a.status, a.payload, len(a.buffers), max(0.0, a.elapsed_s)],
                 _size(a.payload),
                 a.buffers,
             )

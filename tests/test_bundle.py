@@ -260,6 +260,28 @@ def test_what_a_worker_runs_is_interrupted_in_a_bundle_too(
     client.check(*numbers[:3], *numbers[4:])
 
 
+def test_a_piece_that_ignores_its_interrupt_is_ended_with_its_worker(
+    client: Client,
+) -> None:
+    numbers = client.submit(SIZE, p3={"do": "hold_gil", "s": 2 * DEADLINE_S})
+    client.until_begun(3)
+    client.engine.interrupt([numbers[3]])
+    (outcome,) = client.wait(numbers[3])
+    assert isinstance(outcome.error, Interrupted)
+    client.check(*numbers[:3], *numbers[4:])
+    assert counts(client.log)[3] == 1
+
+
+def test_a_piece_is_not_ended_for_another_that_was_cancelled(client: Client) -> None:
+    config = client.engine.config.worker
+    patience_s = config.interrupt_grace_s + config.kill_grace_s + 1.0
+    numbers = client.submit(SIZE, p3={"do": "hold_gil", "s": patience_s + 1.0})
+    client.until_begun(3)
+    client.engine.cancel([numbers[6]])
+    client.check(*numbers[:6], numbers[7])
+    assert counts(client.log) == dict.fromkeys({*range(SIZE)} - {6}, 1)
+
+
 def test_a_cancelled_piece_does_not_run_and_the_others_do(client: Client) -> None:
     numbers = client.submit(SIZE, p3={"do": "until_told"}, p6={"do": "die"})
     client.until_begun(3)

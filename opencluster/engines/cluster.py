@@ -578,13 +578,14 @@ class ClusterEngine:
     ) -> None:
         failure = failure_in(outcome) if outcome is not None else None
         worker = outcome.worker if outcome is not None else piece.last_worker
-        error = error_for(piece, verdict, detail, failure, worker, self.types())
-        if isinstance(error, NoSuitableWorker):
-            error = self._explained(error)
         for number in piece.numbers:
             ticket = self._tickets.pop(number, None)
             if ticket is None:
+                # of a bundle, and over already
                 continue
+            error = error_for(piece, verdict, detail, failure, worker, self.types())
+            if isinstance(error, NoSuitableWorker):
+                error = self._explained(error)
             self._bonds.over(number, False)
             if ticket.job is not None:
                 statistics = ticket.job.statistics
