@@ -12,7 +12,8 @@ from bench.contestant import Contestant, PeerFailed
 from bench.outcome import Outcome
 from bench.peers import catalogue
 from bench.plan import Bout, of_workers
-from bench.workloads import Point, Workload
+from bench.points import Point
+from bench.workloads import Workload
 
 OnBout = Callable[[Bout], None]
 """Told before each bout begins."""

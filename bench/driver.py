@@ -17,6 +17,7 @@ from typing import Any
 from bench import workloads
 from bench.peers import catalogue
 from bench.peers.base import Peer
+from bench.points import Point
 
 ADDRESS_VARIABLE = "BENCH_DRIVER"
 """Where orders come from."""
@@ -53,7 +54,7 @@ class Driver:
         """Return the processes of the workers."""
         return self._peer.worker_pids()
 
-    def run(self, name: str, budget_s: float) -> list[workloads.Point]:
+    def run(self, name: str, budget_s: float) -> list[Point]:
         """Measure one slice of a workload."""
         workload = workloads.find(name)
         assert workload.run is not None

@@ -21,6 +21,10 @@ from bench.workloads import Workload, find
 DASK = ("dask", "dask-tuned", "dask-scatter")
 RAY = ("ray-tasks", "ray-actors")
 MPI = ("mpi-static", "mpi-farm", "mpi-yield")
+ONE_COPY = 1.1
+"""The copy, and a tenth for all else that processes need meanwhile."""
+IDLE_MIB = 28.6
+"""30 MB."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +146,10 @@ TARGETS = (
     Target("submits", 2, 40_000),
     Target("blocks-100k", 1, 1.0, peers=MPI),
     Target("blocks-5m", 1, 1.5, peers=MPI),
+    Target("inplace-100k", 1, 1.5, peers=MPI),
+    Target("inplace-5m", 1, 4, peers=MPI),
     Target("results-5m", 1, 1.4, peers=MPI),
+    Target("inplace-results", 1, 4, peers=MPI),
     *(
         Target(workload, workers, 0.7, against_workers=2)
         for workload in ("pieces", "blocks-100k", "blocks-5m")
@@ -159,7 +166,10 @@ TARGETS = (
         for workers in (4, 16)
     ),
     Target("crowd", 1024, 0.8, against_workers=16),
-    Target("memory", 1, 30, True),
+    Target("copies", 16, ONE_COPY, True),
+    Target("reduce", 2, 0.5, True, ("opencluster-gather",)),
+    Target("reduce-memory", 2, 0.1, True, ("opencluster-gather",)),
+    Target("memory", 1, IDLE_MIB, True),
 )
 
 
