@@ -58,6 +58,7 @@ class Manager:
     _last_options: tuple[tuple[Any, ...], Options] | None = None
     _config: Config | None = None
     _own_job: Job | None = None
+    _progress_to: Callable[[float, float], None] | None = None
 
     def __init__(self, engine: str = "") -> None:
         self._engine_name = engine
@@ -103,6 +104,17 @@ class Manager:
             job.ended_at = time.time()
             self.engine.report(job)
         return result
+
+    def progress(self, done: float, total: float = 1.0) -> None:
+        """Say how far the task is, to whoever looks at it in the queue.
+
+        Parameters
+        ----------
+        done, total : float
+            How much of how much, in any unit.
+        """
+        if self._progress_to is not None:
+            self._progress_to(done, total)
 
     # --- pieces --------------------------------------------------------------
 
