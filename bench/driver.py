@@ -18,6 +18,7 @@ from bench import workloads
 from bench.peers import catalogue
 from bench.peers.base import Peer
 from bench.points import Point
+from opencluster.net.descriptors import allow_many
 
 ADDRESS_VARIABLE = "BENCH_DRIVER"
 """Where orders come from."""
@@ -71,6 +72,8 @@ class Driver:
 
 def drive(home: str) -> None:
     """Take orders for a peer until told to close, or until nobody gives any."""
+    # of what it starts as well: a thousand workers have as many connections
+    allow_many()
     driver = Driver(catalogue.load(home)())
     with Client(os.environ[ADDRESS_VARIABLE], "AF_UNIX") as orders:
         try:

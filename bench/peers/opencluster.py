@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from bench.machine import ROOT
-from bench.packed import allow_many_files
 from bench.peers.base import Peer, Sums
 from bench.tasks import Make, block_in_place, fresh_block, touch
 from bench.workers import TARGET, TYPE
@@ -38,7 +37,6 @@ class OpenCluster(Peer):
 
     def start_packed(self, workers: int) -> None:
         """Start a factory, a workshop, and processes with many workers each."""
-        allow_many_files()
         self._cluster = LocalCluster()
         self._cluster.__enter__()
         for number in range(PACKING):

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opencluster.config import Config
-from opencluster.core.chunks import MAX_COMING
+from opencluster.core.chunks import MAX_COMING, Moved
 from opencluster.errors import OpenClusterError
-from opencluster.net.transfers import Moved
+from opencluster.net.descriptors import allow_many
 from opencluster.net.transport import Peer, Transport, TransportEvent
 from opencluster.net.zmq_transport import ZmqTransport, ipc_endpoint
 
@@ -124,6 +124,7 @@ def open_transport(
     keys : Keyring or None
         Who this process is; with keys there is no express lane.
     """
+    allow_many()
     network, memory = config.network, config.memory
     limits = (
         network.max_message_bytes,
