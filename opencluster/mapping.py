@@ -294,7 +294,7 @@ class Flow:
             return nullcontext(_Hidden())
         from opencluster.progress import bar
 
-        return bar(self._type, self._total)
+        return bar(self._type, self._total, self._engine.moved)
 
 
 def checked_piece(piece: Any) -> WorkPiece:

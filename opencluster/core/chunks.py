@@ -30,14 +30,32 @@ CHUNK_BYTES = 1 << 20
 """Size of a chunk: copied in well under a millisecond, and quickly enough that what it
 costs besides does not show."""
 MAX_CHUNK_BYTES = 16 << 20
-"""Largest chunk that is taken."""
+"""Largest chunk that is taken. The smallest has `CHUNK_BYTES`, unless it is the last of
+its transfer: memory is had in pages, and must not be had for a byte each."""
 WINDOW_BYTES = 8 << 20
 """Bytes under way to one peer: less than a tenth of a second on a line of 1 Gbit/s, and
 enough for one of 10 Gbit/s on which an answer takes 6 ms."""
 MAX_PARTS = 4096
 """Buffers of one message."""
-MAX_COMING = 64
-"""Transfers from one peer at a time."""
+MAX_COMING = 4096
+"""Transfers from one peer at a time: all are announced at once that wait to leave."""
+
+
+class Moved(NamedTuple):
+    """How far the large messages of a process are.
+
+    Attributes
+    ----------
+    sent, to_send : int
+        Bytes that the other sides have of what leaves, and all of it.
+    came, to_come : int
+        Bytes that are here of what comes, and all of it.
+    """
+
+    sent: int = 0
+    to_send: int = 0
+    came: int = 0
+    to_come: int = 0
 
 
 class Span(NamedTuple):
@@ -194,7 +212,9 @@ class Outgoing:
 
     def moved(self) -> tuple[int, int]:
         """Return how many bytes were taken of what leaves, and of how many."""
-        all_leaving = [one for line in self._lines.values() for one in _all(line)]
+        # in one step each, as other threads may look, too
+        lines = list(self._lines.values())
+        all_leaving = [one for line in lines for one in list(line.leaving.values())]
         taken = sum(leaving.taken for leaving in all_leaving)
         return taken, sum(leaving.layout.total for leaving in all_leaving)
 
@@ -209,10 +229,6 @@ class Outgoing:
                 assert leaving.taken < leaving.layout.total
                 under_way += leaving.sent - leaving.taken
             assert under_way == line.under_way <= WINDOW_BYTES
-
-
-def _all(line: _Line) -> list[_Leaving]:
-    return list(line.leaving.values())
 
 
 # --- what comes -------------------------------------------------------------
@@ -310,7 +326,10 @@ class Incoming:
                 f"a chunk from {start} to {stop} where one from {coming.position} was "
                 f"due, of {coming.layout.total} bytes"
             )
-        if stop - start > MAX_CHUNK_BYTES:
+        is_last = stop == coming.layout.total
+        if stop - start > MAX_CHUNK_BYTES or not (
+            is_last or stop - start >= CHUNK_BYTES
+        ):
             raise RemoteProtocolError(f"a chunk of {stop - start} bytes")
         spans = coming.layout.spans(start, stop)
         if len(spans) != frames:
@@ -356,13 +375,22 @@ class Incoming:
             if coming.came_at <= since
         ]
 
+    def silent(self, since: float) -> list[bytes]:
+        """Return the peers of which something is due, and nothing came since a time."""
+        return [
+            peer
+            for peer, transfers in self._coming.items()
+            if all(coming.came_at <= since for coming in transfers.values())
+        ]
+
     def peers(self) -> list[bytes]:
         """Return from whom something comes."""
         return list(self._coming)
 
     def moved(self) -> tuple[int, int]:
         """Return how many bytes came of what is coming, and of how many."""
-        coming = [one for some in self._coming.values() for one in some.values()]
+        transfers = list(self._coming.values())
+        coming = [one for some in transfers for one in list(some.values())]
         came = sum(one.position for one in coming)
         return came, sum(one.layout.total for one in coming)
 

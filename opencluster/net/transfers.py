@@ -14,9 +14,9 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-from opencluster.core.chunks import Incoming, Outgoing
+from opencluster.core.chunks import Incoming, Moved, Outgoing
 from opencluster.core.roles import Credential
 from opencluster.errors import RemoteProtocolError
 from opencluster.net.rejections import Rejections
@@ -45,27 +45,10 @@ LARGE_BYTES = 8 << 20
 TICK_S = 1.0
 """How often it is looked after peers that say nothing."""
 GIVE_UP_S = 3600.0
-"""Silence after which a transfer counts as failed though its sender is still connected:
+"""Silence after which transfers count as failed though their sender is still connected:
 code that keeps the interpreter to itself may take long."""
 TOLD_S = 10.0
 """How often it is told how far transfers are that last."""
-
-
-class Moved(NamedTuple):
-    """How far the large messages are that are under way.
-
-    Attributes
-    ----------
-    sent, to_send : int
-        Bytes that the other sides have of what leaves, and all of it.
-    came, to_come : int
-        Bytes that are here of what comes, and all of it.
-    """
-
-    sent: int = 0
-    to_send: int = 0
-    came: int = 0
-    to_come: int = 0
 
 
 @dataclass(slots=True)
@@ -245,8 +228,9 @@ class Transfers:
             # whoever knows nothing of it any more says so
             if not self._tell(peer, Head(TAKEN, number, position)):
                 self.lost(peer)
-        for peer, number, _ in self._incoming.quiet(now - GIVE_UP_S):
-            self._refuse(peer, number, FAILED)
+        for peer in self._incoming.silent(now - GIVE_UP_S):
+            for number in self._incoming.of(peer):
+                self._refuse(peer, number, FAILED)
             self._on_broken(peer)
         if now - self._told_at >= TOLD_S and not self.is_idle:
             self._told_at = now

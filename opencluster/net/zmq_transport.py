@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import zmq
 
+from opencluster.core.chunks import Moved
 from opencluster.core.roles import TRUSTED, Credential
 from opencluster.errors import OpenClusterError
 from opencluster.net.monitoring import (
@@ -34,7 +35,7 @@ from opencluster.net.monitoring import (
 )
 from opencluster.net.polling import Edge
 from opencluster.net.ticker import Ticker
-from opencluster.net.transfers import LARGE_BYTES, TICK_S, Moved, Transfers
+from opencluster.net.transfers import LARGE_BYTES, TICK_S, Transfers
 from opencluster.net.transport import (
     Peer,
     PeerConnected,

@@ -191,12 +191,13 @@ def test_no_peer_has_more_under_way_than_is_allowed() -> None:
     ("start", "stop", "frames"),
     [
         (0, 0, 0),
-        (0, 2, 3),
-        (0, 8, 1),
-        (0, 11, 2),
-        (1, 5, 1),
+        (0, 5, 1),
+        (0, CHUNK_BYTES - 1, 2),
+        (0, CHUNK_BYTES, 3),
+        (0, CHUNK_BYTES, 1),
+        (1, 1 + CHUNK_BYTES, 2),
         (5, 4, 1),
-        (0, 2 * MAX_CHUNK_BYTES, 2),
+        (0, MAX_CHUNK_BYTES + 1, 2),
         (0, 1 << 64, 2),
     ],
 )
@@ -204,13 +205,23 @@ def test_a_chunk_that_is_not_the_next_one_is_refused(
     start: int, stop: int, frames: int
 ) -> None:
     coming = incoming()
-    coming.begin(0.0, A, 1, [5, 5 if stop < 100 else MAX_BYTES])
+    coming.begin(0.0, A, 1, [5, MAX_BYTES])
     with pytest.raises(RemoteProtocolError):
         coming.came(0.0, A, 1, start, stop, frames)
     # and it changes nothing
-    assert coming.came(0.0, A, 1, 0, 7, 2) == [Span(0, 0, 5), Span(1, 0, 2)]
+    spans = [Span(0, 0, 5), Span(1, 0, CHUNK_BYTES - 5)]
+    assert coming.came(0.0, A, 1, 0, CHUNK_BYTES, 2) == spans
     with pytest.raises(RemoteProtocolError):
-        coming.came(0.0, A, 1, 5, 9, 1)
+        coming.came(0.0, A, 1, 0, CHUNK_BYTES, 2)
+
+
+def test_the_last_chunk_may_be_small() -> None:
+    coming = incoming()
+    coming.begin(0.0, A, 1, [3, 4])
+    with pytest.raises(RemoteProtocolError):
+        coming.came(0.0, A, 1, 0, 6, 2)
+    assert coming.came(0.0, A, 1, 0, 7, 2) == [Span(0, 0, 3), Span(1, 0, 4)]
+    assert coming.is_whole(A, 1)
 
 
 def test_a_chunk_of_nothing_known_is_told_apart() -> None:
@@ -224,16 +235,24 @@ def test_a_chunk_of_nothing_known_is_told_apart() -> None:
 
 def test_who_is_silent_is_found() -> None:
     coming = incoming()
-    coming.begin(1.0, A, 1, [10])
+    coming.begin(1.0, A, 1, [MAX_BYTES])
+    coming.begin(1.5, A, 2, [10])
     coming.begin(2.0, B, 1, [10])
-    coming.came(3.0, A, 1, 0, 4, 1)
-    assert coming.quiet(1.9) == []
-    assert coming.quiet(2.0) == [(B, 1, 0)]
-    assert coming.quiet(3.0) == [(A, 1, 4), (B, 1, 0)]
+    coming.came(3.0, A, 1, 0, CHUNK_BYTES, 1)
+    assert coming.quiet(1.4) == coming.silent(1.9) == []
+    assert coming.quiet(2.0) == [(A, 2, 0), (B, 1, 0)]
+    # something of the one comes: the other waits for its turn
+    assert coming.silent(2.0) == [B]
+    assert coming.quiet(3.0) == [(A, 1, CHUNK_BYTES), (A, 2, 0), (B, 1, 0)]
+    assert coming.silent(3.0) == [A, B]
 
 
 numbers = st.integers(0, 3)
-places = st.one_of(st.integers(0, 12), st.integers(0, 1 << 64))
+places = st.one_of(
+    st.integers(0, 12),
+    st.integers(0, 1 << 64),
+    st.sampled_from([CHUNK_BYTES, 2 * CHUNK_BYTES, 2 * CHUNK_BYTES + 1]),
+)
 calls = st.one_of(
     st.tuples(st.just("begin"), numbers, st.lists(places, max_size=4)),
     st.tuples(st.just("came"), numbers, st.tuples(places, places, st.integers(0, 5))),
@@ -245,7 +264,7 @@ calls = st.one_of(
 def test_nothing_that_a_stranger_says_reaches_outside_of_its_buffers(
     said: list[tuple[str, int, object]],
 ) -> None:
-    coming = Incoming(20, 2)
+    coming = Incoming(3 * CHUNK_BYTES, 2)
     announced: dict[int, list[int]] = {}
     for what, number, more in said:
         try:
@@ -258,7 +277,7 @@ def test_nothing_that_a_stranger_says_reaches_outside_of_its_buffers(
                 spans = coming.came(0.0, A, number, *more)
                 assert (spans is None) == (number not in announced)
                 for part, start, stop in spans or ():
-                    assert 0 <= start < stop <= announced[number][part] <= 20
+                    assert 0 <= start < stop <= announced[number][part]
             else:
                 assert coming.drop(A, number) == (number in announced)
                 announced.pop(number, None)

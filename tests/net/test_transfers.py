@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from lane_tools import message, wait_for, wait_until
 
-from opencluster.core.chunks import CHUNK_BYTES, WINDOW_BYTES
+from opencluster.core.chunks import CHUNK_BYTES, WINDOW_BYTES, Moved
 from opencluster.core.roles import WORKER
 from opencluster.net import transfers as module
 from opencluster.net import zmq_transport
 from opencluster.net.keyfiles import make_keys
 from opencluster.net.keys import Keyring
-from opencluster.net.transfers import LARGE_BYTES, Moved
+from opencluster.net.transfers import LARGE_BYTES
 from opencluster.net.transport import Peer, PeerLost
 from opencluster.net.zmq_transport import ZmqTransport
 from opencluster.wire.transfers import (
@@ -251,6 +251,7 @@ def test_what_was_sent_leaves_before_the_end(
 
 
 BEGIN = [(Head(BEGUN, 7), [b"header", pack_sizes([6, 4])])]
+LONG = [(Head(BEGUN, 7), [b"header", pack_sizes([9 * MIB])])]
 HOSTILE: list[Sequence[tuple[Head, list[bytes]]]] = [
     [(Head(BEGUN, 7), [])],
     [(Head(BEGUN, 7), [b"header"])],
@@ -261,14 +262,19 @@ HOSTILE: list[Sequence[tuple[Head, list[bytes]]]] = [
     [(Head(BEGUN, 7), [b"header", pack_sizes([1] * 5000)])],
     [*BEGIN, *BEGIN],
     [*BEGIN, (Head(CHUNK, 7, 0, 0), [])],
-    [*BEGIN, (Head(CHUNK, 7, 0, 6), [b"short"])],
-    [*BEGIN, (Head(CHUNK, 7, 0, 6), [b"too long"])],
-    [*BEGIN, (Head(CHUNK, 7, 0, 8), [b"a frame", b"ii", b"more"])],
-    [*BEGIN, (Head(CHUNK, 7, 4, 2), [b"ii"])],
-    [*BEGIN, (Head(CHUNK, 7, 0, 6), [b"sixsix"]), (Head(CHUNK, 7, 3, 3), [b"six"])],
+    [*BEGIN, (Head(CHUNK, 7, 0, 6), [b"sixsix"])],
+    [*BEGIN, (Head(CHUNK, 7, 0, 10), [b"short", b"four"])],
+    [*BEGIN, (Head(CHUNK, 7, 0, 10), [b"sixsix", b"long!"])],
+    [*BEGIN, (Head(CHUNK, 7, 0, 10), [b"sixsix", b"fo", b"ur"])],
+    [*BEGIN, (Head(CHUNK, 7, 6, 4), [b"four"])],
+    [
+        *LONG,
+        (Head(CHUNK, 7, 0, MIB), [bytes(MIB)]),
+        (Head(CHUNK, 7, 9, 6), [b"sixsix"]),
+    ],
     [*BEGIN, (Head(CHUNK, 7, 0, 11), [b"sixsix", b"five5"])],
-    [*BEGIN, (Head(CHUNK, 7, 1 << 63, 6), [b"sixsix"])],
-    [*BEGIN, (Head(CHUNK, 7, 0, 6, 200), [b"sixsix"])],
+    [*BEGIN, (Head(CHUNK, 7, 1 << 63, 10), [b"sixsix", b"four"])],
+    [*BEGIN, (Head(CHUNK, 7, 0, 10, 200), [b"sixsix", b"four"])],
     [(Head(BEGUN, n), [b"header", pack_sizes([6, 4])]) for n in range(9)],
 ]
 
