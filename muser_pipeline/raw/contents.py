@@ -109,9 +109,9 @@ def read_contents(
     )
     meaning = read_codes(rest.headers.words(chosen), description, chosen)
     hand, is_wrong = _hands(meaning, rest.time_utc_ns, chosen, array)
-    is_known = (hand < 2) | ~meaning.is_loop
     keys = _steps(meaning, hand, rest.time_utc_ns, description.frames_per_loop)
-    is_wrong[is_known] |= odd_ones_out(keys[is_known])
+    sure = np.flatnonzero(~is_wrong & ((hand < 2) | ~meaning.is_loop))
+    is_wrong[sure] = odd_ones_out(keys[sure])
     rest.drop(is_wrong, lambda heads: "its band does not fit those around it")
     return Contents(
         array=array,

@@ -18,8 +18,10 @@ JITTER_NS = LOSS_NS - FRAME_PERIOD_NS
 """So much may a step differ from the period."""
 FILE_SPAN_NS = 3600 * 10**9
 """A file holds about a minute; what is an hour away from the rest is no time."""
-IN_STEP = 0.9
-"""So many of the frames must keep to a rule for it to be one."""
+ODD_IN_A_ROW = 2
+"""A wrong code may make the frame beside it look as if it were in step with it."""
+ODD_AT_MOST = 0.1
+"""If more of the frames break a rule, it is none."""
 
 
 def is_next(time_ns: NDArray[np.int64], number: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -91,10 +93,11 @@ def slots(time_ns: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def odd_ones_out(keys: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Tell which keys differ from both neighbours while those are equal.
+    """Tell which keys are not those around them.
 
-    The first and the last are compared with the two next to them. If too many are odd,
-    then equal keys are not the rule, and none is.
+    One or two equal keys are odd between others that are equal, or at an end beside
+    more of another kind. If too many are odd, then equal keys are not the rule, and
+    none is.
 
     Parameters
     ----------
@@ -105,10 +108,15 @@ def odd_ones_out(keys: NDArray[np.int64]) -> NDArray[np.bool_]:
     -------
     ndarray of bool, shape (n,)
     """
-    if len(keys) < 3:
-        return np.zeros(len(keys), dtype=bool)
-    before = np.concatenate([keys[2:3], keys[:-1]])
-    after = np.concatenate([keys[1:], keys[-3:-2]])
-    odd: NDArray[np.bool_] = (before == after) & (keys != before)
-    limit = max(1.0, (1 - IN_STEP) * len(keys))
+    starts = np.flatnonzero(np.diff(keys, prepend=keys[:1] - 1))
+    lengths = np.diff(starts, append=len(keys))
+    of_run = keys[starts]
+    is_odd = np.zeros(len(starts), dtype=bool)
+    if len(starts) > 1:
+        around = lengths[:-2] + lengths[2:]
+        is_odd[1:-1] = (of_run[:-2] == of_run[2:]) & (around > lengths[1:-1])
+        is_odd[0] = lengths[1] > lengths[0]
+        is_odd[-1] = lengths[-2] > lengths[-1]
+    odd: NDArray[np.bool_] = np.repeat(is_odd & (lengths <= ODD_IN_A_ROW), lengths)
+    limit = max(ODD_IN_A_ROW, ODD_AT_MOST * len(keys))
     return odd if np.count_nonzero(odd) <= limit else np.zeros_like(odd)

@@ -221,10 +221,13 @@ def find_array(data: mmap.mmap | bytes) -> int:
     first = data.find(SYNC)
     if first < 0:
         raise RawFormatError("no frame of MUSER is in it: there is no sync")
-    votes = {}
-    for array, form in FORMATS.items():
-        following = has_sync(data, form.size, first + form.size)
-        votes[array] = float(np.sum(following)) / max(1, len(following))
+    last = first
+    while data[last + len(SYNC) : last + len(SYNC) + 1] == SYNC[:1]:
+        last += 1
+    votes = {
+        array: max(_share_with_sync(data, at, form.size) for at in (first, last))
+        for array, form in FORMATS.items()
+    }
     if votes[1] != votes[2]:
         return 1 if votes[1] > votes[2] else 2
     rest = len(data) - first
@@ -241,3 +244,9 @@ def find_array(data: mmap.mmap | bytes) -> int:
     if not may_be + exact:
         raise RawFormatError(f"no whole frame of an array is in its {len(data)} bytes")
     return (may_be + exact)[0]
+
+
+def _share_with_sync(data: mmap.mmap | bytes, first: int, size: int) -> float:
+    """Return how many of the places where frames would begin after one have a sync."""
+    following = has_sync(data, size, first + size)
+    return float(np.sum(following)) / max(1, len(following))

@@ -119,7 +119,8 @@ def has_sync(data: mmap | bytes, size: int, start: int = 0) -> NDArray[np.bool_]
 def _walk(data: mmap | bytes, size: int) -> Iterator[tuple[int, str]]:
     """Yield the offset of each frame, and what is wrong with it if anything is."""
     end = len(data)
-    at = 0 if _begins(data, 0) else _next_sync(data, 1)
+    is_first = _begins(data, 0) and (_begins(data, size) or _has_time(data, 0))
+    at = 0 if is_first else _next_sync(data, 1, size)
     if at < 0:
         yield 0, "no sync in the file"
         return
@@ -132,7 +133,7 @@ def _walk(data: mmap | bytes, size: int) -> Iterator[tuple[int, str]]:
             yield at, ""
             at += size
             continue
-        following = _next_sync(data, at + len(SYNC))
+        following = _next_sync(data, at + len(SYNC), size)
         what = "the next sync" if following >= 0 else "the end of the file"
         following = following if following >= 0 else end
         between = following - at - size
@@ -157,16 +158,25 @@ def _begins(data: mmap | bytes, at: int) -> bool:
     return there == SYNC[: len(there)]
 
 
-def _next_sync(data: mmap | bytes, start: int) -> int:
+def _next_sync(data: mmap | bytes, start: int, size: int) -> int:
     """Return where the next frame begins, or -1.
 
-    The bytes of a sync may stand elsewhere by chance, or begin too early in a frame
-    before that ends alike; what follows a true one is a time.
+    What follows a true sync is a time, and a frame later another sync. If bytes before
+    it are alike, it may seem to begin earlier; without that other sync, the last place
+    with a time is taken.
     """
+    found = -1
     at = data.find(SYNC, start)
-    while at >= 0 and not _has_time(data, at):
-        at = data.find(SYNC, at + 1)
-    return at
+    while at >= 0:
+        if _has_time(data, at):
+            if _begins(data, at + size):
+                return at
+            found = at
+        following = data.find(SYNC, at + 1)
+        if found >= 0 and following != at + 1:
+            return found
+        at = following
+    return found
 
 
 def _has_time(data: mmap | bytes, at: int) -> bool:

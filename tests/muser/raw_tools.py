@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +100,14 @@ def assert_same(found: Frames, expected: Frames) -> None:
     assert found.header.keys() == expected.header.keys()
     for name, words in expected.header.items():
         np.testing.assert_array_equal(found.header[name], words, err_msg=name)
+
+
+def coded(frames: Frames) -> list[bytearray]:
+    """Return the bytes of each frame, to be tampered with."""
+    return [bytearray(row.tobytes()) for row in encode_frames(frames, noise(frames))]
+
+
+def save(path: Path, pieces: Sequence[bytes | bytearray]) -> Path:
+    """Write the bytes of frames, and return the path."""
+    path.write_bytes(b"".join(pieces))
+    return path
