@@ -18,6 +18,7 @@ Nothing is downloaded: the orientation of the Earth is read from the table that 
 packaged with ``astropy-iers-data``, the Sun's place is computed from a series.
 """
 
+from muser_pipeline.geometry.day import Day, day_of
 from muser_pipeline.geometry.heliographic import Heliographic, heliographic
 from muser_pipeline.geometry.orientation import EarthOrientation, packaged_orientation
 from muser_pipeline.geometry.sources import (
@@ -33,6 +34,7 @@ from muser_pipeline.geometry.uvw import antenna_uvw_m, uvw_m
 
 __all__ = [
     "CALIBRATORS",
+    "Day",
     "EarthOrientation",
     "FixedSource",
     "Geostationary",
@@ -41,6 +43,7 @@ __all__ = [
     "Sun",
     "Track",
     "antenna_uvw_m",
+    "day_of",
     "follow",
     "heliographic",
     "packaged_orientation",

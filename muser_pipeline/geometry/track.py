@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import erfa
 import numpy as np
@@ -67,6 +67,15 @@ class Track:
     distance_m: NDArray[np.float64]
     sky_place: NDArray[np.float64]
     pole_of_date: NDArray[np.float64]
+
+    def select(self, which: slice) -> Track:
+        """Return the track at some of its times."""
+        parts = {
+            each.name: getattr(self, each.name)[which]
+            for each in fields(self)
+            if each.name not in ("name", "site")
+        }
+        return replace(self, **parts)
 
     @property
     def hour_angle_deg(self) -> NDArray[np.float64]:
@@ -135,7 +144,7 @@ def follow(
     north = _unit(at(seen.north))
     place = _unit(at(seen.place))
     to_date = at(earth.sky_to_date)
-    tai, ut1 = _tai(times), at(earth.ut1_tai_s)
+    tai, ut1 = tai_of(times), at(earth.ut1_tai_s)
     rotation = erfa.era00(tai[0], tai[1] + ut1 / 86_400)
     to_earth = at(earth.polar_motion) @ _turn(rotation) @ to_date
     of_date = (to_date @ apparent[..., np.newaxis])[..., 0]
@@ -180,7 +189,7 @@ def _earth_at(
 ) -> _Earth:
     """Compute everything at each of the times."""
     ut1_tai_s, x, y = orientation.at(times)
-    tai = _tai(times)
+    tai = tai_of(times)
     tt = erfa.taitt(*tai)
     rotation = erfa.era00(tai[0], tai[1] + ut1_tai_s / 86_400)
     sky_to_date = erfa.c2i06a(*tt)
@@ -233,7 +242,7 @@ class _Interpolation:
         return between
 
 
-def _tai(times: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def tai_of(times: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the two parts of the Julian date of International Atomic Time."""
     days, rest = np.divmod(times, _DAY_NS)
     # from midnight on: erfa makes a day with a leap second one second longer
