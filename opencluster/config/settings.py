@@ -100,6 +100,12 @@ class NetworkSettings:
         True,
         "Go past ZeroMQ between processes of one computer, which is faster.",
     )
+    compression: str = _setting(
+        choice("auto", "none", "lz4", "zstd"),
+        "auto",
+        "How large messages go over ZeroMQ; auto compresses where it was measured "
+        "that they are there sooner.",
+    )
 
 
 @dataclass(frozen=True)

@@ -206,6 +206,11 @@ class Outgoing:
         line = self._lines.pop(peer, None)
         return [] if line is None else list(line.leaving)
 
+    def under_way(self, peer: bytes) -> int:
+        """Return how many bytes were sent to a peer and not taken yet."""
+        line = self._lines.get(peer)
+        return 0 if line is None else line.under_way
+
     def peers(self) -> list[bytes]:
         """Return to whom something leaves."""
         return list(self._lines)

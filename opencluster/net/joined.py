@@ -131,7 +131,9 @@ def open_transport(
         network.zmtp_heartbeat_s,
         network.zmtp_timeout_s,
     )
-    zmq = ZmqTransport(*limits, keys, max_coming=MAX_COMING)
+    zmq = ZmqTransport(
+        *limits, keys, max_coming=MAX_COMING, compression=network.compression
+    )
     if keys is not None or not network.express_lane:
         return zmq
     # imported here, so that it costs nothing where it is not used

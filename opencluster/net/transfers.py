@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from opencluster.core.chunks import Incoming, Moved, Outgoing
+from opencluster.core.payoff import AS_IT_IS
 from opencluster.core.roles import Credential
 from opencluster.errors import RemoteProtocolError
+from opencluster.net.compression import Compression
 from opencluster.net.rejections import Rejections
 from opencluster.net.room import room
 from opencluster.net.transport import Peer, Received, TransportCounts
@@ -81,6 +83,8 @@ class Transfers:
         Largest buffer that is taken.
     max_coming : int
         Large messages that one peer may send at a time.
+    compression : str
+        ``none``, ``lz4``, ``zstd`` or ``auto``.
     """
 
     def __init__(
@@ -90,12 +94,14 @@ class Transfers:
         counts: TransportCounts,
         max_bytes: int,
         max_coming: int,
+        compression: str = "none",
     ) -> None:
         self._send = send
         self._on_broken = on_broken
         self._rejections = Rejections(counts, log)
         self._outgoing = Outgoing()
         self._incoming = Incoming(max_bytes, max_coming)
+        self._compression = Compression(compression)
         self._leaving: dict[tuple[Peer, int], list[memoryview]] = {}
         self._gathered: dict[tuple[Peer, int], _Gathered] = {}
         self._told_at = 0.0
@@ -109,6 +115,8 @@ class Transfers:
         """
         parts = [memoryview(buffer).cast("B") for buffer in buffers]
         sizes = [len(part) for part in parts]
+        if peer not in self._outgoing.peers():
+            self._compression.begin(peer)
         number = self._outgoing.begin(peer, sizes)
         self._leaving[peer, number] = parts
         head = pack(Head(BEGUN, number))
@@ -122,8 +130,13 @@ class Transfers:
         """Send a peer as many chunks as may be under way."""
         while (cut := self._outgoing.cut(peer)) is not None:
             parts = self._leaving[peer, cut.number]
+            frames: list[Any]
             frames = [parts[part][start:stop] for part, start, stop in cut.spans]
-            head = Head(CHUNK, cut.number, cut.start, cut.stop - cut.start)
+            code = AS_IT_IS
+            if len(frames) == 1:
+                code, frames[0] = self._compression.packed(peer, frames[0])
+            nbytes = cut.stop - cut.start
+            head = Head(CHUNK, cut.number, cut.start, nbytes, code)
             if not self._send(peer, pack(head), frames):
                 self.lost(peer)
                 return False
@@ -154,8 +167,12 @@ class Transfers:
         if head.kind == TAKEN:
             if not self._outgoing.knows(*key):
                 self._tell(peer, Head(CEASED, head.number))
-            elif self._outgoing.taken(*key, head.place):
+                return None
+            before = self._outgoing.under_way(peer)
+            if self._outgoing.taken(*key, head.place):
                 del self._leaving[key]
+            taken = before - self._outgoing.under_way(peer)
+            self._compression.taken(peer, taken, head.code)
             self._go_on(peer)
         elif head.kind == BEGUN:
             if len(frames) != len(("header", "sizes")):
@@ -177,8 +194,6 @@ class Transfers:
     def _take_chunk(
         self, peer: Peer, head: Head, frames: Sequence[Any], who: Credential
     ) -> Received | None:
-        if head.code:
-            raise RemoteProtocolError(f"a chunk in an unknown form, {head.code}")
         number, start = head.number, head.place
         stop = start + head.nbytes
         spans = self._incoming.came(_now(), peer, number, start, stop, len(frames))
@@ -186,6 +201,11 @@ class Transfers:
             # one that was given up here, or before the connection broke
             self._tell(peer, Head(REFUSED, number, code=UNWANTED))
             return None
+        if head.code != AS_IT_IS:
+            if len(frames) != 1:
+                raise RemoteProtocolError(f"{len(frames)} frames in another form")
+            whole = self._compression.unpacked(head.code, frames[0], head.nbytes)
+            frames = [whole]
         gathered = self._gathered[peer, number]
         for (part, begin, end), frame in zip(spans, frames, strict=True):
             if len(frame) != end - begin:
@@ -193,7 +213,7 @@ class Transfers:
                     f"{len(frame)} bytes of a chunk where {end - begin} were due"
                 )
             gathered.part(part)[begin:end] = frame
-        self._tell(peer, Head(TAKEN, number, stop))
+        self._take_note(peer, number, stop)
         if not self._incoming.is_whole(peer, number):
             return None
         self._drop(peer, number)
@@ -226,7 +246,7 @@ class Transfers:
                 self.lost(peer)
         for peer, number, position in self._incoming.quiet(now - TICK_S):
             # whoever knows nothing of it any more says so
-            if not self._tell(peer, Head(TAKEN, number, position)):
+            if not self._take_note(peer, number, position):
                 self.lost(peer)
         for peer in self._incoming.silent(now - GIVE_UP_S):
             for number in self._incoming.of(peer):
@@ -257,6 +277,11 @@ class Transfers:
 
     def _tell(self, peer: Peer, head: Head) -> bool:
         return self._send(peer, pack(head), ())
+
+    def _take_note(self, peer: Peer, number: int, position: int) -> bool:
+        """Tell a peer up to where its message is here."""
+        understood = self._compression.understood
+        return self._tell(peer, Head(TAKEN, number, position, code=understood))
 
     def _drop(self, peer: Peer, number: int) -> None:
         if self._incoming.drop(peer, number):

@@ -98,6 +98,8 @@ class ZmqTransport:
         any number; it counts as gone for those beyond.
     max_coming : int
         Large messages that one peer may send at a time; by default none at all.
+    compression : str
+        How those leave: ``none``, ``lz4``, ``zstd`` or ``auto``.
     """
 
     schemes = ("tcp://", "ipc://")
@@ -110,6 +112,7 @@ class ZmqTransport:
         keys: Keyring | None = None,
         max_queued: int = 0,
         max_coming: int = 0,
+        compression: str = "none",
     ) -> None:
         self.counts = TransportCounts()
         self.keys = keys
@@ -173,8 +176,9 @@ class ZmqTransport:
         self._refusals: dict[str, str] = {}
         self._lost: list[Peer] = []
         self._ticker = Ticker(TICK_S)
+        limits = max_message_bytes, max_coming
         self._transfers = Transfers(
-            self.send, self._broken, self.counts, max_message_bytes, max_coming
+            self.send, self._broken, self.counts, *limits, compression
         )
 
     @property

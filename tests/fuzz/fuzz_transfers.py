@@ -63,7 +63,8 @@ class TransfersEpisode(WireEpisode):
     def transfers(self, send: Any, counts: TransportCounts | None = None) -> Transfers:
         """Return one end."""
         counts = counts or TransportCounts()
-        return Transfers(send, self.parted.append, counts, MAX_BYTES, MAX_COMING)
+        limits = MAX_BYTES, MAX_COMING
+        return Transfers(send, self.parted.append, counts, *limits, "auto")
 
     def to_receiver(self, peer: Peer, header: bytes, buffers: Sequence[Any]) -> bool:
         frames = [header, *map(bytes, buffers)]
