@@ -263,7 +263,11 @@ def test_all_targets_are_of_workloads_that_there_are_and_get_their_bouts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(catalogue.Listing, "lacking", lambda self: "")
-    places = targets.places(targets.TARGETS)
+    places = targets.places(targets.TARGETS, targets.BESIDE)
+    for name, workers, peers in targets.BESIDE:
+        here = places[workers, find(name).is_packed]
+        assert {p.name for p, both in here if p and find(name) in both} >= set(peers)
+        assert any(find(name) in both for _, both in here)
     for target in targets.TARGETS:
         workload = find(target.workload)
         here = places[target.workers, workload.is_packed]
