@@ -10,13 +10,16 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from muser_pipeline.calibration import apply_calibration, correct_delays
     from muser_pipeline.raw import Frames, RawFile, open_raw
 
-__all__ = ["Frames", "RawFile", "open_raw"]
+__all__ = ["Frames", "RawFile", "apply_calibration", "correct_delays", "open_raw"]
 
 _HOMES = {
     "Frames": "raw",
     "RawFile": "raw",
+    "apply_calibration": "calibration",
+    "correct_delays": "calibration",
     "open_raw": "raw",
 }
 
