@@ -180,7 +180,7 @@ class Manager:
         options = self._options(
             retries, error_retries, timeout_s, priority, keep=keep, recompute=recompute
         )
-        flow = self._flow(type, pieces, options, progress, return_errors)
+        flow = self._flow(type, pieces, options, progress, return_errors, False)
         for done in flow.run(ordered):
             yield done.result
 
@@ -208,7 +208,7 @@ class Manager:
         options = self._options(
             retries, error_retries, timeout_s, priority, keep=keep, recompute=recompute
         )
-        flow = self._flow(type, pieces, options, progress, return_errors)
+        flow = self._flow(type, pieces, options, progress, return_errors, True)
         yield from flow.run(ordered=False)
 
     def to_next(
@@ -507,6 +507,7 @@ class Manager:
         options: Options,
         progress: bool | None,
         return_errors: bool,
+        keeps_pieces: bool,
     ) -> Flow:
         settings = self.config.manager
         return Flow(
@@ -519,6 +520,7 @@ class Manager:
             settings.buffer_bytes,
             settings.progress if progress is None else ("never", "always")[progress],
             return_errors,
+            keeps_pieces,
         )
 
     def _submit(
