@@ -27,6 +27,9 @@ from bench.versus import Comparison
 from bench.workloads import NAMES, WORKLOADS, UnknownWorkload
 from bench.workloads import choose as choose_workloads
 
+LIMIT_MIN = 13.0
+"""Minutes after which no more rounds are begun, so that all is over in a quarter of an
+hour."""
 QUICK_BUDGET_S = 0.02
 QUICK_ROUNDS = 1
 CROWD = "16,64,256,1024"
@@ -83,11 +86,18 @@ def _output_options(command: Callable[..., None]) -> Callable[..., None]:
             help="Seconds for each slice: one workload on one side.",
         ),
         click.option(
+            "--minutes",
+            type=click.FloatRange(min=0, min_open=True),
+            default=LIMIT_MIN,
+            show_default=True,
+            help="After the first round nothing begins that would take longer in all.",
+        ),
+        click.option(
             "--rounds",
             type=click.IntRange(1, 1000),
             default=5,
             show_default=True,
-            help="How often all is repeated, everything started anew.",
+            help="How often all is repeated, everything started anew, if time allows.",
         ),
     ):
         command = option(command)
@@ -132,6 +142,7 @@ def compare(
     workers: list[int],
     crowd: list[int],
     rounds: int,
+    minutes: float,
     budget_s: float,
     json_file: Path | None,
     picture: Path | None,
@@ -164,7 +175,7 @@ def compare(
     counts = workers if any(not w.is_packed for w in wanted) else []
     packed = crowd if any(w.is_packed for w in wanted) else []
     places = plan.every(here, wanted, counts, packed)
-    comparison = _run(places, *_size(quick, rounds, budget_s))
+    comparison = _run(places, *_size(quick, rounds, budget_s), minutes)
     comparison.show()
     _write(comparison, json_file, picture, page)
     _exit_if_interrupted(comparison)
@@ -177,10 +188,17 @@ def compare(
     default=",".join(dict.fromkeys(t.workload for t in targets.TARGETS)),
     help="Only the targets of these workloads.",
 )
+@click.option(
+    "--full",
+    is_flag=True,
+    help="Measure what belongs beside them, too: the paper's figures, TCP, ...",
+)
 @_output_options
 def check_targets(
     only: list[str],
+    full: bool,
     rounds: int,
+    minutes: float,
     budget_s: float,
     json_file: Path | None,
     picture: Path | None,
@@ -195,15 +213,18 @@ def check_targets(
     \b
     Examples:
         python -m bench targets
+        python -m bench targets --full --plot all.png --markdown docs/performance.md
         python -m bench targets --only roundtrip,blocks-100k --rounds 12
     """
     if unknown := set(only) - set(NAMES):
         raise click.UsageError(f"no workload: {', '.join(sorted(unknown))}")
     chosen = [target for target in targets.TARGETS if target.workload in only]
+    beside = targets.BESIDE if full else ()
     names = {peer for target in chosen for peer in target.peers}
+    names |= {peer for _, _, peers in beside for peer in peers}
     _present([catalogue.find(name) for name in sorted(names)])
     size = _size(quick, rounds, budget_s)
-    comparison = _run(targets.places(chosen), *size)
+    comparison = _run(targets.places(chosen, beside), *size, minutes)
     verdicts = [targets.judge(target, comparison.outcome) for target in chosen]
     comparison = replace(comparison, verdicts=verdicts)
     comparison.show()
@@ -258,15 +279,18 @@ def _present(
 
 
 def _run(
-    places: dict[plan.Place, list[plan.Fixture]], rounds: int, budget_s: float
+    places: dict[plan.Place, list[plan.Fixture]],
+    rounds: int,
+    budget_s: float,
+    minutes: float,
 ) -> Comparison:
     """Measure; an interrupt ends it with what there is."""
     contest = Contest(plan.bouts(places, rounds), budget_s)
     met = {b.opponent.name: b.opponent for b in contest.bouts if b.opponent is not None}
     machine = describe() | catalogue.versions(list(met.values()))
-    with _ended_by_signals(), _progress(contest, budget_s) as on_bout:
+    with _ended_by_signals(), _progress(contest, budget_s, minutes) as on_bout:
         try:
-            contest.run(on_bout)
+            contest.run(on_bout, minutes * 60)
         except KeyboardInterrupt:
             click.echo("interrupted: this is what was measured so far", err=True)
             machine["interrupted"] = True
@@ -302,12 +326,14 @@ def _ended_by_signals() -> Iterator[None]:
 
 
 @contextmanager
-def _progress(contest: Contest, budget_s: float) -> Iterator[Callable[[Bout], None]]:
+def _progress(
+    contest: Contest, budget_s: float, limit_min: float
+) -> Iterator[Callable[[Bout], None]]:
     """Show how far it is, on standard error."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    minutes = plan.estimate_s(contest.bouts, budget_s) / 60
+    minutes = min(limit_min, plan.estimate_s(contest.bouts, budget_s) / 60)
     count = len(contest.bouts)
     click.echo(f"{count} bouts, about {max(1, round(minutes))} min", err=True)
     console = Console(stderr=True)

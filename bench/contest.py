@@ -6,13 +6,16 @@ failed at from then on; all else goes on.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Sequence
 
 from bench.contestant import Contestant, PeerFailed
 from bench.outcome import Outcome
 from bench.peers import catalogue
 from bench.plan import Bout, of_workers
-from bench.workloads import Point, Workload
+from bench.points import Point
+from bench.workloads import Workload
 
 OnBout = Callable[[Bout], None]
 """Told before each bout begins."""
@@ -42,11 +45,23 @@ class Contest:
         self.outcome = Outcome()
         self._failed: set[tuple[str, int, bool, str]] = set()
 
-    def run(self, on_bout: OnBout = lambda bout: None) -> None:
-        """Measure everything; an interrupt ends it, with what there is so far."""
+    def run(
+        self, on_bout: OnBout = lambda bout: None, limit_s: float = math.inf
+    ) -> None:
+        """Measure everything; an interrupt ends it, with what there is so far.
+
+        After the first round no bout begins that would not end within `limit_s`, were
+        it as long as the longest until then.
+        """
+        began = time.monotonic()
+        longest_s = 0.0
         for bout in self.bouts:
+            started = time.monotonic()
+            if bout.round > 1 and started + longest_s > began + limit_s:
+                return
             on_bout(bout)
             self._hold(bout)
+            longest_s = max(longest_s, time.monotonic() - started)
 
     def _hold(self, bout: Bout) -> None:
         listings = [catalogue.find(catalogue.OURS)]

@@ -22,7 +22,7 @@ from bench.driver import ADDRESS_VARIABLE
 from bench.load import Load, LoadMeter
 from bench.machine import ROOT
 from bench.peers.catalogue import Listing
-from bench.workloads import Point
+from bench.points import Point
 
 START_TIMEOUT_S = 60.0
 START_TIMEOUT_PER_WORKER_S = 1.0

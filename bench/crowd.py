@@ -8,7 +8,6 @@ thread, and have no processes to look after.
 from __future__ import annotations
 
 import random
-import resource
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -22,6 +21,7 @@ import zmq
 
 from opencluster.config import load
 from opencluster.core.entries import Entry
+from opencluster.net.descriptors import allow_many
 from opencluster.net.link import FactoryLink
 from opencluster.net.metronome import Metronome
 from opencluster.net.reactor import Reactor, Timer
@@ -232,8 +232,7 @@ class Crowd:
 @click.option("--count", type=int, required=True, help="How many workshops.")
 def main(pattern: Path, first: int, count: int) -> None:
     """Simulate workshops after a PATTERN, until this process is ended."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    allow_many()
     Crowd(msgpack.unpackb(pattern.read_bytes()), first, count).run()
 
 

@@ -17,6 +17,8 @@ from typing import Any
 from bench import workloads
 from bench.peers import catalogue
 from bench.peers.base import Peer
+from bench.points import Point
+from opencluster.net.descriptors import allow_many
 
 ADDRESS_VARIABLE = "BENCH_DRIVER"
 """Where orders come from."""
@@ -53,7 +55,7 @@ class Driver:
         """Return the processes of the workers."""
         return self._peer.worker_pids()
 
-    def run(self, name: str, budget_s: float) -> list[workloads.Point]:
+    def run(self, name: str, budget_s: float) -> list[Point]:
         """Measure one slice of a workload."""
         workload = workloads.find(name)
         assert workload.run is not None
@@ -70,6 +72,8 @@ class Driver:
 
 def drive(home: str) -> None:
     """Take orders for a peer until told to close, or until nobody gives any."""
+    # of what it starts as well: a thousand workers have as many connections
+    allow_many()
     driver = Driver(catalogue.load(home)())
     with Client(os.environ[ADDRESS_VARIABLE], "AF_UNIX") as orders:
         try:

@@ -14,7 +14,8 @@ from typing import Any
 from bench.peers.catalogue import OURS
 from bench.peers.catalogue import find as find_peer
 from bench.plan import Bout, of_workers
-from bench.workloads import WORKLOADS, Point, Workload
+from bench.points import Point
+from bench.workloads import WORKLOADS, Workload
 from bench.workloads import find as find_workload
 
 

@@ -1,16 +1,18 @@
 """Many workers in one process: ``python -m bench.packed COUNT``.
 
-Each is all that a worker is, with sockets and an entry in the registry of its own, but
-a thread instead of a process: a thousand of them fit into a computer that has no room
-for a thousand Python interpreters. A manager cannot tell them from processes. The
-process speaks for them all to the factory, as a workshop does.
+Each has what a manager sees of a worker: a socket and an entry in the registry of its
+own, and pieces that it performs and answers as a worker does. What it has not is a
+thread: one loop serves them all, so that a thousand fit into a computer that has no
+room for a thousand Python interpreters, and what is measured is the manager and not
+how the kernel shares two cores among them. The process speaks for them all to the
+factory, as a workshop does.
 """
 
 from __future__ import annotations
 
-import resource
-import threading
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -19,55 +21,67 @@ from bench.crowd import Shop
 from bench.workers import TYPE, EchoWorker
 from opencluster.config import load
 from opencluster.core.entries import Entry
+from opencluster.net.descriptors import allow_many
+from opencluster.net.joined import LANE_SCHEME
+from opencluster.net.lane import LaneTransport
 from opencluster.net.reactor import Reactor
-from opencluster.net.transport import (
-    Peer,
-    PeerLost,
-    Received,
-    TransportCounts,
-    TransportEvent,
-)
+from opencluster.net.transport import Peer, PeerLost, Received, TransportEvent
 from opencluster.net.zmq_transport import ZmqTransport
-from opencluster.registration import Registration
-from opencluster.wire import frames
-from opencluster.worker import Runner
+from opencluster.node.host import host_id, host_name
+from opencluster.place import Place
+from opencluster.wire import codec, frames, kinds
+from opencluster.wire.batches import batches, pieces_in
 
 
-class PassedOn:
-    """Hands the entry of a worker to whoever speaks for it."""
+class PackedWorker:
+    """One worker of many: it performs what comes at once.
 
-    def __init__(self, announced: Callable[[Entry], None]) -> None:
-        self.announce = announced
+    Parameters
+    ----------
+    number : int
+        Which one of the process it is.
+    folder : Path
+        Where its socket lies.
+    """
 
-    def draining(self) -> None:
-        """Say nothing: the workers end with their process."""
+    def __init__(self, number: int, folder: Path) -> None:
+        self._worker = EchoWorker()
+        self._lane = LaneTransport()
+        name = f"w-{os.getpid()}-{number}"
+        endpoint = self._lane.listen(f"{LANE_SCHEME}{folder / name}.lane")
+        self.entry = Entry(
+            id=name,
+            kind="worker",
+            type=TYPE,
+            name=name,
+            host=host_name(),
+            host_id=host_id(),
+            pid=os.getpid(),
+            endpoints=(endpoint,),
+        )
 
-    def withdraw(self) -> None:
-        """Say nothing."""
+    def watch(self, watch: Callable[[int, Callable[[], None]], None]) -> None:
+        """Have it called whenever its socket has input."""
+        for pollable in self._lane.pollables():
+            watch(pollable.fileno(), self._serve)
 
-    def received(self, peer: Peer, fields: list[Any]) -> bool:
-        """Expect nothing."""
-        return False
+    def _serve(self) -> None:
+        for event in self._lane.receive():
+            if isinstance(event, Received):
+                fields = frames.unpack(event.header)
+                # orders to stop come too late: what came before is answered
+                if fields[0] == kinds.PIECES:
+                    self._perform(event.peer, fields[1], event.buffers)
 
-    def peer_lost(self, peer: Peer) -> None:
-        """Depend on no connection."""
-
-    def counted(self, counts: TransportCounts) -> None:
-        """Keep no count."""
-
-
-class PackedRunner(Runner):
-    """Runs the pieces of one worker of many in a thread."""
-
-    def __init__(self, announced: Callable[[Entry], None]) -> None:
-        self._announced = announced
-        super().__init__(EchoWorker(), TYPE)
-
-    def _registration(self, reactor: Reactor) -> Registration:
-        return PassedOn(self._announced)
-
-    def _handle_signals(self) -> None:
-        """Leave them to the process, which just ends."""
+    def _perform(self, peer: Peer, rows: Any, buffers: Sequence[Any]) -> None:
+        answers = []
+        for piece, own in pieces_in(rows, buffers):
+            result = self._worker.perform(codec.decode(piece.payload, own))
+            payload, made = codec.encode(result)
+            row = [piece.number, "done", payload, len(made), 0.0]
+            answers.append((row, payload, made))
+        for fields, made in batches(answers):
+            self._lane.send(peer, frames.pack(kinds.RESULTS, fields), made)
 
 
 class Pack:
@@ -85,46 +99,30 @@ class Pack:
             network.max_message_bytes, network.zmtp_heartbeat_s, network.zmtp_timeout_s
         )
         self._reactor = Reactor(transport, self._event)
-        self._entries: list[Entry] = []
-        self._shop: Shop | None = None
-        self._count = count
+        place = Place.find()
+        workers = [PackedWorker(number, place.sockets) for number in range(count)]
+        for worker in workers:
+            worker.watch(self._reactor.watch)
+        entries = [worker.entry for worker in workers]
+        figures: list[dict[str, Any]] = [{} for _ in entries]
+        self._shop = Shop(self._reactor, entries, figures)
 
     def run(self) -> None:
         """Run the workers until this process is ended."""
-        for _ in range(self._count):
-            runner = PackedRunner(self._announced)
-            threading.Thread(target=runner.run, args=("*", 0), daemon=True).start()
         self._reactor.run()
 
-    def _announced(self, entry: Entry) -> None:
-        self._reactor.post(lambda: self._register(entry))
-
-    def _register(self, entry: Entry) -> None:
-        self._entries.append(entry)
-        if len(self._entries) == self._count:
-            figures: list[dict[str, Any]] = [{} for _ in self._entries]
-            self._shop = Shop(self._reactor, self._entries, figures)
-
     def _event(self, event: TransportEvent) -> None:
-        if self._shop is None:
-            return
         if isinstance(event, PeerLost):
             self._shop.link.peer_lost(event.peer)
         elif isinstance(event, Received):
             self._shop.link.received(event.peer, frames.unpack(event.header))
 
 
-def allow_many_files() -> None:
-    """Let this process open as many files as the system allows."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
 @click.command()
 @click.argument("count", type=int)
 def main(count: int) -> None:
     """Run COUNT workers until this process is ended."""
-    allow_many_files()
+    allow_many()
     Pack(count).run()
 
 

@@ -49,6 +49,37 @@ def private_mib(pid: int) -> float:
     return float(psutil.Process(pid).memory_full_info().uss) / MIB
 
 
+def all_proportional_mib() -> float:
+    """Return the memory of all processes of this mark, in MiB.
+
+    What several share counts once among all of them (PSS). Memory that nobody has
+    mapped any more does not count.
+    """
+    pids = marked(os.environ.get(MARK_VARIABLE, ""))
+    return sum(map(proportional_mib, pids))
+
+
+def proportional_mib(pid: int) -> float:
+    """Return the memory of a process, of what it shares its part, in MiB."""
+    for line in _read(Path(f"/proc/{pid}/smaps_rollup")).splitlines():
+        if line.startswith(b"Pss:"):
+            return int(line.split()[1]) * 1024 / MIB
+    return 0.0
+
+
+def peak_mib() -> float:
+    """Return the most resident memory that this process had, in MiB."""
+    for line in _read(Path("/proc/self/status")).splitlines():
+        if line.startswith(b"VmHWM:"):
+            return int(line.split()[1]) * 1024 / MIB
+    raise RuntimeError("this system does not tell the peak of resident memory")
+
+
+def forget_peak() -> None:
+    """Let `peak_mib` begin anew."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
 def resident_mib(pid: int) -> float:
     """Return the memory of a process with what it shares, in MiB."""
     return float(psutil.Process(pid).memory_info().rss) / MIB

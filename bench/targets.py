@@ -16,11 +16,15 @@ from bench.outcome import Outcome, place_of
 from bench.peers import catalogue
 from bench.peers.catalogue import OURS
 from bench.plan import Fixture, Place, fixtures
-from bench.workloads import Workload, find
+from bench.workloads import WORKLOADS, Workload, find
 
 DASK = ("dask", "dask-tuned", "dask-scatter")
 RAY = ("ray-tasks", "ray-actors")
 MPI = ("mpi-static", "mpi-farm", "mpi-yield")
+ONE_COPY = 1.1
+"""The copy, and a tenth for all else that processes need meanwhile."""
+IDLE_MIB = 28.6
+"""30 MB."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +146,10 @@ TARGETS = (
     Target("submits", 2, 40_000),
     Target("blocks-100k", 1, 1.0, peers=MPI),
     Target("blocks-5m", 1, 1.5, peers=MPI),
+    Target("inplace-100k", 1, 1.5, peers=MPI),
+    Target("inplace-5m", 1, 4, peers=MPI),
     Target("results-5m", 1, 1.4, peers=MPI),
+    Target("inplace-results", 1, 4, peers=MPI),
     *(
         Target(workload, workers, 0.7, against_workers=2)
         for workload in ("pieces", "blocks-100k", "blocks-5m")
@@ -159,24 +166,47 @@ TARGETS = (
         for workers in (4, 16)
     ),
     Target("crowd", 1024, 0.8, against_workers=16),
-    Target("memory", 1, 30, True),
+    Target("copies", 16, ONE_COPY, True),
+    Target("reduce", 2, 0.5, True, ("opencluster-gather",)),
+    Target("reduce-memory", 2, 0.1, True, ("opencluster-gather",)),
+    Target("memory", 1, IDLE_MIB, True),
 )
 
 
-def places(targets: Sequence[Target]) -> dict[Place, list[Fixture]]:
-    """Return who has to meet whom, and where, to tell of all targets."""
-    wanted: dict[tuple[int, bool], dict[Workload, set[str]]] = {}
-    for target in targets:
-        workload = find(target.workload)
-        for workers in filter(None, (target.workers, target.against_workers)):
+Meeting = tuple[str, int, Sequence[str]]
+"""A workload, how many workers, and against whom."""
+
+BESIDE: tuple[Meeting, ...] = (
+    ("startup", 1, ("zmq", "dask-tuned", "ray-actors")),
+    ("figure8", 1, ("mpi-static", "mpi-yield", "limit-unix")),
+    ("figure9", 1, ("mpi-static", "mpi-yield", "limit-unix")),
+    *(
+        (workload, 1, ("opencluster-tcp", "opencluster-curve", "limit-tcp"))
+        for workload in ("roundtrip", "blocks-100k", "blocks-5m")
+    ),
+    ("broadcast", 16, ("dask-tuned", "ray-actors")),
+    ("crowd", 64, ()),
+    ("crowd", 256, ()),
+)
+"""What belongs beside the targets, though it has no bound."""
+
+
+def places(
+    targets: Sequence[Target], beside: Sequence[Meeting] = ()
+) -> dict[Place, list[Fixture]]:
+    """Return who has to meet whom, and where, to tell of all targets, and the rest."""
+    meetings = [(t.workload, t.workers, t.peers) for t in targets]
+    meetings += [(t.workload, t.against_workers, ()) for t in targets]
+    wanted: dict[Place, dict[Workload, set[str]]] = {}
+    for name, workers, peers in [*meetings, *beside]:
+        workload = find(name)
+        if workers:
             here = wanted.setdefault((workers, workload.is_packed), {})
-            against = here.setdefault(workload, set())
-            if workers == target.workers:
-                against.update(target.peers)
+            here.setdefault(workload, set()).update(peers)
     return {
         place: fixtures(
             place[0],
-            here,
+            sorted(here, key=WORKLOADS.index),
             {
                 listing: [w for w, names in here.items() if listing.name in names]
                 for listing in catalogue.PEERS

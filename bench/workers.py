@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from bench.tasks import echo, fresh_block, touch
+from bench.tasks import (
+    array_in_place,
+    block_in_place,
+    echo,
+    fresh_block,
+    total_in_place,
+    touch,
+)
 from opencluster import Worker, WorkPiece
 
 TARGET = "bench.workers:EchoWorker"
 """How a workshop is told to start one, from the directory above this one."""
 TYPE = "Echo"
+
+MAKERS = {
+    "fresh": fresh_block,
+    "in place": block_in_place,
+    "array": array_in_place,
+}
+"""What is made, by the name that a piece has for it."""
 
 
 class EchoWorker(Worker):
@@ -17,6 +31,10 @@ class EchoWorker(Worker):
         """Do what the fields of the piece ask for."""
         if "block" in work:
             return WorkPiece(sum=touch(work["block"]))
-        if "size" in work:
-            return WorkPiece(block=fresh_block(work["number"], work["size"]))
+        if "make" in work:
+            made = MAKERS[work["make"]](work["number"], work["size"])
+            return WorkPiece(block=made)
+        if "inputs" in work:
+            arrays = [part["block"] for part in work["inputs"]]
+            return WorkPiece(block=total_in_place(arrays))
         return WorkPiece(number=echo(work["number"]))

@@ -11,16 +11,20 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from bench.collectives import (
+    broadcast_time,
+    copies_in_memory,
+    join_memory,
+    join_time,
+)
 from bench.figures import percentile
 from bench.peers.base import Peer
-from bench.tasks import WrongAnswer, check
+from bench.points import Point, Run
+from bench.tasks import LARGE, SMALL, WrongAnswer, check
 
-SMALL = 100 * 1024
-LARGE = 5 * 1024 * 1024
-"""Bytes of a block: the 100 KB and the 5 MB of the paper."""
 MOST_TRIPS = 5000
 MOST_PIECES = 1_000_000
 MOST_GROWTH = 8.0
@@ -28,31 +32,6 @@ MOST_GROWTH = 8.0
 ENOUGH = 0.5
 """Of the budget, which the run that counts has to last."""
 MEGA = 1e6
-
-
-@dataclass(frozen=True)
-class Point:
-    """One figure that a slice gave.
-
-    Attributes
-    ----------
-    value : float
-        The figure, in the unit of the workload.
-    count : int
-        How much work it comes from: round trips, pieces or blocks.
-    at : int
-        Number of blocks that it stands for in a workload of several, else 0.
-    extra : dict
-        Further figures by name.
-    """
-
-    value: float
-    count: int
-    at: int = 0
-    extra: dict[str, float] = field(default_factory=dict)
-
-
-Run = Callable[[Peer, float, dict[str, int]], list[Point]]
 
 
 @dataclass(frozen=True)
@@ -198,6 +177,22 @@ WORKLOADS = (
     Workload("startup", "start, to the first result", "s", "noop", True),
     Workload("memory", "private memory of an idle worker", "MiB", "worker_pids", True),
     Workload(
+        "copies",
+        "copies in memory of 100 MB that all workers have",
+        "copies",
+        "spread",
+        True,
+        copies_in_memory,
+    ),
+    Workload(
+        "reduce-memory",
+        "growth of the manager that joins 64 arrays of 16 MB",
+        "MiB",
+        "joined",
+        True,
+        join_memory,
+    ),
+    Workload(
         "roundtrip",
         "round trip of a trivial piece, median",
         "µs",
@@ -244,6 +239,46 @@ WORKLOADS = (
         "results",
         False,
         _bandwidth("results", LARGE),
+    ),
+    Workload(
+        "inplace-100k",
+        "blocks of 100 KB to workers, in place",
+        "MB/s",
+        "blocks_in_place",
+        False,
+        _bandwidth("blocks_in_place", SMALL),
+    ),
+    Workload(
+        "inplace-5m",
+        "blocks of 5 MB to workers, in place",
+        "MB/s",
+        "blocks_in_place",
+        False,
+        _bandwidth("blocks_in_place", LARGE),
+    ),
+    Workload(
+        "inplace-results",
+        "blocks of 5 MB from workers, in place",
+        "MB/s",
+        "results_in_place",
+        False,
+        _bandwidth("results_in_place", LARGE),
+    ),
+    Workload(
+        "broadcast",
+        "broadcast of 100 MB, until all workers have read it",
+        "s",
+        "spread",
+        True,
+        broadcast_time,
+    ),
+    Workload(
+        "reduce",
+        "64 arrays of 16 MB that workers have, joined into one",
+        "s",
+        "joined",
+        True,
+        join_time,
     ),
     Workload(
         "figure8",

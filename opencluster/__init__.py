@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from opencluster.pool import ManagerPool
     from opencluster.references import DataRef
     from opencluster.service import Service, remote
+    from opencluster.taskqueue import TaskQueue
     from opencluster.wire.codec import register_type
     from opencluster.worker import Worker
     from opencluster.workpiece import WorkPiece
@@ -31,6 +32,7 @@ __all__ = [
     "Manager",
     "ManagerPool",
     "Service",
+    "TaskQueue",
     "WorkPiece",
     "Worker",
     "Workshop",
@@ -46,6 +48,7 @@ _HOMES = {
     "Manager": "manager",
     "ManagerPool": "pool",
     "Service": "service",
+    "TaskQueue": "taskqueue",
     "WorkPiece": "workpiece",
     "Worker": "worker",
     "Workshop": "workshop",

@@ -86,6 +86,38 @@ class StartFailed(RegistryError):
         self.output = output
 
 
+# --- the task queue ---------------------------------------------------------
+
+
+class QueueError(OpenClusterError):
+    """The task queue refuses what it was asked; the message says why."""
+
+
+class QueueUnavailable(QueueError):
+    """The database of the task queue cannot be reached, or has no room."""
+
+
+class NoSuchTask(QueueError):
+    """There is no task of that number in the queue."""
+
+
+class TaskFailed(QueueError):
+    """A task of the queue ended without a result.
+
+    Attributes
+    ----------
+    state : str
+        ``failed`` or ``cancelled``.
+    output : str
+        The last lines that its manager printed.
+    """
+
+    def __init__(self, message: str, state: str = "failed", output: str = "") -> None:
+        super().__init__(message)
+        self.state = state
+        self.output = output
+
+
 # --- work -------------------------------------------------------------------
 
 

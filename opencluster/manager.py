@@ -58,6 +58,7 @@ class Manager:
     _last_options: tuple[tuple[Any, ...], Options] | None = None
     _config: Config | None = None
     _own_job: Job | None = None
+    _progress_to: Callable[[float, float], None] | None = None
 
     def __init__(self, engine: str = "") -> None:
         self._engine_name = engine
@@ -103,6 +104,17 @@ class Manager:
             job.ended_at = time.time()
             self.engine.report(job)
         return result
+
+    def progress(self, done: float, total: float = 1.0) -> None:
+        """Say how far the task is, to whoever looks at it in the queue.
+
+        Parameters
+        ----------
+        done, total : float
+            How much of how much, in any unit.
+        """
+        if self._progress_to is not None:
+            self._progress_to(done, total)
 
     # --- pieces --------------------------------------------------------------
 
@@ -168,7 +180,7 @@ class Manager:
         options = self._options(
             retries, error_retries, timeout_s, priority, keep=keep, recompute=recompute
         )
-        flow = self._flow(type, pieces, options, progress, return_errors)
+        flow = self._flow(type, pieces, options, progress, return_errors, False)
         for done in flow.run(ordered):
             yield done.result
 
@@ -196,7 +208,7 @@ class Manager:
         options = self._options(
             retries, error_retries, timeout_s, priority, keep=keep, recompute=recompute
         )
-        flow = self._flow(type, pieces, options, progress, return_errors)
+        flow = self._flow(type, pieces, options, progress, return_errors, True)
         yield from flow.run(ordered=False)
 
     def to_next(
@@ -495,6 +507,7 @@ class Manager:
         options: Options,
         progress: bool | None,
         return_errors: bool,
+        keeps_pieces: bool,
     ) -> Flow:
         settings = self.config.manager
         return Flow(
@@ -507,6 +520,7 @@ class Manager:
             settings.buffer_bytes,
             settings.progress if progress is None else ("never", "always")[progress],
             return_errors,
+            keeps_pieces,
         )
 
     def _submit(

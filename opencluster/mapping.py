@@ -33,7 +33,7 @@ with more, the memory has left the processor's cache when it is used again."""
 FEELERS = 16
 """Pieces under way, or two for each worker, before the size of a result is known."""
 LOOK_S = 0.2
-"""How often a look is taken for new workers while that is so."""
+"""How often a look is taken for new workers."""
 SMOOTHING = 0.2
 """Weight of the newest result in the running mean of their sizes."""
 
@@ -63,7 +63,7 @@ class _Bar(Protocol):
 @dataclass(slots=True)
 class _Flight:
     number: int
-    piece: WorkPiece
+    piece: Any
     nbytes: int
     outcome: Outcome | None = None
 
@@ -90,6 +90,9 @@ class Flow:
         ``auto``, ``always`` or ``never``.
     return_errors : bool
         Yield errors instead of raising the first.
+    keeps_pieces : bool
+        Yield pieces with their results. Else there is ``None`` for them: they are
+        dropped when they were submitted, so that their memory serves for the next.
     """
 
     def __init__(
@@ -103,6 +106,7 @@ class Flow:
         buffer_bytes: int,
         progress: str,
         return_errors: bool,
+        keeps_pieces: bool = True,
     ) -> None:
         self._engine = engine
         self._type = type
@@ -115,6 +119,7 @@ class Flow:
         self._buffer_bytes = buffer_bytes
         self._progress = progress
         self._return_errors = return_errors
+        self._keeps_pieces = keeps_pieces
         self._done: deque[tuple[int, Outcome]] = deque()
         self._flying: dict[int, _Flight] = {}
         self._order: deque[_Flight] | None = None
@@ -122,6 +127,8 @@ class Flow:
         self._result_nbytes: float | None = None
         self._piece_nbytes = 0.0
         self._count = 0
+        self._worker_count = 0
+        self._count_again_at = 0.0
         self._is_exhausted = False
         # of what comes by itself no more is read than is there, so that nobody waits
         # for the next piece while there are results
@@ -256,7 +263,12 @@ class Flow:
         return min(self._window, int(most))
 
     def _workers(self) -> int:
-        return self._engine.types().get(self._type, 0)
+        """Return how many workers there are, or were a moment ago."""
+        now = time.monotonic()
+        if now >= self._count_again_at:
+            self._count_again_at = now + LOOK_S
+            self._worker_count = self._engine.types().get(self._type, 0)
+        return self._worker_count
 
     @property
     def _held(self) -> int:
@@ -273,6 +285,9 @@ class Flow:
         rows = [(flight.piece, self._options) for flight in batch]
         numbers = self._engine.submit(self._type, rows, self._note_done, self._job)
         self._flying.update(zip(numbers, batch, strict=True))
+        if not self._keeps_pieces:
+            for flight in batch:
+                flight.piece = None
         if self._order is not None:
             self._order.extend(batch)
 
@@ -294,7 +309,7 @@ class Flow:
             return nullcontext(_Hidden())
         from opencluster.progress import bar
 
-        return bar(self._type, self._total)
+        return bar(self._type, self._total, self._engine.moved)
 
 
 def checked_piece(piece: Any) -> WorkPiece:

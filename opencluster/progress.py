@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress, Task, TaskID
+
+Moving = Callable[[], Sequence[int]]
+"""Returns the bytes that were sent and all that are to be, then those that came."""
+UNITS = (("GB", 1e9), ("MB", 1e6))
 
 
 class Bar:
@@ -34,12 +38,16 @@ class _Display:
         self._lock = threading.Lock()
         self._progress: Progress | None = None
 
-    def add(self, label: str, total: int | None) -> tuple[Progress, TaskID]:
+    def add(
+        self, label: str, total: int | None, moving: Moving
+    ) -> tuple[Progress, TaskID]:
         with self._lock:
             if self._progress is None:
                 self._progress = _progress()
                 self._progress.start()
-            return self._progress, self._progress.add_task(label, total=total)
+            return self._progress, self._progress.add_task(
+                label, total=total, moving=moving
+            )
 
     def remove(self, progress: Progress, task: TaskID) -> None:
         with self._lock:
@@ -53,7 +61,7 @@ _display = _Display()
 
 
 @contextmanager
-def bar(label: str, total: int | None) -> Iterator[Bar]:
+def bar(label: str, total: int | None, moving: Moving) -> Iterator[Bar]:
     """Show a bar while the block runs.
 
     Parameters
@@ -62,12 +70,31 @@ def bar(label: str, total: int | None) -> Iterator[Bar]:
         What is being done.
     total : int or None
         How many pieces there are, if that is known.
+    moving : callable
+        Returns how far the large ones are that are under way.
     """
-    progress, task = _display.add(label, total)
+    progress, task = _display.add(label, total, moving)
     try:
         yield Bar(progress, task)
     finally:
         _display.remove(progress, task)
+
+
+def moved_text(moved: Sequence[int]) -> str:
+    """Return in words how far large pieces and results are, if there are any.
+
+    Parameters
+    ----------
+    moved : sequence of int
+        Bytes that were sent, and all that are to be sent; the same of those that came.
+    """
+    sent, to_send, came, to_come = moved
+    told = []
+    for done, total, what in ((sent, to_send, "sent"), (came, to_come, "received")):
+        if total:
+            unit, size = UNITS[total < UNITS[0][1]]
+            told.append(f"{done / size:.1f}/{total / size:.1f} {unit} {what}")
+    return ", ".join(told)
 
 
 def _progress() -> Progress:
@@ -76,14 +103,23 @@ def _progress() -> Progress:
         BarColumn,
         MofNCompleteColumn,
         Progress,
+        ProgressColumn,
         TextColumn,
         TimeRemainingColumn,
     )
+    from rich.text import Text
+
+    class MovedColumn(ProgressColumn):
+        """How far pieces are that take long to send."""
+
+        def render(self, task: Task) -> Text:
+            return Text(moved_text(task.fields["moving"]()))
 
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        MovedColumn(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,

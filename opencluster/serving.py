@@ -366,13 +366,13 @@ class Station:
             else:
                 self._send(peer, frames.pack(kinds.GONE, fields[2]))
         elif kind == kinds.WITHDRAW:
-            numbers = numbers_in(fields[1])
+            numbers = self._stopped(peer, fields[1])
             self._locked(lambda: self._inbox.withdraw(peer, numbers))
         elif kind == kinds.CANCEL:
-            numbers = numbers_in(fields[1])
+            numbers = self._stopped(peer, fields[1])
             self._locked(lambda: self._inbox.cancel(now, peer, numbers))
         elif kind == kinds.INTERRUPT:
-            numbers = numbers_in(fields[1])
+            numbers = self._stopped(peer, fields[1])
             self._locked(lambda: self._inbox.interrupt(now, peer, numbers))
         elif kind in KEEPER_KINDS:
             self.keeper.received(peer, fields, event.buffers)
@@ -414,6 +414,21 @@ class Station:
         self._do(effects)
         for _, wanted in ties.values():
             self.keeper.fetch_ahead(wanted)
+
+    def _stopped(self, peer: Peer, numbers: Any) -> list[int]:
+        """Return which pieces are to be stopped; send back those that still come.
+
+        An order to stop a large piece gets here before it: then the rest of the piece
+        need not come.
+        """
+        wanted = numbers_in(numbers)
+        for transfer, header in self.transport.coming(peer):
+            fields = frames.unpack(header, self._config.limits.max_nesting)
+            own = [row[0] for row in fields[1]] if fields[0] == kinds.PIECES else []
+            if own and set(own) <= set(wanted):
+                self.transport.refuse(peer, transfer)
+                self._returns.setdefault(peer, []).extend(own)
+        return wanted
 
     def _locked(self, decide: Callable[[], list[Effect]]) -> None:
         with self._mutex:

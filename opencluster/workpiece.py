@@ -87,9 +87,15 @@ class WorkPiece(dict[Any, Any]):
         """Approximate size of keys and values, arrays included, in bytes."""
         size = 2 * _POINTER_BYTES * len(self)
         for key, value in self.items():
-            if type(key) is not str or type(value) not in _NUMBERS:
+            if type(key) is not str:
                 return _nbytes(self, set())
-            size += len(key) + _POINTER_BYTES
+            size += len(key)
+            if type(value) in _NUMBERS:
+                size += _POINTER_BYTES
+            elif (nbytes := _flat_nbytes(value)) is not None:
+                size += nbytes
+            else:
+                return _nbytes(self, set())
         return size
 
     def __repr__(self) -> str:
@@ -108,6 +114,9 @@ def _nbytes(value: Any, seen: set[int]) -> int:
 
 def _flat_nbytes(value: Any) -> int | None:
     """Return the size of a value that holds no other, and None for a container."""
+    # of arrays first, as quickly as can be
+    if hasattr(value, "dtype") and type(getattr(value, "nbytes", None)) is int:
+        return int(value.nbytes)
     if isinstance(value, str | bytes | bytearray):
         return len(value)
     if isinstance(value, Mapping | list | tuple | set | frozenset):

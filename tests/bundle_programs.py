@@ -78,8 +78,11 @@ class BundleWorker(Worker):
 
     def hold_gil(self, work: WorkPiece) -> WorkPiece:
         """Sleep without giving the interpreter to any other thread."""
+        # a signal would end the sleep, as it would not end a computation
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         # functions of a PyDLL are called with the lock held
         ctypes.PyDLL(None).usleep(int(work["s"] * 1e6))
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return self.answer(work)
 
     def drain(self, work: WorkPiece) -> WorkPiece:

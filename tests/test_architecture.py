@@ -39,7 +39,7 @@ BASE_CLASSES = {"factory", "workshop", "worker", "service", "manager"}
 SHELL = MEANS | SHARED
 UPPER = SHELL | BASE_CLASSES | {"observe"}
 PLACES = {"engines", "launchers"}
-DAEMONS = {"dispatcher", "ingest"}
+DAEMONS = {"taskqueue", "dispatcher", "ingest"}
 PUBLIC = {"__init__", "errors", "references", "workpiece", "testing"}
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -78,8 +78,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "launchers": MEANS | {"place"},
     "engines": UPPER | {"targets", "launchers"},
     **{name: UPPER | {"engines"} for name in DAEMONS},
+    "taskqueue": MEANS | {"place", "targets"},
     "testing": UPPER | PLACES | DAEMONS,
-    "__init__": GROUND | BASE_CLASSES | {"arrays", "wire", "mapping", "pool"},
+    "__init__": GROUND
+    | BASE_CLASSES
+    | {"arrays", "wire", "mapping", "pool", "taskqueue"},
     "demo": {"__init__"},
     "cli": UPPER
     | PLACES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 
@@ -73,6 +74,7 @@ def flow(
     count: int = 1000,
     buffer_bytes: int = 16 * MEGABYTE,
     pieces: Iterable[WorkPiece] | None = None,
+    keeps_pieces: bool = True,
 ) -> Flow:
     pieces = pieces or (WorkPiece(n=n) for n in range(count))
     return Flow(
@@ -85,6 +87,7 @@ def flow(
         buffer_bytes,
         "never",
         False,
+        keeps_pieces,
     )
 
 
@@ -167,6 +170,29 @@ def test_results_that_grow_are_noticed(ordered: bool) -> None:
     for _ in range(many + 50):
         take(results, engine, MEGABYTE)
     assert len(engine.pending) <= 16 < many
+
+
+@pytest.mark.parametrize("keeps_pieces", [True, False])
+def test_pieces_are_kept_only_where_they_are_yielded(
+    ordered: bool, keeps_pieces: bool
+) -> None:
+    engine = FakeEngine()
+    submitted: list[weakref.ref[WorkPiece]] = []
+
+    def source() -> Iterator[WorkPiece]:
+        for n in range(2 * FEELERS):
+            piece = WorkPiece(n=n)
+            submitted.append(weakref.ref(piece))
+            yield piece
+
+    results = flow(engine, pieces=source(), keeps_pieces=keeps_pieces).run(ordered)
+    engine.on_submit = lambda: engine.finish(10)
+    first = next(results)
+    assert first.piece == (WorkPiece(n=0) if keeps_pieces else None)
+    del first
+    # but for the one that is in the hands of the source
+    kept = sum(ref() is not None for ref in submitted[1:-1])
+    assert kept == (len(submitted) - 2 if keeps_pieces else 0)
 
 
 def test_leaving_the_loop_cancels_what_is_under_way(ordered: bool) -> None:

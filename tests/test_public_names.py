@@ -17,7 +17,10 @@ from opencluster import Manager, WorkPiece, errors
 from opencluster.testing import LocalCluster
 
 ROOT = Path(__file__).parent.parent
-HEAVY = {"astropy", "click", "cupy", "numpy", "psutil", "pynvml", "rich"}
+HEAVY = {
+    *("astropy", "click", "cupy", "numpy", "psutil", "psycopg", "pynvml", "rich"),
+    "sqlalchemy",
+}
 """What an idle worker has no use for."""
 
 
@@ -29,6 +32,7 @@ def test_public_names_are_these() -> None:
         "Manager",
         "ManagerPool",
         "Service",
+        "TaskQueue",
         "WorkPiece",
         "Worker",
         "Workshop",
@@ -115,6 +119,37 @@ def test_importing_the_base_classes_imports_nothing_heavy() -> None:
 
 def test_the_program_of_a_worker_imports_nothing_heavy() -> None:
     assert not imported_by("import opencluster.start") & HEAVY
+
+
+WITHOUT = """
+import sys
+sys.modules["{package}"] = None
+from opencluster import TaskQueue
+TaskQueue("{url}")
+"""
+
+
+@pytest.mark.parametrize(
+    ("package", "url", "extra"),
+    [
+        ("sqlalchemy", "sqlite:////tmp/none", "queue"),
+        ("psycopg", "postgresql://none/none", "postgresql"),
+    ],
+)
+def test_what_the_queue_needs_is_named_when_it_is_missing(
+    package: str, url: str, extra: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT.format(package=package, url=url)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "ConfigError: " in done.stderr
+    assert f"package {package}: install it" in done.stderr
+    assert f"pip install 'opencluster[{extra}]'" in done.stderr
+    assert f"\n{extra} =\n" in (ROOT / "setup.cfg").read_text()
 
 
 def test_a_worker_process_imports_nothing_heavy() -> None:

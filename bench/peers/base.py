@@ -11,7 +11,7 @@ import contextlib
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
-from typing import Self
+from typing import Any, Self
 
 Sums = Iterable[tuple[int, int]]
 """Number of each block, and what `tasks.touch` said of it."""
@@ -26,9 +26,12 @@ class Peer:
     ----------
     note : str
         What a reader of the figures has to know of it, empty for nothing.
+    only : tuple of str
+        The methods that it is measured by, empty for all that it defines.
     """
 
     note: str = ""
+    only: tuple[str, ...] = ()
 
     @classmethod
     def command(cls, home: str, workers: int) -> list[str]:
@@ -56,8 +59,9 @@ class Peer:
 
     @classmethod
     def can(cls, what: str) -> bool:
-        """Return whether the peer defines a method of this name."""
-        return getattr(cls, what) is not getattr(Peer, what)
+        """Return whether the peer defines a method of this name, and is to use it."""
+        is_meant = not cls.only or what in cls.only
+        return is_meant and getattr(cls, what) is not getattr(Peer, what)
 
     def start(self, workers: int) -> None:
         """Bring so many workers up, each a process; all are ready on return."""
@@ -101,6 +105,35 @@ class Peer:
 
     def results(self, count: int, size: int) -> Sums:
         """Have so many blocks made by the workers, and touch each here."""
+        raise NotImplementedError
+
+    def blocks_in_place(self, count: int, size: int) -> Sums:
+        """Send blocks as `blocks` does, from memory that is used again."""
+        raise NotImplementedError
+
+    def results_in_place(self, count: int, size: int) -> Sums:
+        """Have blocks made as `results` does, in memory that is used again."""
+        raise NotImplementedError
+
+    def spread(self, block: Any) -> AbstractContextManager[list[int]]:
+        """Give one block to all workers, who have it as long as the context lasts.
+
+        Yields
+        ------
+        list of int
+            What each worker said of it.
+        """
+        raise NotImplementedError
+
+    def keep_arrays(self, count: int, size: int) -> Any:
+        """Have so many arrays made by the workers, and return what stands for them.
+
+        Each is full of its number, and stays with the worker that made it.
+        """
+        raise NotImplementedError
+
+    def joined(self, arrays: Any) -> Any:
+        """Return the sum of what `keep_arrays` returned, an array in this process."""
         raise NotImplementedError
 
     def worker_pids(self) -> list[int]:

@@ -74,6 +74,21 @@ class Listing:
 PEERS = (
     Listing(OURS, "bench.peers.opencluster:OpenCluster", "a cluster of this project"),
     Listing(
+        "opencluster-gather",
+        "bench.peers.variants:Gathering",
+        "the same, arrays gathered and summed by the manager",
+    ),
+    Listing(
+        "opencluster-tcp",
+        "bench.peers.variants:Tcp",
+        "the same over TCP on loopback, without shared memory",
+    ),
+    Listing(
+        "opencluster-curve",
+        "bench.peers.variants:Curve",
+        "the same over TCP with keys, encrypted",
+    ),
+    Listing(
         "mpi-static",
         "bench.peers.mpi:Static",
         "MPI, a fixed division of work, two sends in flight",
@@ -142,6 +157,12 @@ PEERS = (
         "limit-unix",
         "bench.peers.limits:UnixSocket",
         "a unix socket and a child, blocking",
+        most_workers=1,
+    ),
+    Listing(
+        "limit-tcp",
+        "bench.peers.limits:TcpSocket",
+        "a TCP socket on loopback and a child, blocking",
         most_workers=1,
     ),
 )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from bench.peers.base import Peer, Sums
@@ -71,6 +73,15 @@ class Dask(Peer):
         calls = (submit(fresh_block, n, size, pure=False) for n in range(count))
         results = windowed(calls, RESULTS_AHEAD * self._workers, _result)
         return [(number, touch(block)) for number, block in results]
+
+    @contextmanager
+    def spread(self, block: Any) -> Iterator[list[int]]:
+        """Scatter to all workers, and have each read its copy."""
+        client = self._client
+        held = client.scatter(block, broadcast=True, hash=False)
+        workers = client.scheduler_info(n_workers=-1)["workers"]
+        calls = [client.submit(touch, held, pure=False, workers=w) for w in workers]
+        yield client.gather(calls)
 
     def worker_pids(self) -> list[int]:
         """Ask the workers."""

@@ -12,7 +12,7 @@ import struct
 from typing import Any
 
 from bench.peers.base import Peer, Sums
-from bench.tasks import echo, fresh_block, touch
+from bench.tasks import Make, Rooms, echo, fresh_block, touch
 
 HEAD = struct.Struct("<BQQ")
 """What is asked for, a number and a size."""
@@ -27,6 +27,7 @@ class Memcpy(Peer):
     def start(self, workers: int) -> None:
         """Do nothing: this process does it all."""
         self._room: Any = fresh_block(0, 0)
+        self._rooms = Rooms(1)
 
     def noop(self) -> None:
         """Call a function."""
@@ -34,15 +35,11 @@ class Memcpy(Peer):
 
     def blocks(self, count: int, size: int) -> Sums:
         """Copy and touch."""
-        import numpy as np
+        return self._copy(count, size, fresh_block)
 
-        if len(self._room) != size:
-            self._room = fresh_block(0, size)
-        sums = []
-        for number in range(count):
-            np.copyto(self._room, fresh_block(number, size))
-            sums.append((number, touch(self._room)))
-        return sums
+    def blocks_in_place(self, count: int, size: int) -> Sums:
+        """Copy from memory that is warm as well."""
+        return self._copy(count, size, self._rooms.block)
 
     def results(self, count: int, size: int) -> Sums:
         """Do the same: there are no two sides."""
@@ -54,6 +51,17 @@ class Memcpy(Peer):
 
     def close(self) -> None:
         """End nothing."""
+
+    def _copy(self, count: int, size: int, make: Make) -> Sums:
+        import numpy as np
+
+        if len(self._room) != size:
+            self._room = fresh_block(0, size)
+        sums = []
+        for number in range(count):
+            np.copyto(self._room, make(number, size))
+            sums.append((number, touch(self._room)))
+        return sums
 
 
 class _Stream:
@@ -111,6 +119,7 @@ class Pipe(Peer):
             _serve(there)
         there.close()
         self._stream = here
+        self._rooms = Rooms(1)
 
     def noop(self) -> None:
         """Send a number and wait until it comes back."""
@@ -130,13 +139,11 @@ class Pipe(Peer):
 
     def blocks(self, count: int, size: int) -> Sums:
         """Write one block while the child reads the one before."""
-        sums = []
-        for number in range(count):
-            self._stream.ask(BLOCK, number, size)
-            self._stream.send(fresh_block(number, size))
-            if number:
-                sums.append(self._stream.asked()[1:])
-        return [*sums, self._stream.asked()[1:]]
+        return self._send(count, size, fresh_block)
+
+    def blocks_in_place(self, count: int, size: int) -> Sums:
+        """Write from memory that is warm."""
+        return self._send(count, size, self._rooms.block)
 
     def results(self, count: int, size: int) -> Sums:
         """Have the child make one block while the one before is read."""
@@ -158,6 +165,15 @@ class Pipe(Peer):
         self._stream.close()
         os.waitpid(self._child, 0)
 
+    def _send(self, count: int, size: int, make: Make) -> Sums:
+        sums = []
+        for number in range(count):
+            self._stream.ask(BLOCK, number, size)
+            self._stream.send(make(number, size))
+            if number:
+                sums.append(self._stream.asked()[1:])
+        return [*sums, self._stream.asked()[1:]]
+
     def _streams(self) -> tuple[_Stream, _Stream]:
         (read_there, write_here), (read_here, write_there) = os.pipe(), os.pipe()
         return _Stream(read_here, write_here), _Stream(read_there, write_there)
@@ -170,6 +186,20 @@ class UnixSocket(Pipe):
         fds = [sock.detach() for sock in socket.socketpair()]
         here, there = (_Stream(fd, fd) for fd in fds)
         return here, there
+
+
+class TcpSocket(Pipe):
+    """A TCP connection on loopback, nothing held back to fill a packet."""
+
+    def _streams(self) -> tuple[_Stream, _Stream]:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            here = socket.create_connection(listener.getsockname())
+            there, _ = listener.accept()
+        for end in (here, there):
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            end.setblocking(True)
+        here_fd, there_fd = here.detach(), there.detach()
+        return _Stream(here_fd, here_fd), _Stream(there_fd, there_fd)
 
 
 def _serve(stream: _Stream) -> None:

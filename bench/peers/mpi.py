@@ -34,7 +34,7 @@ from bench.peers.mpi_comm import (
     WAKE,
     comm,
 )
-from bench.tasks import fresh_block, touch
+from bench.tasks import Make, Rooms, fresh_block, touch
 
 LAUNCHERS = ("mpiexec.mpich", "mpiexec.hydra", "mpiexec")
 ECHOES_AHEAD = 32
@@ -63,6 +63,7 @@ class Farm(Peer):
         self._comm = comm(self.is_yielding)
         self._ranks = range(1, workers + 1)
         self._head = np.zeros(HEAD, np.int64)
+        self._rooms = Rooms(IN_FLIGHT * workers)
 
     @contextmanager
     def awake(self) -> Iterator[None]:
@@ -94,6 +95,35 @@ class Farm(Peer):
         return count
 
     def blocks(self, count: int, size: int) -> Sums:
+        """Send new blocks."""
+        return self._send_blocks(count, size, fresh_block)
+
+    def blocks_in_place(self, count: int, size: int) -> Sums:
+        """Send blocks from buffers that are kept, and filled when they are free."""
+        return self._send_blocks(count, size, self._rooms.block)
+
+    def results(self, count: int, size: int) -> Sums:
+        """Have the ranks make new blocks."""
+        return self._take_results(count, size)
+
+    def results_in_place(self, count: int, size: int) -> Sums:
+        """Have the ranks fill buffers that they keep."""
+        return self._take_results(count, size, is_in_place=True)
+
+    def worker_pids(self) -> list[int]:
+        """Ask each rank."""
+        pids = []
+        for rank in self._ranks:
+            self._comm.send(self._head, rank, PID)
+            self._comm.receive(self._head, rank, PID)
+            pids.append(int(self._head[0]))
+        return pids
+
+    def close(self) -> None:
+        """Let the ranks end."""
+        self._tell(STOP)
+
+    def _send_blocks(self, count: int, size: int, make: Make) -> Sums:
         """Send each block to a free rank, and wait for an answer when none is."""
         comm, status = self._comm, self._comm.new_status()
         free = list(self._ranks)
@@ -109,14 +139,14 @@ class Farm(Peer):
             if not free:
                 take()
             rank = free.pop(0)
-            self._head[:] = number, size, 0
+            self._head[:] = number, size, 0, 0
             comm.send(self._head, rank, BLOCK)
-            comm.send(fresh_block(number, size), rank, BLOCK)
+            comm.send(make(number, size), rank, BLOCK)
         while len(sums) < count:
             take()
         return sums
 
-    def results(self, count: int, size: int) -> Sums:
+    def _take_results(self, count: int, size: int, is_in_place: bool = False) -> Sums:
         """Ask each rank for a block, and for the next when it comes."""
         comm, status = self._comm, self._comm.new_status()
         asked: dict[int, int] = {}
@@ -127,7 +157,7 @@ class Farm(Peer):
             number = next(numbers, None)
             if number is not None:
                 asked[rank] = number
-                self._head[:] = number, size, 0
+                self._head[:] = number, size, 0, is_in_place
                 comm.send(self._head, rank, MAKE)
 
         for rank in self._ranks:
@@ -140,19 +170,6 @@ class Farm(Peer):
             sums.append((number, touch(block)))
         return sums
 
-    def worker_pids(self) -> list[int]:
-        """Ask each rank."""
-        pids = []
-        for rank in self._ranks:
-            self._comm.send(self._head, rank, PID)
-            self._comm.receive(self._head, rank, PID)
-            pids.append(int(self._head[0]))
-        return pids
-
-    def close(self) -> None:
-        """Let the ranks end."""
-        self._tell(STOP)
-
     def _tell(self, tag: int) -> None:
         for rank in self._ranks:
             self._comm.send(self._head, rank, tag)
@@ -161,7 +178,7 @@ class Farm(Peer):
 class Static(Farm):
     """Blocks are dealt out in turn, two in flight to each rank; no rank is asked."""
 
-    def blocks(self, count: int, size: int) -> Sums:
+    def _send_blocks(self, count: int, size: int, make: Make) -> Sums:
         """Send on without waiting for answers, which are taken as they come."""
         comm, ranks = self._comm, self._ranks
         self._share(count, size, STATIC_BLOCKS)
@@ -177,7 +194,7 @@ class Static(Farm):
             turn = number % len(ranks)
             if len(in_flight[turn]) == IN_FLIGHT:
                 comm.finish(in_flight[turn].pop(0)[0])
-            block = fresh_block(number, size)
+            block = make(number, size)
             request = comm.begin_send(block, ranks[turn], BLOCK)
             in_flight[turn].append((request, block))
             while comm.is_there(comm.source, BLOCK):
@@ -188,10 +205,10 @@ class Static(Farm):
             comm.finish(request)
         return sums
 
-    def results(self, count: int, size: int) -> Sums:
+    def _take_results(self, count: int, size: int, is_in_place: bool = False) -> Sums:
         """Receive in turn from the ranks, into buffers that are kept."""
         comm, ranks = self._comm, self._ranks
-        self._share(count, size, STATIC_MAKES)
+        self._share(count, size, STATIC_MAKES, is_in_place)
         ahead = min(count, IN_FLIGHT * len(ranks))
         rooms = [np.zeros(size, np.uint8) for _ in range(ahead)]
 
@@ -208,9 +225,11 @@ class Static(Farm):
                 requests[number % ahead] = expect(number + ahead)
         return sums
 
-    def _share(self, count: int, size: int, tag: int) -> None:
+    def _share(
+        self, count: int, size: int, tag: int, is_in_place: bool = False
+    ) -> None:
         """Tell each rank of all blocks which it has: every so many, of one size."""
-        self._head[:] = count, size, len(self._ranks)
+        self._head[:] = count, size, len(self._ranks), is_in_place
         self._tell(tag)
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 WAKE, REST, ECHO, BLOCK, MAKE, STATIC_BLOCKS, STATIC_MAKES, PID, STOP = range(1, 10)
 """Tags: what a message asks for."""
-HEAD = 3
-"""Integers of a message that is no block."""
+HEAD = 4
+"""Integers of a message that is no block: a number or how many there are, the size of
+a block, how many ranks there are, and whether memory is used again."""
 IN_FLIGHT = 2
 """Blocks on their way to, or from, each rank of the static program."""
 

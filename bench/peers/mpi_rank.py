@@ -30,7 +30,7 @@ from bench.peers.mpi_comm import (
     Comm,
     comm,
 )
-from bench.tasks import echo, fresh_block, touch
+from bench.tasks import Make, Rooms, echo, fresh_block, touch
 
 NAP_S = 0.005
 """Ranks that rest look for a message this often."""
@@ -49,6 +49,7 @@ class Rank:
         self._comm = comm
         self._head = np.zeros(HEAD, np.int64)
         self._room = np.zeros(0, np.uint8)
+        self._rooms = Rooms(IN_FLIGHT)
         self._handlers = {
             ECHO: self._echo,
             BLOCK: self._block,
@@ -88,8 +89,8 @@ class Rank:
         self._answer(number, touch(room))
 
     def _make(self) -> None:
-        block = fresh_block(int(self._head[0]), int(self._head[1]))
-        self._comm.send(block, 0, MAKE)
+        number, size = int(self._head[0]), int(self._head[1])
+        self._comm.send(self._maker()(number, size), 0, MAKE)
 
     def _static_blocks(self) -> None:
         numbers, size = self._share()
@@ -100,11 +101,12 @@ class Rank:
 
     def _static_makes(self) -> None:
         numbers, size = self._share()
+        make = self._maker()
         in_flight: list[tuple[Any, Any]] = []
         for number in numbers:
             if len(in_flight) == IN_FLIGHT:
                 self._comm.finish(in_flight.pop(0)[0])
-            block = fresh_block(number, size)
+            block = make(number, size)
             in_flight.append((self._comm.begin_send(block, 0, MAKE), block))
         for request, _ in in_flight:
             self._comm.finish(request)
@@ -114,12 +116,15 @@ class Rank:
         self._comm.send(self._head, 0, PID)
 
     def _share(self) -> tuple[range, int]:
-        count, size, ranks = map(int, self._head)
+        count, size, ranks = map(int, self._head[:3])
         return range(self._comm.rank - 1, count, ranks), size
 
     def _answer(self, number: int, answer: int) -> None:
         self._head[0], self._head[1] = number, answer
         self._comm.send(self._head, 0, BLOCK)
+
+    def _maker(self) -> Make:
+        return self._rooms.block if self._head[3] else fresh_block
 
     def _room_for(self, size: int) -> Any:
         if len(self._room) < size:

@@ -6,18 +6,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from bench.machine import ROOT
-from bench.packed import allow_many_files
 from bench.peers.base import Peer, Sums
-from bench.tasks import fresh_block, touch
+from bench.tasks import Make, block_in_place, fresh_block, touch
 from bench.workers import TARGET, TYPE
-from opencluster import Manager, WorkPiece
+from opencluster import DataRef, Manager, WorkPiece
 from opencluster.testing import LocalCluster
 
 JOIN_TIMEOUT_S = 180.0
 PACKING = 4
 """Processes that many workers are packed into."""
+ARITY = 8
+"""Arrays that one piece of a reduction joins."""
 
 
 class OpenCluster(Peer):
@@ -34,7 +37,6 @@ class OpenCluster(Peer):
 
     def start_packed(self, workers: int) -> None:
         """Start a factory, a workshop, and processes with many workers each."""
-        allow_many_files()
         self._cluster = LocalCluster()
         self._cluster.__enter__()
         for number in range(PACKING):
@@ -59,15 +61,37 @@ class OpenCluster(Peer):
 
     def blocks(self, count: int, size: int) -> Sums:
         """Map over pieces with a block each."""
-        pieces = (WorkPiece(block=fresh_block(n, size)) for n in range(count))
-        results = self._manager.map(TYPE, pieces, progress=False)
-        return [(n, result["sum"]) for n, result in enumerate(results)]
+        return self._send(count, size, fresh_block)
+
+    def blocks_in_place(self, count: int, size: int) -> Sums:
+        """Map over pieces with a block each, in an array of `opencluster.empty`."""
+        return self._send(count, size, block_in_place)
 
     def results(self, count: int, size: int) -> Sums:
         """Map over pieces that ask for a block each."""
-        pieces = (WorkPiece(number=n, size=size) for n in range(count))
-        results = self._manager.map(TYPE, pieces, progress=False)
-        return [(n, touch(result["block"])) for n, result in enumerate(results)]
+        return self._fetch(count, size, "fresh")
+
+    def results_in_place(self, count: int, size: int) -> Sums:
+        """Map over pieces whose workers use arrays of `opencluster.empty`."""
+        return self._fetch(count, size, "in place")
+
+    @contextmanager
+    def spread(self, block: Any) -> Iterator[list[int]]:
+        """Broadcast the block, and have each worker read it."""
+        ref = self._manager.broadcast(block)
+        pieces = [worker.submit(WorkPiece(block=ref)) for worker in self._workers]
+        yield [piece.result()["sum"] for piece in pieces]
+        self._manager.release(ref)
+
+    def keep_arrays(self, count: int, size: int) -> list[DataRef]:
+        """Map over pieces whose results are kept."""
+        pieces = _making("array", count, size)
+        return list(self._manager.map(TYPE, pieces, keep=True, progress=False))
+
+    def joined(self, arrays: list[DataRef]) -> Any:
+        """Reduce in a tree over the workers."""
+        result = self._manager.reduce(TYPE, arrays, arity=ARITY)
+        return result["block"]
 
     def worker_pids(self) -> list[int]:
         """Return what the factory knows of the workers."""
@@ -89,8 +113,22 @@ class OpenCluster(Peer):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"only {len(found)} of {workers} workers came")
             time.sleep(0.02)
-        self._worker = found[0]
+        self._workers, self._worker = found, found[0]
+
+    def _send(self, count: int, size: int, make: Make) -> Sums:
+        pieces = (WorkPiece(block=make(n, size)) for n in range(count))
+        results = self._manager.map(TYPE, pieces, progress=False)
+        return [(n, result["sum"]) for n, result in enumerate(results)]
+
+    def _fetch(self, count: int, size: int, make: str) -> Sums:
+        pieces = _making(make, count, size)
+        results = self._manager.map(TYPE, pieces, progress=False)
+        return [(n, touch(result["block"])) for n, result in enumerate(results)]
 
 
 def _pieces(count: int) -> Iterator[WorkPiece]:
     return (WorkPiece(number=number) for number in range(count))
+
+
+def _making(make: str, count: int, size: int) -> Iterator[WorkPiece]:
+    return (WorkPiece(make=make, number=n, size=size) for n in range(count))

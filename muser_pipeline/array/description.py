@@ -7,6 +7,7 @@ in lexicographic order.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from math import cos, radians, sin
 from typing import Literal
@@ -186,6 +187,7 @@ class Array:
         return found
 
 
+@functools.cache
 def load_array(number: int, heights: Literal["current", "older"] = "current") -> Array:
     """Return the description of an array, read from the packaged tables.
 

@@ -11,18 +11,11 @@ from numpy.typing import NDArray
 
 from muser_pipeline.array import Array, load_array
 from muser_pipeline.errors import FrameValueError
+from muser_pipeline.raw.format import TARGETS
 
 LEFT = "LL"
 RIGHT = "RR"
 UNKNOWN = "??"
-
-FRINGES_STOPPED = 0x33333333
-"""Of ``header["fringe"]``: the hardware has rotated the fringes."""
-FRINGES_RUNNING = 0xCCCCCCCC
-"""Of ``header["fringe"]``: software must correct delays and fringes."""
-
-TARGETS = {0x0000: "sun", 0x0101: "satellite", 0x0202: "swan"}
-"""Of ``header["target"]``; anything else is ``"other"``."""
 
 _PER_FRAME = (
     *("time_utc_ns", "band", "polarization", "frequency_hz", "visibilities"),

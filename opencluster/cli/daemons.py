@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from opencluster.cli.options import directory_option, parse_workers
 from opencluster.config import Config, load
 from opencluster.core.roles import FACTORY
 from opencluster.errors import ConfigError
+from opencluster.net.descriptors import allow_many
 from opencluster.net.keys import Keyring
 from opencluster.place import (
     Place,
@@ -66,7 +66,7 @@ def factory_command(
 
     config = load()
     set_up_logging(config.log.level)
-    allow_many_files()
+    allow_many()
     place = Place.find()
     names, me = standing(config, place, listen, port or config.factory.port, number)
     keys = Keyring.load(keys_directory(config, place), FACTORY)
@@ -124,12 +124,6 @@ def _factory_endpoint(
     return listening_endpoint(config, chosen_host, chosen, has_keys)
 
 
-def allow_many_files() -> None:
-    """Take as many connections as the system lets this process have."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
 @click.command("workshop")
 @click.option(
     "--workers",
@@ -152,7 +146,7 @@ def workshop_command(workers: tuple[str, ...], only: bool, while_pid: int) -> No
     wanted = parse_workers(workers)
     config = load(overrides=catalogue_of(load(), wanted, only))
     set_up_logging(config.log.level)
-    allow_many_files()
+    allow_many()
     place = Place.find()
     workshop = Workshop(config, place)
     end_on_signals(workshop.stop)

@@ -45,6 +45,7 @@ _AT_LEAST = (
     ("cluster", "lease_s", 2.0, "heartbeat_interval_s"),
     ("network", "zmtp_timeout_s", 1.0, "zmtp_heartbeat_s"),
     ("workshop", "restart_delay_max_s", 1.0, "restart_delay_s"),
+    ("taskqueue", "lease_s", 4.0, "poll_interval_s"),
 )
 """Section, key, factor and the other key: key is at least factor times the other."""
 

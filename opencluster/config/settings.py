@@ -100,6 +100,12 @@ class NetworkSettings:
         True,
         "Go past ZeroMQ between processes of one computer, which is faster.",
     )
+    compression: str = _setting(
+        choice("auto", "none", "lz4", "zstd"),
+        "auto",
+        "How large messages go over ZeroMQ; auto compresses where it was measured "
+        "that they are there sooner.",
+    )
 
 
 @dataclass(frozen=True)
@@ -255,6 +261,43 @@ class ManagerSettings:
 
 
 @dataclass(frozen=True)
+class TaskQueueSettings:
+    """The durable queue of tasks, and the dispatchers that drain it."""
+
+    url: str = _setting(
+        TEXT,
+        "",
+        "Database: postgresql://user@host/name or sqlite:////path; empty means the "
+        "file tasks.db of the cluster's directory.",
+    )
+    managers: int = _integer(4, "Tasks that one dispatcher runs at a time.", 1, 1000)
+    lease_s: float = _seconds(
+        60.0,
+        "Seconds without a word from its dispatcher after which a task is begun "
+        "elsewhere.",
+        0.5,
+    )
+    poll_interval_s: float = _seconds(
+        1.0, "Seconds between two looks of a dispatcher at the queue.", 0.01
+    )
+    retries: int = _integer(
+        3, "Times that a task is begun again after its dispatcher or manager died."
+    )
+    retry_delay_s: float = _seconds(
+        10.0, "Seconds that a task is put off after its first error; then doubled."
+    )
+    stop_grace_s: float = _seconds(
+        10.0, "Seconds that a manager which is to stop gets before it is killed."
+    )
+    max_bytes: int = _size(
+        64 * 1000**2, "Largest task, and largest result, that is kept.", 1000
+    )
+    kept_s: float = _seconds(
+        30 * 86400.0, "Seconds that ended tasks are kept; 0 keeps them for ever."
+    )
+
+
+@dataclass(frozen=True)
 class LimitSettings:
     """What one client may ask of everybody else."""
 
@@ -361,6 +404,10 @@ class Config:
     )
     manager: ManagerSettings = _section(
         ManagerSettings, "Programs that split tasks and hand out the pieces."
+    )
+    taskqueue: TaskQueueSettings = _section(
+        TaskQueueSettings,
+        "The durable queue of tasks, and the dispatchers that drain it.",
     )
     limits: LimitSettings = _section(
         LimitSettings, "What one client may ask for; what exceeds it is refused."

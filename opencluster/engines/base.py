@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from opencluster.core.chunks import Moved
 from opencluster.errors import WorkError
 from opencluster.references import DataRef
 from opencluster.wire import codec
@@ -270,6 +271,9 @@ class Engine(Protocol):
 
     def release(self, refs: Sequence[DataRef]) -> None:
         """Let go of values, although there are references to them."""
+
+    def moved(self) -> Moved:
+        """Return how far the large pieces and results are that are under way."""
 
     def report(self, job: Job) -> None:
         """Let the cluster know how a job stands."""

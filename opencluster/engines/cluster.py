@@ -17,6 +17,7 @@ from itertools import repeat
 from typing import Any
 
 from opencluster.config import Config
+from opencluster.core.chunks import Moved
 from opencluster.core.dispatch import (
     CancelPieces,
     Dispatch,
@@ -307,6 +308,10 @@ class ClusterEngine:
     def release(self, refs: Sequence[DataRef]) -> None:
         """Let go of values, although there are references to them."""
         self._values.release(refs)
+
+    def moved(self) -> Moved:
+        """Return how far the large pieces and results are that are under way."""
+        return self._transport.moved
 
     def report(self, job: Job) -> None:
         """Let the cluster know how a job stands."""

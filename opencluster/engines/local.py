@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from opencluster.config import Config
+from opencluster.core.chunks import Moved
 from opencluster.engines.base import Done, Job, Options, Outcome, Where, WorkerInfo
 from opencluster.engines.classes import service_class, worker_class
 from opencluster.engines.larder import Larder
@@ -129,6 +130,10 @@ class LocalEngine:
     def release(self, refs: Sequence[DataRef]) -> None:
         """Let go of values, although there are references to them."""
         self._larder.release(refs)
+
+    def moved(self) -> Moved:
+        """Return zeros: nothing is under way anywhere."""
+        return Moved()
 
     def report(self, job: Job) -> None:
         """Nobody is there to be told."""

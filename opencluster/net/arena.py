@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from opencluster.core.slots import PAGE_BYTES, Slot, Slots, size_class
+from opencluster.net.heap import keep_freed_memory
 from opencluster.net.leases import OWN, Leases
 from opencluster.net.mapped import Mapping
 from opencluster.net.orphan import Orphan
@@ -313,6 +314,9 @@ class Arena:
             except OSError as error:
                 why = error.strerror or str(error)
                 continue
+            if not self._made:
+                # what is copied into it was made just before, and is dropped soon
+                keep_freed_memory()
             self._made += 1
             self._segments[self._made] = Leases(segment, fd)
             self._slots.add_segment(self._made, segment.data_start, size)

@@ -6,18 +6,13 @@ copied again, and the memory of one buffer goes when nobody needs that one any m
 
 from __future__ import annotations
 
-import mmap
 import socket
 from collections.abc import Iterator
 
 from opencluster.errors import RemoteProtocolError
 from opencluster.net.packets import INLINE, ROW_BYTES, Fetch, Head, read_table
+from opencluster.net.room import room
 from opencluster.wire.frames import MAX_FRAME_BYTES
-
-LEFT_TO_MALLOC_BYTES = 1 << 20
-"""Memory for larger parts comes from the kernel, which counts pages when data are in
-them: what somebody only announces takes none."""
-_MAP_NORESERVE = 0x4000
 
 
 class Gathering:
@@ -85,7 +80,7 @@ class Gathering:
     def _make_room(self) -> Iterator[memoryview]:
         """Yield the memory that is to be filled next, part by part."""
         count, header_bytes = self._head
-        table = _room(count * ROW_BYTES)
+        table = room(count * ROW_BYTES)
         if count:
             yield table
         for segment, lease, offset, nbytes in read_table(table):
@@ -94,30 +89,13 @@ class Gathering:
             if segment != INLINE:
                 self.buffers.append(self._fetch(segment, lease, offset, nbytes))
                 continue
-            buffer = _room(nbytes)
+            buffer = room(nbytes)
             if nbytes:
                 yield buffer
             self.buffers.append(buffer.toreadonly())
         if header_bytes > min(MAX_FRAME_BYTES, self._max_bytes):
             raise RemoteProtocolError(f"a header of {header_bytes} bytes")
-        header = _room(header_bytes)
+        header = room(header_bytes)
         if header_bytes:
             yield header
         self.header = header.toreadonly()
-
-
-def _room(nbytes: int) -> memoryview:
-    """Return memory to write to.
-
-    Raises
-    ------
-    RemoteProtocolError
-        When there is not so much.
-    """
-    if nbytes <= LEFT_TO_MALLOC_BYTES:
-        return memoryview(bytearray(nbytes))
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
-    try:
-        return memoryview(mmap.mmap(-1, nbytes, flags=flags))
-    except (OSError, OverflowError, ValueError) as error:
-        raise RemoteProtocolError(f"no memory for {nbytes} bytes: {error}") from None

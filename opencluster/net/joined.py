@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opencluster.config import Config
+from opencluster.core.chunks import MAX_COMING, Moved
 from opencluster.errors import OpenClusterError
+from opencluster.net.descriptors import allow_many
 from opencluster.net.transport import Peer, Transport, TransportEvent
 from opencluster.net.zmq_transport import ZmqTransport, ipc_endpoint
 
@@ -75,6 +77,19 @@ class JoinedTransport:
             return self._lane_send(peer, header, buffers)
         return self._zmq_send(peer, header, buffers)
 
+    def coming(self, peer: Peer) -> list[tuple[int, bytes]]:
+        """Return what large messages come from a peer: their numbers and headers."""
+        return self._behind(peer).coming(peer)
+
+    def refuse(self, peer: Peer, number: int) -> None:
+        """Take no more of a large message that comes and that nobody needs."""
+        self._behind(peer).refuse(peer, number)
+
+    @property
+    def moved(self) -> Moved:
+        """How far the large messages are that are under way."""
+        return self._zmq.moved
+
     def pollables(self) -> list[Any]:
         """Return what must be polled for input."""
         return [*self.lane.pollables(), *self._zmq.pollables()]
@@ -109,13 +124,16 @@ def open_transport(
     keys : Keyring or None
         Who this process is; with keys there is no express lane.
     """
+    allow_many()
     network, memory = config.network, config.memory
     limits = (
         network.max_message_bytes,
         network.zmtp_heartbeat_s,
         network.zmtp_timeout_s,
     )
-    zmq = ZmqTransport(*limits, keys)
+    zmq = ZmqTransport(
+        *limits, keys, max_coming=MAX_COMING, compression=network.compression
+    )
     if keys is not None or not network.express_lane:
         return zmq
     # imported here, so that it costs nothing where it is not used

@@ -253,6 +253,13 @@ class LaneTransport:
             return False
         return True
 
+    def coming(self, peer: Peer) -> list[tuple[int, bytes]]:
+        """Return nothing: here no message overtakes another one."""
+        return []
+
+    def refuse(self, peer: Peer, number: int) -> None:
+        """Do nothing, as nothing is told of what comes."""
+
     def pollables(self) -> list[Any]:
         """Return the one descriptor that must be polled for input."""
         return [self._epoll]

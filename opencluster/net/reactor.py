@@ -42,6 +42,9 @@ FATAL_STATUS = 70
 """Exit status of a process whose sockets cannot be served any more."""
 GRACE_S = 0.002
 """How long nobody must have driven before the background thread takes over."""
+LONGEST_NAP_S = 0.02
+"""How long it sleeps before it looks again, when they did so time after time: each
+wake-up takes the interpreter from whoever is at work."""
 PARK_AFTER_S = 0.1
 """A background thread that stood aside this long for one driver sleeps until it leaves.
 Before, it would cost whoever comes and goes a wake-up each time; it naps instead."""
@@ -334,13 +337,14 @@ class Reactor:
 
     def _stand_aside(self) -> None:
         """Sleep until nobody has driven for a while, or until asked to serve."""
-        seen, since = self._visits, time.monotonic()
+        seen, since, nap_s = self._visits, time.monotonic(), self._grace_s
         while not (self._is_stopping or self._is_asked):
             if self._holder is not None and time.monotonic() - since > PARK_AFTER_S:
                 self._park()
-            was_rung = self._bell.wait(self._grace_s)
+            was_rung = self._bell.wait(nap_s)
             if self._visits != seen:
                 seen, since = self._visits, time.monotonic()
+                nap_s = max(nap_s, min(2 * nap_s, LONGEST_NAP_S))
             elif self._holder is None and not was_rung:
                 break
         self._is_asked = False

@@ -110,7 +110,17 @@ class Transport(Protocol):
         """
 
     def send(self, peer: Peer, header: bytes, buffers: Sequence[Any] = ()) -> bool:
-        """Send a message; ``False`` means that the peer is gone."""
+        """Send a message; ``False`` means that the peer is gone.
+
+        Messages to one peer keep their order, but for this: a small one may come
+        before large ones that were sent before it.
+        """
+
+    def coming(self, peer: Peer) -> list[tuple[int, bytes]]:
+        """Return what large messages come from a peer: their numbers and headers."""
+
+    def refuse(self, peer: Peer, number: int) -> None:
+        """Take no more of a large message that comes and that nobody needs."""
 
     def pollables(self) -> Iterable[Any]:
         """Return what must be polled for input; each once, for its lifetime."""

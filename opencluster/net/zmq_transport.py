@@ -5,7 +5,8 @@ same with two workers and with a thousand. A peer that we connect to gets its id
 from us (``ZMQ_CONNECT_ROUTING_ID``), so it can be named before it has said a word.
 Liveness is libzmq's: its heartbeats run in its own threads and need no turn of the
 Python interpreter. Lost connections are learned from the socket monitor. With keys
-both sockets speak CURVE alone, and `gate` says who is admitted.
+both sockets speak CURVE alone, and `gate` says who is admitted. Large messages go in
+chunks (see `transfers`), so that small ones need not wait for them.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import zmq
 
+from opencluster.core.chunks import Moved
 from opencluster.core.roles import TRUSTED, Credential
 from opencluster.errors import OpenClusterError
 from opencluster.net.monitoring import (
@@ -32,6 +34,8 @@ from opencluster.net.monitoring import (
     why,
 )
 from opencluster.net.polling import Edge
+from opencluster.net.ticker import Ticker
+from opencluster.net.transfers import LARGE_BYTES, TICK_S, Transfers
 from opencluster.net.transport import (
     Peer,
     PeerConnected,
@@ -40,6 +44,7 @@ from opencluster.net.transport import (
     TransportCounts,
     TransportEvent,
 )
+from opencluster.wire import transfers
 from opencluster.wire.frames import MAX_FRAME_BYTES
 
 if TYPE_CHECKING:
@@ -91,6 +96,10 @@ class ZmqTransport:
     max_queued : int
         Messages that wait for a peer which connected to us and does not read, 0 for
         any number; it counts as gone for those beyond.
+    max_coming : int
+        Large messages that one peer may send at a time; by default none at all.
+    compression : str
+        How those leave: ``none``, ``lz4``, ``zstd`` or ``auto``.
     """
 
     schemes = ("tcp://", "ipc://")
@@ -102,6 +111,8 @@ class ZmqTransport:
         timeout_s: float = 10.0,
         keys: Keyring | None = None,
         max_queued: int = 0,
+        max_coming: int = 0,
+        compression: str = "none",
     ) -> None:
         self.counts = TransportCounts()
         self.keys = keys
@@ -164,6 +175,11 @@ class ZmqTransport:
         self._warned_at: float | None = None
         self._refusals: dict[str, str] = {}
         self._lost: list[Peer] = []
+        self._ticker = Ticker(TICK_S)
+        limits = max_message_bytes, max_coming
+        self._transfers = Transfers(
+            self.send, self._broken, self.counts, *limits, compression
+        )
 
     @property
     def public_key(self) -> str:
@@ -231,6 +247,7 @@ class ZmqTransport:
             del self._peers[endpoint]
             self._asked = {e: p for e, p in self._asked.items() if p != peer}
             self._hang_up(endpoint)
+            self._transfers.lost(peer)
             if self._gate is not None:
                 self._gate.disconnected(peer)
 
@@ -242,8 +259,12 @@ class ZmqTransport:
         """Send a message; ``False`` means that the peer is gone.
 
         The memory of the buffers is not copied: it must stay as it is until the
-        message has left.
+        message has left. Messages keep their order, but for large ones: others may
+        come before them that were sent later.
         """
+        if buffers and sum(memoryview(b).nbytes for b in buffers) > LARGE_BYTES:
+            self._ticker.run(True)
+            return self._transfers.send(peer, header, buffers)
         is_ours = peer[:1] == OUTBOUND
         if self._gate is not None and not self._gate.is_open(peer, is_ours):
             return False
@@ -266,10 +287,23 @@ class ZmqTransport:
             raise
         return True
 
+    def coming(self, peer: Peer) -> list[tuple[int, bytes]]:
+        """Return what large messages come from a peer: their numbers and headers."""
+        return self._transfers.coming(peer)
+
+    def refuse(self, peer: Peer, number: int) -> None:
+        """Take no more of a large message that comes and that nobody needs."""
+        self._transfers.refuse(peer, number)
+
+    @property
+    def moved(self) -> Moved:
+        """How far the large messages are that are under way."""
+        return self._transfers.moved
+
     def pollables(self) -> list[Any]:
         """Return what must be polled for input."""
-        edges = [self._server_edge, self._client_edge]
-        edges += [self._server_news, self._client_news]
+        edges: list[Any] = [self._server_edge, self._client_edge]
+        edges += [self._server_news, self._client_news, self._ticker]
         return edges if self._knocks is None else [*edges, self._knocks]
 
     def receive(self, ready: Container[Any] | None = None) -> list[TransportEvent]:
@@ -296,17 +330,30 @@ class ZmqTransport:
         if ready is None or self._server_news in ready:
             self._server_news.is_used = True
             self._take_rejections()
+        if ready is None or self._ticker in ready:
+            self._ticker.take()
+            self._transfers.tick()
+            self._ticker.run(not self._transfers.is_idle)
+        if self._lost:
+            self._part(False, events)
         return events
 
     def close(self, linger_s: float = 0.0) -> None:
         """Close everything, waiting at most this long for what was sent to leave."""
+        until = time.monotonic() + linger_s
+        questions = [self._server_edge.question, self._client_edge.question]
+        while self._transfers.is_leaving and (left_s := until - time.monotonic()) > 0:
+            zmq.zmq_poll(questions, int(1000 * min(left_s, TICK_S)))
+            self.receive()
+        left_s = max(0.0, until - time.monotonic())
         for sock in (self._server, self._client):
             sock.disable_monitor()
-            sock.close(linger=int(linger_s * 1000))
+            sock.close(linger=int(left_s * 1000))
         for sock in (self._server_monitor, self._client_monitor):
             sock.close(linger=0)
         if self._gate is not None:
             self._gate.close()
+        self._ticker.close()
         self._context.term()
         for endpoint in self._listening:
             if endpoint.startswith("ipc://"):
@@ -397,7 +444,30 @@ class ZmqTransport:
                 continue
             header = head.bytes if len(head) <= SMALL_BYTES else head.buffer
             buffers = [frame.buffer for frame in frames[1:]]
-            events.append(Received(sender, header, buffers, who))
+            if header[:4] in transfers.KINDS:
+                self._take_transfer(sender, header, buffers, who, events)
+            else:
+                events.append(Received(sender, header, buffers, who))
+
+    def _take_transfer(
+        self,
+        sender: Peer,
+        header: bytes | memoryview,
+        buffers: Sequence[Any],
+        who: Credential,
+        events: list[TransportEvent],
+    ) -> None:
+        """Take in what belongs to a large message, which may be whole with it."""
+        self._ticker.run(True)
+        message = self._transfers.received(sender, [header, *buffers], who)
+        if message is not None:
+            events.append(message)
+
+    def _broken(self, peer: Peer) -> None:
+        """Part with a peer, if that is for us to do, as a message was lost."""
+        if peer in self._endpoints:
+            self.disconnect(peer)
+            self._lost.append(peer)
 
     def _sender(self, sender: Peer, frame: zmq.Frame) -> Credential | None:
         assert self._gate is not None
@@ -419,6 +489,8 @@ class ZmqTransport:
             peer = self._peers.get(endpoint)
             if peer is None:
                 continue
+            if not stands:
+                self._transfers.lost(peer)
             events.append(PeerConnected(peer) if stands else PeerLost(peer))
 
     def _hang_up(self, endpoint: str) -> None:

@@ -37,6 +37,15 @@ def host_id() -> str:
     return f"{boot[:_BOOT_DIGITS]}-{rest:08x}"
 
 
+@cache
+def boot_id() -> str:
+    """Return a text that is another one after the computer was started again."""
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return "unknown"
+
+
 def host_name() -> str:
     """Return the name of this computer, for people."""
     return socket.gethostname() or "localhost"

@@ -66,12 +66,15 @@ class ProcessSpec:
         Working directory; empty for that of the workshop.
     limits : Limits
         What it may use.
+    descriptors : tuple of int
+        Open files that it gets, under the same numbers.
     """
 
     argv: tuple[str, ...]
     environment: Mapping[str, str]
     directory: str = ""
     limits: Limits = field(default_factory=Limits)
+    descriptors: tuple[int, ...] = ()
 
 
 def launch(
@@ -117,6 +120,7 @@ def launch(
             stderr=write_end,
             env=dict(spec.environment),
             start_new_session=True,
+            pass_fds=spec.descriptors,
         )
     except (OSError, ValueError) as error:
         os.close(output_fd)

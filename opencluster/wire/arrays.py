@@ -59,6 +59,8 @@ _SIMPLE = re.compile(
     r"|[mM]8(?:\[\d{0,10}(?:Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)\])?)"
 )
 _SIMPLE_KINDS = "?biufcSUVmM"
+_NUMBERS = frozenset("?bBhHiIlLqQefd")
+"""Native numbers, in bytes of which Python can see an array by itself."""
 _ADDED_BY_LIBRARY = 2  # value of dtype.isbuiltin
 
 
@@ -161,8 +163,9 @@ def _restore_simple(text: str) -> np.dtype[Any]:
 
 
 def _shape(lengths: list[Any]) -> tuple[int, ...]:
-    if not all(type(length) is int and length >= 0 for length in lengths):
-        refuse("a shape that is not of natural numbers")
+    for length in lengths:
+        if type(length) is not int or length < 0:
+            refuse("a shape that is not of natural numbers")
     return tuple(lengths)
 
 
@@ -173,18 +176,24 @@ def _pack_array(array: Array) -> list[Any]:
     description = describe(array.dtype)
     if not array.dtype.itemsize and array.size > MAX_EMPTY_ITEMS:
         raise cannot_send(f"{array.size} elements without bytes", "send their number")
-    if not (array.flags.c_contiguous or array.flags.f_contiguous):
-        array = array.copy(order="C")
-    is_fortran = not array.flags.c_contiguous
-    return [description, list(array.shape), is_fortran, _data(array)]
+    flags = array.flags
+    is_fortran = False
+    if not flags.c_contiguous:
+        is_fortran = flags.f_contiguous
+        if not is_fortran:
+            array = array.copy(order="C")
+    return [description, list(array.shape), is_fortran, _data(array, is_fortran)]
 
 
-def _data(array: Array) -> bytes | OutOfBand:
+def _data(array: Array, is_fortran: bool) -> bytes | OutOfBand:
     """Return the bytes of a contiguous array, in the order in which they lie."""
     if array.nbytes < INLINE_BYTES:
         return array.tobytes(order="A")
+    dtype = array.dtype
+    if dtype.char in _NUMBERS and dtype.isnative and not is_fortran:
+        return OutOfBand(array.data.cast("B"))
     plain = array.view(np.ndarray)
-    flat = plain.reshape(-1) if plain.flags.c_contiguous else plain.T.reshape(-1)
+    flat = plain.T.reshape(-1) if is_fortran else plain.reshape(-1)
     # Seen as bytes, since buffers know no datetime64 and no half of the other dtypes.
     return OutOfBand(flat.view(np.uint8).data)
 
@@ -208,10 +217,12 @@ def _view(
         refuse(f"array data that is {type(data).__name__}")
     if len(data) != math.prod(shape) * dtype.itemsize:
         refuse(f"{len(data)} bytes for an array of {dtype} and shape {shape}")
-    # Over a memoryview itself, numpy would find what is below it and let users make
-    # the array writeable.
-    base = np.asarray(data) if type(data) is memoryview else data
-    return np.ndarray(shape, dtype, buffer=base, order=order)
+    if len(data) and type(data) is memoryview:
+        # Not by np.ndarray, which would find what is below the memoryview and let
+        # users make the array writeable.
+        flat: Array = np.frombuffer(data, dtype)
+        return flat if len(shape) == 1 else flat.reshape(shape, order=order)
+    return np.ndarray(shape, dtype, buffer=data, order=order)
 
 
 def _unpack_recarray(payload: Any) -> Any:

@@ -15,6 +15,9 @@ MAX_BATCH_BUFFERS = 1024
 """Buffers of one message that holds several rows."""
 MAX_MEMBERS = 1024
 """Pieces of a bundle that is taken from outside."""
+MAX_BATCH_BUFFER_BYTES = 8 << 20
+"""Size of those buffers: a row with more goes alone, so that none waits for it and it
+can be given up by itself."""
 
 
 class PieceRow(NamedTuple):
@@ -71,18 +74,21 @@ def batches(rows: Iterable[Row]) -> Iterator[tuple[list[list[Any]], list[Any]]]:
     """
     fields: list[list[Any]] = []
     buffers: list[Any] = []
-    nbytes = 0
+    nbytes = buffer_bytes = 0
     for row, size, own in rows:
+        own_bytes = sum(memoryview(buffer).nbytes for buffer in own) if own else 0
         is_full = (
             nbytes + size > MAX_BATCH_BYTES
             or len(buffers) + len(own) > MAX_BATCH_BUFFERS
+            or buffer_bytes + own_bytes > MAX_BATCH_BUFFER_BYTES
         )
         if fields and is_full:
             yield fields, buffers
-            fields, buffers, nbytes = [], [], 0
+            fields, buffers, nbytes, buffer_bytes = [], [], 0, 0
         fields.append(row)
         buffers.extend(own)
         nbytes += size
+        buffer_bytes += own_bytes
     if fields:
         yield fields, buffers
 

@@ -315,7 +315,10 @@ class _Decoder:
             raise RemoteProtocolError(
                 f"malformed value: buffer {index!r:.20} of {len(self._buffers)}"
             )
-        return memoryview(self._buffers[index]).cast("B").toreadonly()
+        buffer = self._buffers[index]
+        if type(buffer) is memoryview and buffer.readonly and buffer.format == "B":
+            return buffer
+        return memoryview(buffer).cast("B").toreadonly()
 
 
 def _refuse_deep(value: Any, name: str, data: bytes) -> None:

@@ -70,7 +70,7 @@ class Adapter:
         return bool(self.marker.code == USER_CODE)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class OutOfBand:
     """Bytes inside a payload that should travel as a frame of their own."""
 

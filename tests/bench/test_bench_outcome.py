@@ -5,13 +5,24 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bench import plan, targets
 from bench.outcome import Outcome, Sample
 from bench.peers import catalogue
 from bench.peers.catalogue import OURS, PEERS
-from bench.tasks import WrongAnswer, check, expected, fresh_block, touch
+from bench.tasks import (
+    Rooms,
+    WrongAnswer,
+    block_in_place,
+    check,
+    check_total,
+    expected,
+    fresh_block,
+    total,
+    touch,
+)
 from bench.versus import BEGIN, END, Comparison
 from bench.workloads import WORKLOADS, choose, find
 
@@ -52,6 +63,31 @@ def test_sums_that_are_wrong_are_refused(sums: list[tuple[int, int]]) -> None:
         check(sums, 2, 1000)
 
 
+def test_memory_that_is_used_again_holds_each_block_for_as_long_as_it_has_to() -> None:
+    rooms = Rooms(2)
+    first, second = rooms.block(1, 1000), rooms.block(2, 1000)
+    assert (touch(first), touch(second)) == (2, 4)
+    third = rooms.block(3, 1000)
+    assert np.shares_memory(third, first) and not np.shares_memory(third, second)
+    assert (touch(third), touch(second)) == (6, 4)
+    assert touch(rooms.block(4, 5000)) == expected(4, 5000)
+
+
+def test_a_block_is_the_same_wherever_it_lies() -> None:
+    for number in (3, 300):
+        assert (block_in_place(number, 200_000) == fresh_block(number, 200_000)).all()
+
+
+def test_a_sum_of_arrays_that_is_wrong_is_refused() -> None:
+    arrays = [np.full(10, float(number)) for number in range(4)]
+    joined = total(arrays, np.empty(10))
+    check_total(joined, 4, 80)
+    joined[7] += 1
+    for array, size in ((joined, 80), (np.full(10, 6.0), 88)):
+        with pytest.raises(WrongAnswer, match="the sum of 4 arrays"):
+            check_total(array, 4, size)
+
+
 # --- plans -----------------------------------------------------------------------
 
 
@@ -76,6 +112,14 @@ def test_peers_are_asked_only_for_what_they_can_do() -> None:
         (2, False): [(ZMQ, (pieces,)), (None, (submits,))],
         (16, True): [(None, (crowd,))],
     }
+
+
+def test_other_ways_to_use_opencluster_are_measured_where_they_differ() -> None:
+    gathering = catalogue.find("opencluster-gather").load()
+    assert gathering.can("joined") and not gathering.can("spread")
+    # who has all the methods, and is to use some of them
+    assert not catalogue.find("opencluster-curve").load().can("blocks_in_place")
+    assert catalogue.find(OURS).load().can("blocks_in_place")
 
 
 def test_every_peer_of_the_catalogue_can_be_loaded_and_does_some_workload() -> None:
@@ -219,7 +263,11 @@ def test_all_targets_are_of_workloads_that_there_are_and_get_their_bouts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(catalogue.Listing, "lacking", lambda self: "")
-    places = targets.places(targets.TARGETS)
+    places = targets.places(targets.TARGETS, targets.BESIDE)
+    for name, workers, peers in targets.BESIDE:
+        here = places[workers, find(name).is_packed]
+        assert {p.name for p, both in here if p and find(name) in both} >= set(peers)
+        assert any(find(name) in both for _, both in here)
     for target in targets.TARGETS:
         workload = find(target.workload)
         here = places[target.workers, workload.is_packed]

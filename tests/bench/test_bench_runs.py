@@ -116,6 +116,26 @@ def test_a_comparison_shows_and_writes_both_sides(tmp_path: Path) -> None:
 
 
 @pytest.mark.processes
+def test_opencluster_is_compared_with_itself_over_tcp_and_with_keys(
+    tmp_path: Path,
+) -> None:
+    results = tmp_path / "out.json"
+    done = bench(
+        *("compare", "--quick", "--peers", "opencluster-curve,limit-tcp"),
+        *("--workers", "1", "--workloads", "blocks-100k,inplace-results,copies"),
+        *("--json", str(results)),
+    )
+    assert done.returncode == 0, done.stderr
+    content = json.loads(results.read_text())
+    assert content["left_out"] == []
+    assert {(s["workload"], s["peer"]) for s in content["samples"]} == {
+        *(("blocks-100k", peer) for peer in ("opencluster-curve", "limit-tcp")),
+        *((name, "opencluster") for name in ("blocks-100k", "inplace-results")),
+        ("copies", "opencluster"),
+    }
+
+
+@pytest.mark.processes
 def test_an_interrupt_ends_it_with_what_was_measured(tmp_path: Path) -> None:
     results = tmp_path / "out.json"
     options = ["--peers", "limit-unix", "--workloads", "roundtrip", "--workers", "1"]

@@ -50,6 +50,13 @@ def test_both_sides_are_measured_in_every_round_and_their_ratios_taken() -> None
         assert len(outcome.ratios("honest", name, 1, at)) == 2
 
 
+def test_after_the_first_round_no_more_is_begun_than_there_is_time_for() -> None:
+    places = plan.every([listing("Honest")], [workloads.find("pieces")], [1], [])
+    contest = Contest(plan.bouts(places, rounds=1000), BUDGET_S)
+    contest.run(limit_s=0)
+    assert {s.round for s in contest.outcome.samples} == {1}
+
+
 @pytest.mark.parametrize(
     ("cls", "workload", "why"),
     [

@@ -106,6 +106,13 @@ class MemoryTransport:
             self._replies[peer] += 1
         return True
 
+    def coming(self, peer: Peer) -> list[tuple[int, bytes]]:
+        """Nothing comes in parts."""
+        return []
+
+    def refuse(self, peer: Peer, number: int) -> None:
+        """Nothing comes in parts."""
+
     def pollables(self) -> list[Any]:
         """There is nothing to poll."""
         return []

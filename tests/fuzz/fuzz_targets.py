@@ -8,6 +8,7 @@ from fuzz_episode import Episode
 from fuzz_factory import FactoryEpisode
 from fuzz_manager import ManagerEpisode
 from fuzz_status import StatusEpisode
+from fuzz_transfers import TransfersEpisode
 from fuzz_wire import CodecEpisode, FramesEpisode, RowsEpisode
 from fuzz_worker import WorkerEpisode
 from fuzz_workshop import WorkshopEpisode
@@ -16,6 +17,7 @@ TARGETS: list[type[Episode]] = [
     CodecEpisode,
     FramesEpisode,
     RowsEpisode,
+    TransfersEpisode,
     FactoryEpisode,
     ControlEpisode,
     WorkerEpisode,

@@ -13,12 +13,13 @@ from fuzz_targets import TARGETS
 from fuzz_wire import FramesEpisode
 
 from opencluster import factory, serving, workshop
+from opencluster.core.chunks import Incoming
 from opencluster.core.inbox import Inbox
 from opencluster.core.registry import Registry
 from opencluster.core.replica import Replica
 from opencluster.core.roll import Roll
 from opencluster.engines import cluster
-from opencluster.net import requests
+from opencluster.net import requests, transfers
 from opencluster.wire import codec, frames
 
 EPISODES = 8
@@ -57,6 +58,8 @@ def allow_all(*anything: Any) -> bool:
 FAULTS: list[tuple[str, Any, str, Any]] = [
     ("frames", frames, "check", lambda body, limit: None),
     ("codec", codec, "reason", lambda *anything: "no" * 1000),
+    ("transfers", transfers, "RemoteProtocolError", KeyError),
+    ("transfers", Incoming, "drop", lambda self, peer, number: False),
     ("factory", factory, "MALFORMED", (ValueError,)),
     ("factory", factory, "check", allow_all),
     ("factory", requests, "permits", allow_all),

@@ -83,7 +83,7 @@ def test_what_comes_amiss_is_counted_for_both_together(
 
 def test_both_wake_who_polls(pair: Pair, tmp_path: Path) -> None:
     server, client = pair
-    assert len(server.pollables()) == 5
+    assert len(server.pollables()) == 6
     endpoint, _ = local_endpoints(server, tmp_path, "w-1")
     client.connect(server.listen(endpoint))
     (epoll,) = server.lane.pollables()

@@ -1,0 +1,327 @@
+"""The queue as dispatchers see it: tasks that are lent, and come back with results.
+
+Everything that is said of a lease names the attempt. A dispatcher whose lease ran out,
+and whose task somebody else was lent since, or somebody cancelled, is told so, and what
+it says of the task is not written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from opencluster.core import tasks as decisions
+from opencluster.core.tasks import ENDED, OPEN, Changes, Moment, Standing, State
+from opencluster.store.database import Database, sql
+from opencluster.store.schema import ARGUMENTS, NEEDS, RESULTS, TASKS
+from opencluster.taskqueue.task import COLUMNS, STANDING, Task, standing_of, task_of
+
+SWEEP = 200
+"""Tasks whose end is noticed in one transaction; the rest is left to the next."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to run a task, and to say what came of it.
+
+    Attributes
+    ----------
+    task : int
+        Its number.
+    attempt : int
+        Which run of it.
+    """
+
+    task: int
+    attempt: int
+
+    def __str__(self) -> str:
+        return f"task {self.task} (attempt {self.attempt})"
+
+
+@dataclass(frozen=True)
+class Leased:
+    """A task that was lent.
+
+    Attributes
+    ----------
+    lease : Lease
+        What identifies the run.
+    task : Task
+        What is known of it.
+    arguments : bytes
+        What it is to do, as `wire.stored` packs it.
+    """
+
+    lease: Lease
+    task: Task
+    arguments: bytes
+
+
+class Leases:
+    """What one dispatcher has been lent.
+
+    Parameters
+    ----------
+    database : Database
+        Where the queue is.
+    holder : str
+        Names the dispatcher; no other ever has the same name.
+    lease_s : float
+        How long a lease lasts without being renewed.
+    retry_delay_s : float
+        How long a task is put off after its first error.
+    """
+
+    def __init__(
+        self, database: Database, holder: str, lease_s: float, retry_delay_s: float
+    ) -> None:
+        self._database = database
+        self.holder = holder
+        self.lease_s = lease_s
+        self._retry_delay_s = retry_delay_s
+
+    def take(self, count: int, only: Collection[str] = ()) -> list[Leased]:
+        """Borrow the tasks that come next.
+
+        Leases of others that ran out, and deadlines that passed, are noticed before.
+
+        Parameters
+        ----------
+        count : int
+            How many at most.
+        only : collection of str, optional
+            Names of the manager classes that are wanted; all by default.
+        """
+
+        def take(connection: sql.Connection) -> list[Leased]:
+            now = self._database.moment(connection)
+            self._sweep(connection, now)
+            query = next_tasks(now, only).limit(count)
+            return [
+                self._lend(connection, now, row) for row in connection.execute(query)
+            ]
+
+        return self._database.transact(take)
+
+    def renew(
+        self, progress: Mapping[Lease, tuple[float, float]], known: Collection[Lease]
+    ) -> set[Lease]:
+        """Say that this dispatcher is alive, and how far its tasks are.
+
+        Parameters
+        ----------
+        progress : mapping of Lease to (float, float)
+            How much of how much is done, of those that have changed.
+        known : collection of Lease
+            What the dispatcher has. What was lent to it without its hearing of it goes
+            back.
+
+        Returns
+        -------
+        set of Lease
+            What it still holds.
+        """
+
+        def renew(connection: sql.Connection) -> set[Lease]:
+            now = self._database.moment(connection)
+            held = self._held(connection)
+            for lease in held:
+                changes = dict(decisions.renewed(now, self.lease_s))
+                if lease in progress:
+                    done, total = progress[lease]
+                    changes |= {"progress_done": done, "progress_total": total}
+                if lease not in known:
+                    changes = dict(decisions.given_back(now))
+                _write(connection, lease.task, changes)
+            return held & set(known)
+
+        return self._database.transact(renew)
+
+    def record(self, lease: Lease, result: bytes) -> bool:
+        """Record what came of a task.
+
+        Returns
+        -------
+        bool
+            Whether it is recorded, now or by an earlier call of which the answer was
+            lost; otherwise the lease does not hold any more.
+        """
+
+        def record(connection: sql.Connection) -> bool:
+            if self._is_recorded(connection, lease):
+                return True
+            standing = self._standing(connection, lease)
+            if standing is None:
+                return False
+            now = self._database.moment(connection)
+            _write(connection, lease.task, decisions.done(now))
+            row = {"task": lease.task, "attempt": lease.attempt, "data": result}
+            connection.execute(sql.insert(RESULTS), [row])
+            _release_dependents(connection, lease.task)
+            return True
+
+        return self._database.transact(record)
+
+    def fail(self, lease: Lease, error: str, output: str = "") -> bool:
+        """Record that a task's manager raised; True if the lease still held."""
+        return self._settle(
+            lease,
+            lambda task, now: decisions.failed(
+                task, now, error, output, self._retry_delay_s
+            ),
+        )
+
+    def lose(self, lease: Lease, reason: str, output: str = "") -> bool:
+        """Record that the process of a task's manager died; True if the lease held."""
+        return self._settle(
+            lease, lambda task, now: decisions.lost(task, now, reason, output)
+        )
+
+    def give_back(self, lease: Lease) -> bool:
+        """Let others run a task; True if the lease still held."""
+        return self._settle(lease, lambda task, now: decisions.given_back(now))
+
+    def forget(self, kept_s: float) -> int:
+        """Remove tasks that ended long ago, unless others still depend on them.
+
+        Parameters
+        ----------
+        kept_s : float
+            How long ended tasks are kept.
+
+        Returns
+        -------
+        int
+            How many were removed, `SWEEP` at most.
+        """
+
+        def forget(connection: sql.Connection) -> int:
+            before = self._database.moment(connection).wall_s - kept_s
+            dependent = TASKS.alias()
+            is_needed = sql.exists().where(
+                NEEDS.c.needed == TASKS.c.id,
+                dependent.c.id == NEEDS.c.task,
+                dependent.c.state != State.DONE,
+            )
+            query = (
+                sql.select(TASKS.c.id)
+                .where(TASKS.c.ended_at.between(1.0, before))
+                .where(TASKS.c.state.in_(ENDED), ~is_needed)
+                .limit(SWEEP)
+                .with_for_update(skip_locked=True, of=TASKS)
+            )
+            found = list(connection.execute(query).scalars())
+            for table, column in (
+                (ARGUMENTS, ARGUMENTS.c.task),
+                (RESULTS, RESULTS.c.task),
+                (NEEDS, NEEDS.c.task),
+                (NEEDS, NEEDS.c.needed),
+                (TASKS, TASKS.c.id),
+            ):
+                connection.execute(sql.delete(table).where(column.in_(found)))
+            return len(found)
+
+        return self._database.transact(forget)
+
+    # --- inside --------------------------------------------------------------
+
+    def _sweep(self, connection: sql.Connection, now: Moment) -> None:
+        """Notice what has happened to tasks by the passing of time alone."""
+        is_over = sql.or_(TASKS.c.era != now.era, TASKS.c.until <= now.lease_s)
+        silent = sql.and_(TASKS.c.state == State.RUNNING, is_over)
+        due = sql.and_(TASKS.c.state.in_(OPEN), TASKS.c.deadline <= now.wall_s)
+        for condition in (due, silent):
+            query = sql.select(TASKS.c.id, TASKS.c.holder, *STANDING).where(condition)
+            query = query.limit(SWEEP).with_for_update(skip_locked=True)
+            for row in connection.execute(query).all():
+                standing = standing_of(row)
+                if decisions.is_overdue(standing, now):
+                    changes = decisions.overdue(standing, now)
+                else:
+                    reason = f"its dispatcher {row.holder} was not heard of any more"
+                    changes = decisions.lost(standing, now, reason)
+                _write(connection, row.id, changes)
+
+    def _lend(
+        self, connection: sql.Connection, now: Moment, row: sql.Row[Any]
+    ) -> Leased:
+        standing = standing_of(row)
+        changes = decisions.begun(standing, now, self.holder, self.lease_s)
+        _write(connection, row.id, changes)
+        data = sql.select(ARGUMENTS.c.data).where(ARGUMENTS.c.task == row.id)
+        fresh = sql.select(*COLUMNS).where(TASKS.c.id == row.id)
+        return Leased(
+            Lease(row.id, changes["attempt"]),
+            task_of(connection.execute(fresh).one()),
+            connection.execute(data).scalar_one(),
+        )
+
+    def _held(self, connection: sql.Connection) -> set[Lease]:
+        query = (
+            sql.select(TASKS.c.id, TASKS.c.attempt)
+            .where(TASKS.c.holder == self.holder, TASKS.c.state == State.RUNNING)
+            .order_by(TASKS.c.id)
+            .with_for_update()
+        )
+        return {Lease(row.id, row.attempt) for row in connection.execute(query)}
+
+    def _standing(self, connection: sql.Connection, lease: Lease) -> Standing | None:
+        """Return how a task stands, or None when the lease does not hold any more."""
+        query = (
+            sql.select(*STANDING)
+            .where(TASKS.c.id == lease.task, TASKS.c.attempt == lease.attempt)
+            .where(TASKS.c.state == State.RUNNING, TASKS.c.holder == self.holder)
+            .with_for_update()
+        )
+        row = connection.execute(query).one_or_none()
+        return None if row is None else standing_of(row)
+
+    @staticmethod
+    def _is_recorded(connection: sql.Connection, lease: Lease) -> bool:
+        query = sql.select(RESULTS.c.attempt).where(RESULTS.c.task == lease.task)
+        return connection.execute(query).scalar() == lease.attempt
+
+    def _settle(
+        self, lease: Lease, decide: Callable[[Standing, Moment], Changes]
+    ) -> bool:
+        def settle(connection: sql.Connection) -> bool:
+            standing = self._standing(connection, lease)
+            if standing is not None:
+                now = self._database.moment(connection)
+                _write(connection, lease.task, decide(standing, now))
+            return standing is not None
+
+        return self._database.transact(settle)
+
+
+def next_tasks(now: Moment, only: Collection[str]) -> sql.Select[Any]:
+    """Return the query for what may be begun, in order, that nobody else looks at."""
+    order: Sequence[Any] = (TASKS.c.priority.desc(), TASKS.c.deadline, TASKS.c.id)
+    query = (
+        sql.select(TASKS.c.id, *STANDING)
+        .where(TASKS.c.state == State.QUEUED)
+        .where(sql.or_(TASKS.c.era != now.era, TASKS.c.until <= now.lease_s))
+        .order_by(*order)
+        .with_for_update(skip_locked=True)
+    )
+    return query.where(TASKS.c.name.in_(only)) if only else query
+
+
+def _write(connection: sql.Connection, task: int, changes: Changes) -> None:
+    connection.execute(sql.update(TASKS).where(TASKS.c.id == task).values(**changes))
+
+
+def _release_dependents(connection: sql.Connection, task: int) -> None:
+    """Count a task that is done as met for those that depend on it."""
+    dependents = (
+        sql.select(TASKS.c.id, TASKS.c.unmet, TASKS.c.state)
+        .where(TASKS.c.id.in_(sql.select(NEEDS.c.task).where(NEEDS.c.needed == task)))
+        # in the order in which everyone locks
+        .order_by(TASKS.c.id)
+        .with_for_update()
+    )
+    for row in connection.execute(dependents).all():
+        changes = decisions.met(Standing(row.state, unmet=row.unmet))
+        _write(connection, row.id, changes)

@@ -1,0 +1,44 @@
+"""Every test of the queue runs on both kinds of database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from postgres_server import PostgresServer
+from queue_tools import Opener
+
+KINDS = ("sqlite", "postgresql")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    server = PostgresServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def url(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    """Return where an empty queue is."""
+    if kind == "sqlite":
+        return f"sqlite:///{tmp_path}/tasks.db"
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.fresh_url()
+
+
+@pytest.fixture
+def opener(url: str) -> Iterator[Opener]:
+    """Open the queue as often as needed; all is closed at the end."""
+    with ExitStack() as stack:
+        yield Opener(url, stack)
