@@ -231,6 +231,8 @@ class Runner:
     def _serve(self) -> None:
         while (work := self._station.serve(self._scoreboard.idle)) is not None:
             self._run(work)
+            # or it would count for a piece of that number that comes once more
+            self._last_flag = None
             if self._should_recycle():
                 self._station.drain()
 
