@@ -11,11 +11,10 @@ import pytest
 from bundle_programs import ARRAY_BYTES, DEADLINE_S, TARGET, counts, runs
 
 from opencluster import WorkPiece
-from opencluster.bundle import ENOUGH_BYTES, ENOUGH_S, Bundle
+from opencluster.bundle import ENOUGH_BYTES
 from opencluster.config import load
 from opencluster.core.crew import Crew
 from opencluster.core.dispatch import Dispatch, Effect
-from opencluster.core.inbox import Waiting
 from opencluster.engines.base import Options, Outcome
 from opencluster.engines.cluster import ClusterEngine, connect
 from opencluster.errors import (
@@ -25,6 +24,8 @@ from opencluster.errors import (
     PoisonPiece,
 )
 from opencluster.testing import LocalCluster
+
+pytestmark = pytest.mark.processes
 
 SIZE = 8
 """Pieces of a bundle, however long they take."""
@@ -40,57 +41,6 @@ FAST = {
     "manager.max_kills": MAX_KILLS,
     "manager.worker_wait_s": 20,
 }
-
-# --- what is kept of a bundle ----------------------------------------------------
-
-
-def begun(members: int) -> Bundle:
-    return Bundle(Waiting(b"manager", 1, members=members), 10.0)
-
-
-def test_a_bundle_is_sent_when_all_of_it_is_over() -> None:
-    bundle = begun(2)
-    assert not bundle.add("done", b"one", [], 10.0)
-    assert bundle.add("done", b"two", [], 10.0)
-    assert (bundle.outcomes, bundle.buffers) == ([b"one", b"two"], [])
-
-
-def test_a_bundle_is_sent_when_it_took_long() -> None:
-    bundle = begun(9)
-    assert not bundle.add("done", b"", [], 10.0 + 0.9 * ENOUGH_S)
-    assert bundle.add("done", b"", [], 10.0 + 1.1 * ENOUGH_S)
-
-
-@pytest.mark.parametrize("in_buffers", [False, True])
-def test_a_bundle_is_sent_when_its_results_are_large(in_buffers: bool) -> None:
-    half = bytes(ENOUGH_BYTES // 2)
-    bundle = begun(9)
-    parts = (b"", [half]) if in_buffers else (half, [])
-    assert not bundle.add("done", *parts, 10.0)
-    assert not bundle.add("done", *parts, 10.0)
-    assert bundle.add("done", b"a little more", [], 10.0)
-
-
-def test_what_is_no_plain_result_says_so() -> None:
-    bundle = begun(4)
-    bundle.add("failed", b"why", [], 10.0)
-    bundle.add("done", b"array", [b"one", b"two"], 10.0)
-    bundle.add("done", b"plain", [], 10.5)
-    outcomes = [["failed", b"why", 0], ["done", b"array", 2], b"plain"]
-    assert bundle.outcomes == outcomes
-    assert bundle.buffers == [b"one", b"two"]
-
-
-def test_a_bundle_knows_when_the_last_of_what_is_over_was() -> None:
-    bundle = begun(4)
-    assert bundle.ended_at == 10.0
-    bundle.add("done", b"", [], 10.5)
-    assert bundle.ended_at == 10.5
-
-
-# --- in a cluster ----------------------------------------------------------------
-
-pytestmark = pytest.mark.processes
 
 
 class Client:

@@ -9,13 +9,69 @@ from typing import Any
 
 import pytest
 
-from opencluster.bundle import ALONE_AFTER_S, Bundle, Then
+from opencluster.bundle import (
+    ALONE_AFTER_S,
+    ENOUGH_BYTES,
+    ENOUGH_S,
+    Bundle,
+    Then,
+)
 from opencluster.config import Config
 from opencluster.core.inbox import Waiting
 from opencluster.serving import Answer, Station, Work
 
 MANAGER = b"manager"
 FIRST = 10
+
+
+# --- what is kept of a bundle ----------------------------------------------------
+
+
+def begun(members: int) -> Bundle:
+    return Bundle(Waiting(b"manager", 1, members=members), 10.0)
+
+
+def test_a_bundle_is_sent_when_all_of_it_is_over() -> None:
+    bundle = begun(2)
+    assert not bundle.add("done", b"one", [], 10.0)
+    assert bundle.add("done", b"two", [], 10.0)
+    assert (bundle.outcomes, bundle.buffers) == ([b"one", b"two"], [])
+
+
+def test_a_bundle_is_sent_when_it_took_long() -> None:
+    bundle = begun(9)
+    assert not bundle.add("done", b"", [], 10.0 + 0.9 * ENOUGH_S)
+    assert bundle.add("done", b"", [], 10.0 + 1.1 * ENOUGH_S)
+
+
+@pytest.mark.parametrize("in_buffers", [False, True])
+def test_a_bundle_is_sent_when_its_results_are_large(in_buffers: bool) -> None:
+    half = bytes(ENOUGH_BYTES // 2)
+    bundle = begun(9)
+    parts = (b"", [half]) if in_buffers else (half, [])
+    assert not bundle.add("done", *parts, 10.0)
+    assert not bundle.add("done", *parts, 10.0)
+    assert bundle.add("done", b"a little more", [], 10.0)
+
+
+def test_what_is_no_plain_result_says_so() -> None:
+    bundle = begun(4)
+    bundle.add("failed", b"why", [], 10.0)
+    bundle.add("done", b"array", [b"one", b"two"], 10.0)
+    bundle.add("done", b"plain", [], 10.5)
+    outcomes = [["failed", b"why", 0], ["done", b"array", 2], b"plain"]
+    assert bundle.outcomes == outcomes
+    assert bundle.buffers == [b"one", b"two"]
+
+
+def test_a_bundle_knows_when_the_last_of_what_is_over_was() -> None:
+    bundle = begun(4)
+    assert bundle.ended_at == 10.0
+    bundle.add("done", b"", [], 10.5)
+    assert bundle.ended_at == 10.5
+
+
+# --- the station -----------------------------------------------------------------
 
 
 class Desk:
