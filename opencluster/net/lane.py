@@ -537,6 +537,8 @@ class LaneTransport:
 
     def _tick(self, events: list[TransportEvent]) -> None:
         self._door.wake()
+        if self.arena is not None:
+            self.arena.tidy()
         overdue = time.monotonic() - GREETING_TIMEOUT_S
         for line, since in list(self._strangers.items()):
             if since <= overdue:
