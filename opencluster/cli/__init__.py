@@ -28,6 +28,7 @@ INTERRUPTED = 128 + 2
 _COMMANDS = {
     "config": "configuration",
     "demo": "demo",
+    "dispatcher": "dispatcher",
     "factory": "daemons",
     "keys": "keys",
     "logs": "logs",
@@ -36,6 +37,8 @@ _COMMANDS = {
     "start": "cluster",
     "status": "status",
     "stop": "cluster",
+    "submit": "submit",
+    "tasks": "tasks",
     "worker": "workers",
     "workshop": "daemons",
 }
