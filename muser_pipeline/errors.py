@@ -25,5 +25,9 @@ class FrameValueError(MuserError, ValueError):
     """A value does not fit into a raw frame."""
 
 
+class SkyError(MuserError):
+    """The description of a sky to simulate is wrong."""
+
+
 class LayoutWarning(UserWarning):
     """The layout of a file was guessed from its date, not seen in its frames."""

@@ -21,7 +21,7 @@ from muser_pipeline.array import (
 )
 from muser_pipeline.errors import FrameValueError
 from muser_pipeline.integration_kernels import add_frames
-from muser_pipeline.raw import LEFT, RIGHT, Frames
+from muser_pipeline.raw import LEFT, RIGHT, SWITCHED_OFF, Frames
 from muser_pipeline.raw.kernels import compiled
 
 WEIGHT_OF_FRAME = CHANNEL_WIDTH_HZ * FRAME_PERIOD_NS * 1e-9
@@ -124,7 +124,14 @@ class Visibilities:
 
 
 def single_frames(frames: Frames) -> Iterator[Visibilities]:
-    """Yield each frame by itself, in order; those of unknown hand are left out."""
+    """Yield each frame by itself, in order; those of unknown hand are left out.
+
+    Raises
+    ------
+    FrameValueError
+        When fringes run.
+    """
+    _check_fringes(frames)
     weights = np.where(frames.flags, np.float32(0), np.float32(WEIGHT_OF_FRAME))
     one = np.ones((1, 1, 1), dtype=np.int64)
     for n in range(len(frames)):
@@ -168,6 +175,11 @@ def integrate(frames: Frames, interval_ns: int | None = None) -> Visibilities:
     return integrator.result()
 
 
+def _check_fringes(frames: Frames) -> None:
+    if np.any(frames.header["fringe"] == SWITCHED_OFF):
+        raise FrameValueError("fringes run in these frames: correct_delays stops them")
+
+
 @dataclass(eq=False)
 class _Cell:
     """What has been added to one average."""
@@ -208,6 +220,7 @@ class Integrator:
     polarizations: tuple[str, ...] = HANDS
     interval_ns: int | None = None
     _cells: dict[int, _Cell] = field(default_factory=dict, init=False)
+    _targets: set[str] = field(default_factory=set, init=False)
     _loop: tuple[int, int, int] = field(default=(-1, -1, 0), init=False)
 
     def __post_init__(self) -> None:
@@ -221,12 +234,19 @@ class Integrator:
         Raises
         ------
         FrameValueError
-            When they are of the other array, or not in order.
+            When they are of the other array, not in order, of different targets, or
+            when fringes run.
         """
         if frames.array != self.array:
             raise FrameValueError(f"frames of array {frames.array}, not {self.array}")
         if np.any(np.diff(frames.time_utc_ns) < 0):
             raise FrameValueError("frames are not in order of time")
+        _check_fringes(frames)
+        self._targets.update(frames.target.tolist())
+        if len(self._targets) > 1:
+            raise FrameValueError(
+                f"frames of {' and '.join(sorted(self._targets))} have no average"
+            )
         slots = self._slots(frames)
         averages = self._averages(frames)
         loop = compiled(add_frames)

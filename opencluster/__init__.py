@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from opencluster.arrays import empty
+    from opencluster.dispatcher import TaskDispatcher
     from opencluster.factory import Factory
     from opencluster.manager import Manager
     from opencluster.mapping import Completed
@@ -32,6 +33,7 @@ __all__ = [
     "Manager",
     "ManagerPool",
     "Service",
+    "TaskDispatcher",
     "TaskQueue",
     "WorkPiece",
     "Worker",
@@ -48,6 +50,7 @@ _HOMES = {
     "Manager": "manager",
     "ManagerPool": "pool",
     "Service": "service",
+    "TaskDispatcher": "dispatcher",
     "TaskQueue": "taskqueue",
     "WorkPiece": "workpiece",
     "Worker": "worker",

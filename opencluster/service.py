@@ -162,6 +162,7 @@ class _ServiceRunner(Runner):
             # raised on the way out of the call: it counts as if raised in it
             status, value = self._stopped(work, stop)
         payload, buffers, status = encoded(status, value, self.max_bytes, self._escaped)
+        del value
         if inputs is not None:
             inputs.let_go()
         elapsed_s = time.monotonic() - started

@@ -29,7 +29,7 @@ from opencluster.core.inbox import (
 )
 from opencluster.core.roles import ASKER, check
 from opencluster.errors import RemoteProtocolError
-from opencluster.keeping import KEEPER_KINDS, Keeper, Wanted, wanted_in
+from opencluster.keeping import KEEPER_KINDS, Keeper, Wanted, owned, wanted_in
 from opencluster.net.joined import open_transport
 from opencluster.net.reactor import Reactor
 from opencluster.net.rejections import MALFORMED, Rejections
@@ -290,8 +290,15 @@ class Station:
         return Then.OVER
 
     def answer(self, work: Work, answer: Answer) -> None:
-        """Send the outcome of the piece that was taken."""
+        """Send the outcome of the piece that was taken.
+
+        Nobody but the caller's code may refer to the result any more: what that may
+        write to while it leaves is copied.
+        """
         peer, piece = key = work.waiting.key
+        if answer.buffers and not self.transport.copies(peer):
+            _, *buffers = owned(answer.payload, answer.buffers)
+            answer = answer._replace(buffers=buffers)
         with self._mutex:
             if not self._inbox.finish(key):
                 return

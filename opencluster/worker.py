@@ -323,6 +323,7 @@ class Runner:
             payload, buffers, status = encoded(
                 status, value, self.max_bytes, self._escaped
             )
+            del value
         if self._inputs is not None:
             self._inputs.let_go()
             self._inputs = None

@@ -79,10 +79,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engines": UPPER | {"targets", "launchers"},
     **{name: UPPER | {"engines"} for name in DAEMONS},
     "taskqueue": MEANS | {"place", "targets"},
+    "taskrun": MEANS | {"engines.choice", "manager", "start", "targets"},
+    "dispatcher": MEANS | {"place", "taskqueue", "taskrun"},
     "testing": UPPER | PLACES | DAEMONS,
     "__init__": GROUND
     | BASE_CLASSES
-    | {"arrays", "wire", "mapping", "pool", "taskqueue"},
+    | {"arrays", "wire", "mapping", "pool", "taskqueue", "dispatcher"},
     "demo": {"__init__"},
     "cli": UPPER
     | PLACES

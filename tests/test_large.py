@@ -84,3 +84,11 @@ def test_a_piece_that_is_cancelled_on_its_way_does_not_run(
     assert log.read_text() == "2\n"
     with pytest.raises(PieceCancelled):
         future.result(DEADLINE_S)
+
+
+def test_a_result_is_as_it_was_though_its_memory_is_used_again(
+    manager: Manager,
+) -> None:
+    pieces = [WorkPiece(reuse=float(number)) for number in range(30)]
+    for number, result in enumerate(manager.map("Large", pieces)):
+        assert result["array"].min() == result["array"].max() == number

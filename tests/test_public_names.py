@@ -32,6 +32,7 @@ def test_public_names_are_these() -> None:
         "Manager",
         "ManagerPool",
         "Service",
+        "TaskDispatcher",
         "TaskQueue",
         "WorkPiece",
         "Worker",

@@ -19,8 +19,6 @@ from opencluster.testing import LocalCluster
 JOIN_TIMEOUT_S = 180.0
 PACKING = 4
 """Processes that many workers are packed into."""
-ARITY = 8
-"""Arrays that one piece of a reduction joins."""
 
 
 class OpenCluster(Peer):
@@ -89,8 +87,9 @@ class OpenCluster(Peer):
         return list(self._manager.map(TYPE, pieces, keep=True, progress=False))
 
     def joined(self, arrays: list[DataRef]) -> Any:
-        """Reduce in a tree over the workers."""
-        result = self._manager.reduce(TYPE, arrays, arity=ARITY)
+        """Reduce in a tree, each worker its share in one piece."""
+        arity = max(2, -(-len(arrays) // len(self._workers)))
+        result = self._manager.reduce(TYPE, arrays, arity=arity)
         return result["block"]
 
     def worker_pids(self) -> list[int]:

@@ -15,6 +15,8 @@ from bench.peers.opencluster import OpenCluster
 from bench.tasks import total
 from bench.workers import TARGET
 from opencluster import DataRef
+from opencluster.config import load
+from opencluster.launchers.local import control_of
 from opencluster.place import Place
 
 HOST = "127.0.0.1"
@@ -79,15 +81,14 @@ class Tcp(OpenCluster):
     def _leave_only_tcp(self, workers: int) -> None:
         """Remove the socket of each worker, which listens there and at a port."""
         deadline = time.monotonic() + START_TIMEOUT_S
-        sockets = Place.find().sockets
-        left = workers
-        while left:
-            for path in sockets.glob("w-*.sock"):
-                path.unlink()
-                left -= 1
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{left} of {workers} workers did not come")
-            time.sleep(0.02)
+        place = Place.find()
+        with control_of(load(), place) as control:
+            while len(found := control.factory("find", {"kind": "worker"})) < workers:
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"only {len(found)} of {workers} workers came")
+                time.sleep(0.02)
+        for path in place.sockets.glob("w-*.sock"):
+            path.unlink()
 
 
 class Curve(Tcp):

@@ -10,6 +10,7 @@ from muser_pipeline.calibration.applying import (
     make_calibration,
     table_name,
 )
+from muser_pipeline.calibration.cabling import exchange_inputs
 from muser_pipeline.calibration.delays import correct_delays
 from muser_pipeline.calibration.flagging import (
     dead_inputs,
@@ -31,6 +32,7 @@ __all__ = [
     "apply_calibration",
     "correct_delays",
     "dead_inputs",
+    "exchange_inputs",
     "flag_inputs",
     "flag_outliers",
     "known_bad_inputs",

@@ -54,12 +54,18 @@ def apply_calibration(
     safe = np.where(known, table.values, 1)
     factors = 1 / safe if amplitude else safe.conj() / np.abs(safe)
     factors = np.where(known, factors, 0).astype(np.complex64)
-    visibilities = frames.visibilities.copy()
+    visibilities = np.empty_like(frames.visibilities)
     flags = frames.flags.copy()
-    flags[~np.isin(frames.polarization, HANDS)] = True
+    is_unknown = ~np.isin(frames.polarization, HANDS)
+    visibilities[is_unknown] = frames.visibilities[is_unknown]
+    flags[is_unknown] = True
     for band, hand, members in slots_of(frames):
-        visibilities[members] *= factors[band, hand]
-        flags[members] |= ~known[band, hand]
+        for n in members:
+            np.multiply(
+                frames.visibilities[n], factors[band, hand], out=visibilities[n]
+            )
+        if not known[band, hand].all():
+            flags[members] |= ~known[band, hand]
     return frames.replace(visibilities=visibilities, flags=flags)
 
 

@@ -167,9 +167,19 @@ class RawFile:
         ----------
         which : ndarray of int64, shape (n,)
             Their indices, in any order.
+
+        Raises
+        ------
+        RawFormatError
+            When the file has become shorter since it was opened.
         """
         contents = self.contents
         array = load_array(self.array)
+        # what is not there any more cannot be looked at, and would end the process
+        if self._data.size() < len(self._data):
+            raise RawFormatError(
+                f"{self.path} was cut to {self._data.size()} bytes while it was read"
+            )
         band = contents.band[which]
         payload = decode_payload(
             np.frombuffer(self._data, dtype=np.uint8),

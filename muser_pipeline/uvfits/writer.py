@@ -89,7 +89,7 @@ class UvfitsWriter:
         self._positions = self._array.positions_geocentric_m()
         self._orientation = orientation
         self._days: dict[int, Day] = {}
-        self._antennas: dict[tuple[int, bytes], bytes] = {}
+        self._tables: dict[tuple[str, float, bytes], bytes] = {}
 
     def write(
         self, path: Path, visibilities: Visibilities, track: Track
@@ -144,8 +144,7 @@ class UvfitsWriter:
             header(_cards(visibilities, centre, day, setup, len(groups))),
             data,
             padding(data.nbytes),
-            frequency_table(setup),
-            self._antenna_table(day, setup),
+            self._fixed_tables(day, setup),
             source_table(centre, setup),
         ]
 
@@ -167,14 +166,14 @@ class UvfitsWriter:
             self._days[number] = day_of(time_utc_ns, self._orientation)
         return self._days[number]
 
-    def _antenna_table(self, day: Day, setup: FrequencySetup) -> bytes:
-        key = (
-            int(day.julian_date),
-            setup.band_offsets_hz.tobytes() + str(setup.reference_hz).encode(),
-        )
-        if key not in self._antennas:
-            self._antennas[key] = antenna_table(self._array, day, setup)
-        return self._antennas[key]
+    def _fixed_tables(self, day: Day, setup: FrequencySetup) -> bytes:
+        """Return the tables that are the same for all files of a day and setup."""
+        key = (day.date, setup.reference_hz, setup.band_offsets_hz.tobytes())
+        if key not in self._tables:
+            self._tables[key] = frequency_table(setup) + antenna_table(
+                self._array, day, setup
+            )
+        return self._tables[key]
 
     def _groups(
         self, visibilities: Visibilities, track: Track, day: Day

@@ -8,6 +8,7 @@ after Ctrl-C.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -27,6 +28,7 @@ INTERRUPTED = 128 + 2
 _COMMANDS = {
     "config": "configuration",
     "demo": "demo",
+    "dispatcher": "dispatcher",
     "factory": "daemons",
     "keys": "keys",
     "logs": "logs",
@@ -35,21 +37,33 @@ _COMMANDS = {
     "start": "cluster",
     "status": "status",
     "stop": "cluster",
+    "submit": "submit",
+    "tasks": "tasks",
     "worker": "workers",
     "workshop": "daemons",
 }
+_APPLICATIONS = {"muser": "muser_pipeline.cli"}
+"""Commands of packages that are installed beside this one, and where they are."""
+
+
+def _is_installed(name: str) -> bool:
+    package = _APPLICATIONS.get(name, "").partition(".")[0]
+    return package != "" and importlib.util.find_spec(package) is not None
 
 
 class _Commands(click.Group):
     """Loads the file of a command when the command is used."""
 
     def list_commands(self, context: click.Context) -> list[str]:
-        return sorted(_COMMANDS)
+        return sorted([*_COMMANDS, *filter(_is_installed, _APPLICATIONS)])
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        if name not in _COMMANDS:
+        if name in _COMMANDS:
+            module = importlib.import_module(f"opencluster.cli.{_COMMANDS[name]}")
+        elif _is_installed(name):
+            module = importlib.import_module(_APPLICATIONS[name])
+        else:
             return None
-        module = importlib.import_module(f"opencluster.cli.{_COMMANDS[name]}")
         command: click.Command = getattr(module, f"{name}_command")
         return command
 

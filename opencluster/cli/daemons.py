@@ -202,7 +202,24 @@ def describe(target: str) -> tuple[str, str]:
     Raises
     ------
     ConfigError
-        When it cannot be imported; with what Python said.
+        When it cannot be imported, with what Python said, or is neither.
+    """
+    kind, type = kind_of(target)
+    if kind == "manager":
+        raise ConfigError(
+            f"{target} is neither a Worker nor a Service, but a Manager: run it with "
+            "`opencluster run` or `opencluster submit`"
+        )
+    return kind, type
+
+
+def kind_of(target: str) -> tuple[str, str]:
+    """Return whether a class is a worker, a service or a manager, and its name.
+
+    Raises
+    ------
+    ConfigError
+        When it cannot be imported, with what Python said, or is none of them.
     """
     command = [sys.executable, "-m", "opencluster.cli.describe", target]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -47,7 +47,7 @@ _FACTORIES: Columns = {
     "revision>": lambda row: row["revision"] if row["epoch"] else "",
     "lag>": lambda row: _number(row["lag"], ""),
     "silent for>": lambda row: _number(row["silence_s"], " s", 1),
-    "up for>": lambda row: _ago(row["uptime_s"]) if row["uptime_s"] else "",
+    "up for>": lambda row: ago(row["uptime_s"]) if row["uptime_s"] else "",
     "pid>": lambda row: row["pid"] or "",
 }
 _WORKSHOPS: Columns = {
@@ -72,7 +72,7 @@ _JOBS: Columns = {
 }
 _DEATHS: Columns = {
     "lost": lambda row: row["name"],
-    "ago>": lambda row: _ago(time.time() - row["at"]),
+    "ago>": lambda row: ago(time.time() - row["at"]),
     "host": lambda row: row["host"],
     "cause": lambda row: row["reason"],
     "piece": lambda row: row["piece"],
@@ -91,17 +91,17 @@ def page(status: Mapping[str, list[Row]]) -> RenderableType:
     colour = "bold green" if is_healthy(status) else "bold red"
     parts: list[RenderableType] = [Text(health(status), colour)]
     if len(status["factories"]) > 1:
-        parts += _tables("Factories", status["factories"], _FACTORIES)
-    parts += _tables("Workers", status["workers"], _PROCESSES)
-    parts += _tables("Services", status["services"], _PROCESSES)
-    parts += _tables("Computers", status["workshops"], _WORKSHOPS)
-    parts += _tables("Jobs", status["jobs"][-JOBS_SHOWN:], _JOBS)
-    parts += _tables("Losses", status["deaths"][-DEATHS_SHOWN:], _DEATHS)
+        parts += tables("Factories", status["factories"], _FACTORIES)
+    parts += tables("Workers", status["workers"], _PROCESSES)
+    parts += tables("Services", status["services"], _PROCESSES)
+    parts += tables("Computers", status["workshops"], _WORKSHOPS)
+    parts += tables("Jobs", status["jobs"][-JOBS_SHOWN:], _JOBS)
+    parts += tables("Losses", status["deaths"][-DEATHS_SHOWN:], _DEATHS)
     parts += [_failure(row) for row in status["failures"]]
     return Group(*parts)
 
 
-def _tables(title: str, rows: Iterable[Row], columns: Columns) -> list[RenderableType]:
+def tables(title: str, rows: Iterable[Row], columns: Columns) -> list[RenderableType]:
     """Return a table without the columns that are empty, or nothing without rows."""
     rows = list(rows)
     if not rows:
@@ -122,14 +122,14 @@ def _tables(title: str, rows: Iterable[Row], columns: Columns) -> list[Renderabl
 def _failure(row: Row) -> RenderableType:
     lines = row["output"].splitlines()[-OUTPUT_LINES_SHOWN:]
     shown = [f"\n{row['message']}", *(f"    {line}" for line in lines)]
-    return Text("\n".join(map(_printable, shown)), "red")
+    return Text("\n".join(map(printable, shown)), "red")
 
 
 def _cell(value: object) -> Text:
-    return value if isinstance(value, Text) else Text(_printable(str(value)))
+    return value if isinstance(value, Text) else Text(printable(str(value)))
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Replace what could steer a terminal; the texts come from other processes."""
     return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
 
@@ -157,7 +157,8 @@ def _percent(part: float | None) -> str:
     return "" if part is None else f"{part:.0%}"
 
 
-def _ago(seconds: float) -> str:
+def ago(seconds: float) -> str:
+    """Return a length of time in the unit that people read best."""
     if seconds < 120:
         return f"{max(0.0, seconds):.0f} s"
     if seconds < 2 * 3600:

@@ -26,9 +26,9 @@ from typing import NamedTuple
 
 from opencluster.errors import RemoteProtocolError
 
-CHUNK_BYTES = 1 << 20
-"""Size of a chunk: copied in well under a millisecond, and quickly enough that what it
-costs besides does not show."""
+CHUNK_BYTES = 2 << 20
+"""Size of a chunk: with smaller ones the work for each begins to show (a tenth more
+processor time with half of it), and this one is copied in less than a millisecond."""
 MAX_CHUNK_BYTES = 16 << 20
 """Largest chunk that is taken. The smallest has `CHUNK_BYTES`, unless it is the last of
 its transfer: memory is had in pages, and must not be had for a byte each."""

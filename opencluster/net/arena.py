@@ -51,6 +51,12 @@ GROW_AGAIN_AFTER_S = 1.0
 VISIT_AGAIN_AFTER_S = 0.1
 """How long orphans are not looked at again, in seconds: there may be many."""
 
+KEPT_BYTES = 64 << 20
+"""Memory that stays when nobody uses it, as filling fresh pages takes long."""
+
+REST_AFTER_S = 10.0
+"""Memory beyond that is given back when nobody used it for so long."""
+
 COPY_BYTES = 8 << 20
 """Copied at a stretch: about 1 ms in which no other thread of the process runs."""
 
@@ -98,6 +104,9 @@ class Arena:
         self._refused = 0
         self._grow_again_at = 0.0
         self._visit_again_at = 0.0
+        # segments of which something was taken since `tidy`, and since when others rest
+        self._touched: set[int] = set()
+        self._resting: dict[int, float] = {}
         self._has_warned = False
 
     def place(self, buffer: Any, receiver: Hashable) -> Handle | None:
@@ -182,6 +191,24 @@ class Arena:
             self._visit_orphans()
             if not self._slots.taken_bytes:
                 self._retire_idle()
+
+    def tidy(self) -> None:
+        """Give back what was not used for `REST_AFTER_S`; to be called now and then."""
+        if self._pid != os.getpid():
+            return
+        now = time.monotonic()
+        with self._lock:
+            self._collect()
+            idle = set(self._slots.idle_segments()) - self._touched
+            self._touched.clear()
+            self._resting = {n: self._resting.get(n, now) for n in idle}
+            over = [n for n in idle if now - self._resting[n] >= REST_AFTER_S]
+            unused_bytes = sum(map(self._size_of, over))
+            # the largest first: they were made for values that are rare
+            for number in sorted(over, key=self._size_of, reverse=True):
+                if unused_bytes > KEPT_BYTES:
+                    unused_bytes -= self._size_of(number)
+                    self._retire(number)
 
     def segment_fd(self, segment: int) -> int:
         """Return the descriptor of a segment, which a receiver maps.
@@ -284,6 +311,7 @@ class Arena:
         """Return a slot with one holder."""
         slot = self._slots.take_again(nbytes)
         if slot is not None:
+            self._touched.add(slot.segment)
             return slot
         # Only now, as looking for what came back takes longer than taking it.
         self._collect()
@@ -295,7 +323,12 @@ class Arena:
             slot = self._slots.take(nbytes)
         if slot is None:
             self._refused += 1
+        else:
+            self._touched.add(slot.segment)
         return slot
+
+    def _size_of(self, number: int) -> int:
+        return self._segments[number].segment.size
 
     def _grow(self, nbytes: int) -> bool:
         """Make a segment in which a slot for a value fits, if there may be one."""
@@ -328,7 +361,7 @@ class Arena:
 
     def _make_room(self, needed: int) -> bool:
         """Retire idle segments, if that helps to keep the limit with one more."""
-        sizes = {n: self._segments[n].segment.size for n in self._slots.idle_segments()}
+        sizes = {n: self._size_of(n) for n in self._slots.idle_segments()}
         room = self._max_bytes - self._mapped_bytes
         count = len(self._segments)
         if room + sum(sizes.values()) < needed:

@@ -253,6 +253,10 @@ class LaneTransport:
             return False
         return True
 
+    def copies(self, peer: Peer) -> bool:
+        """Return that what is sent is copied at once, by all that read."""
+        return True
+
     def coming(self, peer: Peer) -> list[tuple[int, bytes]]:
         """Return nothing: here no message overtakes another one."""
         return []
@@ -537,6 +541,8 @@ class LaneTransport:
 
     def _tick(self, events: list[TransportEvent]) -> None:
         self._door.wake()
+        if self.arena is not None:
+            self.arena.tidy()
         overdue = time.monotonic() - GREETING_TIMEOUT_S
         for line, since in list(self._strangers.items()):
             if since <= overdue:

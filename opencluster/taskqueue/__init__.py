@@ -6,7 +6,8 @@ a URL; nobody needs to run for a task to be kept.
 """
 
 from opencluster.taskqueue.leases import Lease, Leased, Leases
-from opencluster.taskqueue.queue import Request, TaskQueue
+from opencluster.taskqueue.queue import TaskQueue
+from opencluster.taskqueue.request import Request
 from opencluster.taskqueue.task import Task
 
 __all__ = ["Lease", "Leased", "Leases", "Request", "Task", "TaskQueue"]

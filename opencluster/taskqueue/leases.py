@@ -105,6 +105,14 @@ class Leases:
 
         return self._database.transact(take)
 
+    def sweep(self) -> None:
+        """Notice leases of others that ran out, and deadlines that passed."""
+        self._database.transact(
+            lambda connection: self._sweep(
+                connection, self._database.moment(connection)
+            )
+        )
+
     def renew(
         self, progress: Mapping[Lease, tuple[float, float]], known: Collection[Lease]
     ) -> set[Lease]:
@@ -139,6 +147,23 @@ class Leases:
 
         return self._database.transact(renew)
 
+    def held(self) -> set[Lease]:
+        """Return what this dispatcher holds."""
+        return self._database.transact(self._held)
+
+    def is_more(self, only: Collection[str] = ()) -> bool:
+        """Return whether tasks are queued, be it that they are put off.
+
+        Parameters
+        ----------
+        only : collection of str, optional
+            As for `take`.
+        """
+        query = sql.select(TASKS.c.id).where(TASKS.c.state == State.QUEUED).limit(1)
+        if only:
+            query = query.where(TASKS.c.name.in_(only))
+        return self._database.transact(lambda c: c.execute(query).first() is not None)
+
     def record(self, lease: Lease, result: bytes) -> bool:
         """Record what came of a task.
 
@@ -166,18 +191,15 @@ class Leases:
 
     def fail(self, lease: Lease, error: str, output: str = "") -> bool:
         """Record that a task's manager raised; True if the lease still held."""
+        told, delay_s = (_clean(error), _clean(output)), self._retry_delay_s
         return self._settle(
-            lease,
-            lambda task, now: decisions.failed(
-                task, now, error, output, self._retry_delay_s
-            ),
+            lease, lambda task, now: decisions.failed(task, now, *told, delay_s)
         )
 
     def lose(self, lease: Lease, reason: str, output: str = "") -> bool:
         """Record that the process of a task's manager died; True if the lease held."""
-        return self._settle(
-            lease, lambda task, now: decisions.lost(task, now, reason, output)
-        )
+        told = _clean(reason), _clean(output)
+        return self._settle(lease, lambda task, now: decisions.lost(task, now, *told))
 
     def give_back(self, lease: Lease) -> bool:
         """Let others run a task; True if the lease still held."""
@@ -224,6 +246,10 @@ class Leases:
             return len(found)
 
         return self._database.transact(forget)
+
+    def close(self) -> None:
+        """Let go of the database; what is held runs out."""
+        self._database.close()
 
     # --- inside --------------------------------------------------------------
 
@@ -294,6 +320,11 @@ class Leases:
             return standing is not None
 
         return self._database.transact(settle)
+
+
+def _clean(text: str) -> str:
+    """Return a text without what PostgreSQL takes in no text."""
+    return text.replace("\0", "\ufffd").encode(errors="replace").decode()
 
 
 def next_tasks(now: Moment, only: Collection[str]) -> sql.Select[Any]:

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 import time
-import uuid
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from opencluster.config import Config, load
-from opencluster.config.settings import TaskQueueSettings
 from opencluster.core import tasks as decisions
 from opencluster.core.tasks import Changes, Moment, Standing, State
 from opencluster.errors import NoSuchTask, QueueError, TaskFailed
@@ -21,7 +15,7 @@ from opencluster.node.host import boot_id
 from opencluster.place import Place
 from opencluster.store.database import Database, sql
 from opencluster.store.schema import ARGUMENTS, NEEDS, RESULTS, TASKS, migrate
-from opencluster.targets import target_of
+from opencluster.taskqueue.request import Prepared, Request, prepared
 from opencluster.taskqueue.task import COLUMNS, STANDING, Task, standing_of, task_of
 from opencluster.wire import stored
 from opencluster.workpiece import WorkPiece
@@ -31,59 +25,6 @@ PATIENCE_S = 20.0
 """How long a request outlives the loss of a database that was there before."""
 WAIT_INTERVAL_S = 0.25
 """Between two looks at a task that somebody waits for."""
-MAX_NUMBER = 2**31 - 1
-
-
-@dataclass(frozen=True)
-class Request:
-    """A task that somebody wants done, and how.
-
-    Attributes
-    ----------
-    manager : type or str
-        The Manager class that is to run it, or ``module:Class``, or ``path.py:Class``.
-    task : WorkPiece
-        What its ``schedule()`` gets.
-    priority : int
-        Higher goes first.
-    deadline : datetime or float, optional
-        A time, or seconds since 1970, at which it fails if it is not done. Of equal
-        priority, what is due sooner goes first.
-    depends_on : collection of int
-        Tasks that must be done before it is begun.
-    retries : int, optional
-        How often it is begun again after its dispatcher or its manager's process died;
-        by default ``[taskqueue] retries``.
-    error_retries : int
-        How often it is begun again after ``schedule()`` raised.
-    engine : str
-        Where its pieces run; by default what the dispatcher's environment says.
-    directory : path
-        Its working directory; by default that of this process.
-    key : str
-        Who asks again with the same key gets the task that is there already.
-    """
-
-    manager: type | str
-    task: WorkPiece
-    priority: int = 0
-    deadline: datetime | float | None = None
-    depends_on: Collection[int] = ()
-    retries: int | None = None
-    error_retries: int = 0
-    engine: str = ""
-    directory: str | Path = ""
-    key: str = ""
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """A request that was checked: a row of the table, and what lies apart."""
-
-    key: str
-    row: dict[str, Any]
-    data: bytes
-    needed: frozenset[int]
 
 
 class TaskQueue:
@@ -181,10 +122,10 @@ class TaskQueue:
         """
         settings = self._settings
         # with their keys, so that what is done twice is known to be the same
-        wanted = [_prepared(request, settings) for request in requests]
+        wanted = [prepared(request, settings) for request in requests]
         return self.database.transact(lambda c: self._insert(c, wanted))
 
-    def _insert(self, connection: sql.Connection, wanted: list[_Prepared]) -> list[int]:
+    def _insert(self, connection: sql.Connection, wanted: list[Prepared]) -> list[int]:
         known = self._numbers_of(connection, [prepared.key for prepared in wanted])
         new = {p.key: p for p in wanted if p.key not in known}
         if new:
@@ -416,28 +357,6 @@ class TaskQueue:
         return self.database.transact(change)
 
 
-def _prepared(request: Request, settings: TaskQueueSettings) -> _Prepared:
-    if not isinstance(request.task, WorkPiece):
-        kind = type(request.task).__name__
-        raise TypeError(f"a task is a WorkPiece, not {kind}")
-    manager, retries = request.manager, request.retries
-    target = manager if isinstance(manager, str) else target_of(manager)
-    key = request.key or uuid.uuid4().hex
-    row = {
-        "key": key,
-        "name": target.rpartition(":")[2],
-        "manager": target,
-        "directory": os.fspath(Path(request.directory or Path.cwd()).absolute()),
-        "engine": request.engine,
-        "priority": _within("priority", request.priority, -MAX_NUMBER),
-        "deadline": _seconds(request.deadline),
-        "retries": _within("retries", settings.retries if retries is None else retries),
-        "error_retries": _within("error_retries", request.error_retries),
-    }
-    data = stored.pack(request.task, "task", settings.max_bytes)
-    return _Prepared(key, row, data, frozenset(request.depends_on))
-
-
 def _locked(connection: sql.Connection, numbers: Sequence[int]) -> dict[int, Standing]:
     """Return how tasks stand, which nobody changes meanwhile; in rising order."""
     found: dict[int, Standing] = {}
@@ -473,21 +392,3 @@ def _no_such(numbers: Sequence[int]) -> NoSuchTask:
 
 def _was(state: str) -> str:
     return "failed" if state == State.FAILED else f"was {state}"
-
-
-def _within(name: str, number: int, least: int = 0) -> int:
-    if not isinstance(number, int) or not least <= number <= MAX_NUMBER:
-        raise ValueError(
-            f"{name} must be an integer from {least} to {MAX_NUMBER}, not {number!r}"
-        )
-    return number
-
-
-def _seconds(deadline: datetime | float | None) -> float:
-    if deadline is None:
-        return math.inf
-    if isinstance(deadline, datetime):
-        return deadline.timestamp()
-    if math.isnan(deadline):
-        raise ValueError("the deadline is not a number")
-    return float(deadline)

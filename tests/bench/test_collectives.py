@@ -43,6 +43,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collectives, "HUGE", SIZE)
     monkeypatch.setattr(collectives, "ARRAY", SIZE)
     monkeypatch.setattr(collectives, "ARRAYS", COUNT)
+    monkeypatch.setattr(collectives, "SETTLE_S", 0.0)
     # the processes that count are this one
     monkeypatch.setattr(processes, "marked", lambda mark: [os.getpid()])
 

@@ -23,7 +23,6 @@ from opencluster.errors import RemoteProtocolError
 
 A, B = b"a", b"b"
 MAX_BYTES = 1 << 40
-MIB = 1 << 20
 
 sizes = st.lists(
     st.one_of(st.integers(0, 5), st.integers(0, 5 * CHUNK_BYTES)),
@@ -131,8 +130,10 @@ def test_a_short_one_does_not_wait_for_a_long_one_nor_the_other_way_round() -> N
 
 def test_of_equals_one_is_finished_before_the_next_is_begun() -> None:
     outgoing = Outgoing()
-    one, two = outgoing.begin(A, [6 * MIB]), outgoing.begin(A, [6 * MIB])
-    assert [cut.number for cut in cuts(outgoing, A)] == [one] * 6 + [two] * 2
+    size = WINDOW_BYTES - CHUNK_BYTES
+    one, two = outgoing.begin(A, [size]), outgoing.begin(A, [size])
+    wanted = [one] * (size // CHUNK_BYTES) + [two]
+    assert [cut.number for cut in cuts(outgoing, A)] == wanted
 
 
 def test_what_is_dropped_makes_room_and_is_known_no_more() -> None:

@@ -180,3 +180,21 @@ def test_what_cannot_be_averaged_is_refused() -> None:
     other.add(frames.select(slice(0, 2)))
     with pytest.raises(FrameValueError, match="no frames of these bands"):
         other.result()
+
+
+def test_frames_whose_fringes_run_are_refused() -> None:
+    frames = make_frames(1, 8, running=True)
+    for use in (integrate, lambda frames: list(single_frames(frames))):
+        with pytest.raises(FrameValueError, match="correct_delays stops them"):
+            use(frames)
+
+
+def test_different_targets_have_no_average() -> None:
+    words = np.array([0, 0, 0x0101, 0], dtype=np.uint16)
+    frames = make_frames(1, 4, header={"target": words})
+    with pytest.raises(FrameValueError, match="frames of satellite and sun"):
+        integrate(frames)
+    integrator = Integrator(1, bands=[0, 1])
+    integrator.add(frames.select(slice(0, 2)))
+    with pytest.raises(FrameValueError, match="have no average"):
+        integrator.add(frames.select(slice(2, 3)))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from raw_tools import SIZES, coded, random_frames, save
+from raw_tools import NOON_NS, SIZES, coded, random_frames, save
 
 from muser_pipeline.array import load_array
 from muser_pipeline.errors import RawFormatError, WrongArrayError
@@ -293,3 +293,26 @@ def test_a_file_can_be_closed_and_its_frames_kept(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.visibilities, FRAMES[1].visibilities)
     with pytest.raises(ValueError, match="closed"):
         raw.read()
+
+
+def test_a_file_that_is_cut_while_it_is_open_is_an_error(tmp_path: Path) -> None:
+    path = save(tmp_path / "raw", coded(FRAMES[1]))
+    with open_raw(path) as raw:
+        with path.open("r+b") as file:
+            file.truncate(150_000)
+        with pytest.raises(RawFormatError, match="was cut to 150000 bytes"):
+            raw.read()
+
+
+def test_a_file_that_is_removed_while_it_is_open_can_be_read(tmp_path: Path) -> None:
+    path = save(tmp_path / "raw", coded(FRAMES[1]))
+    with open_raw(path) as raw:
+        path.unlink()
+        np.testing.assert_array_equal(raw.read().visibilities, FRAMES[1].visibilities)
+
+
+def test_files_may_be_joined(tmp_path: Path) -> None:
+    later = random_frames(1, 8, start_ns=NOON_NS + 5 * 3600 * 10**9)
+    path = save(tmp_path / "raw", coded(FRAMES[1]) + coded(later))
+    with open_raw(path) as raw:
+        assert len(raw) == 20

@@ -165,6 +165,38 @@ def test_memory_is_given_back_when_nothing_is_in_use_and_somebody_leaves(
     assert set(end.mapping._segments) == {2}
 
 
+def test_memory_that_nobody_uses_is_given_back(
+    monkeypatch: pytest.MonkeyPatch, arena: Arena, end: End
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    monkeypatch.setattr(module, "KEPT_BYTES", FIRST_BYTES)
+
+    def later(by_s: float) -> int:
+        nonlocal now
+        now += by_s
+        arena.tidy()
+        return arena.counts.mapped_bytes
+
+    end.sent(pattern(0, MB))
+    large = end.sent(pattern(1, 40 * MB))
+    mapped = later(0)
+    assert mapped > FIRST_BYTES + 40 * MB
+    assert later(2 * module.REST_AFTER_S) == mapped
+    assert (np.asarray(large) == pattern(1, 40 * MB)).all()
+    del large
+    # it counts from the time at which that was seen
+    later(1)
+    assert later(0.9 * module.REST_AFTER_S) == mapped
+    # and anew after every use
+    end.sent(pattern(2, 40 * MB))
+    later(0)
+    assert later(0.9 * module.REST_AFTER_S) == mapped
+    later(1)
+    assert later(module.REST_AFTER_S) == FIRST_BYTES
+    assert (np.asarray(end.sent(pattern(3, 40 * MB))) == pattern(3, 40 * MB)).all()
+
+
 def test_memory_that_is_short_is_not_taken(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

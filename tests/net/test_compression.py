@@ -9,7 +9,7 @@ import pytest
 import zstandard
 from lane_tools import message, wait_until
 
-from opencluster.core.chunks import WINDOW_BYTES
+from opencluster.core.chunks import CHUNK_BYTES, WINDOW_BYTES
 from opencluster.core.payoff import PROBE_BYTES
 from opencluster.errors import OpenClusterError, RemoteProtocolError
 from opencluster.net import compression as module
@@ -178,11 +178,11 @@ def test_a_bomb_is_refused_and_counted(
     server, client, peer = pair
     client.send(peer, pack(Head(BEGUN, 7)), [b"header", pack_sizes([WINDOW_BYTES])])
     bomb = made_small(code, bytes(64 * MIB))
-    client.send(peer, pack(Head(CHUNK, 7, 0, MIB, code)), [bomb])
+    client.send(peer, pack(Head(CHUNK, 7, 0, CHUNK_BYTES, code)), [bomb])
     wait_until(lambda: server.counts.rejected_messages == 1, server, client)
     assert server._transfers.is_idle
-    client.send(peer, pack(Head(BEGUN, 8)), [b"header", pack_sizes([MIB, MIB])])
-    head = Head(CHUNK, 8, 0, 2 * MIB, code)
-    client.send(peer, pack(head), [made_small(code, bytes(MIB))] * 2)
+    client.send(peer, pack(Head(BEGUN, 8)), [b"header", pack_sizes([CHUNK_BYTES] * 2)])
+    head = Head(CHUNK, 8, 0, 2 * CHUNK_BYTES, code)
+    client.send(peer, pack(head), [made_small(code, bytes(CHUNK_BYTES))] * 2)
     wait_until(lambda: server.counts.rejected_messages == 2, server, client)
     assert server._transfers.is_idle

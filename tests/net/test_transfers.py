@@ -252,6 +252,7 @@ def test_what_was_sent_leaves_before_the_end(
 
 BEGIN = [(Head(BEGUN, 7), [b"header", pack_sizes([6, 4])])]
 LONG = [(Head(BEGUN, 7), [b"header", pack_sizes([9 * MIB])])]
+FIRST = (Head(CHUNK, 7, 0, CHUNK_BYTES), [bytes(CHUNK_BYTES)])
 HOSTILE: list[Sequence[tuple[Head, list[bytes]]]] = [
     [(Head(BEGUN, 7), [])],
     [(Head(BEGUN, 7), [b"header"])],
@@ -267,11 +268,7 @@ HOSTILE: list[Sequence[tuple[Head, list[bytes]]]] = [
     [*BEGIN, (Head(CHUNK, 7, 0, 10), [b"sixsix", b"long!"])],
     [*BEGIN, (Head(CHUNK, 7, 0, 10), [b"sixsix", b"fo", b"ur"])],
     [*BEGIN, (Head(CHUNK, 7, 6, 4), [b"four"])],
-    [
-        *LONG,
-        (Head(CHUNK, 7, 0, MIB), [bytes(MIB)]),
-        (Head(CHUNK, 7, 9, 6), [b"sixsix"]),
-    ],
+    [*LONG, FIRST, (Head(CHUNK, 7, 9, CHUNK_BYTES), [bytes(CHUNK_BYTES)])],
     [*BEGIN, (Head(CHUNK, 7, 0, 11), [b"sixsix", b"five5"])],
     [*BEGIN, (Head(CHUNK, 7, 1 << 63, 10), [b"sixsix", b"four"])],
     [*BEGIN, (Head(CHUNK, 7, 0, 10, 200), [b"sixsix", b"four"])],
