@@ -38,9 +38,10 @@ WORKER_WAIT_S = 30.0
 INTERRUPT_WAIT_S = 10.0
 NEVER_SENT = 999
 
-names = st.sampled_from([f"w{number}" for number in range(4)])
+names = st.sampled_from(["w0", "w1", "w2"])
 indices = st.integers(0, 1000)
 numbers = st.lists(st.integers(0, 40), max_size=6)
+places = st.sets(st.integers(0, 5), min_size=1)
 durations_s = st.sampled_from([0.0, 0.0, 1e-4, 60.0, float("nan"), -1.0])
 outcomes = st.sampled_from([Verdict.DONE, Verdict.DONE, Verdict.FAILED])
 
@@ -79,6 +80,7 @@ class BundleModel(RuleBasedStateMachine):
         self.kills: dict[int, int] = {}
         self.losses: dict[int, int] = {}
         self.sent: list[tuple[str, int]] = [("w9", NEVER_SENT)]
+        self.join("w0", 0)
 
     # --- effects --------------------------------------------------------------------
 
@@ -164,10 +166,20 @@ class BundleModel(RuleBasedStateMachine):
         is_held = name in self.workers and first in self.workers[name].holds
         return name, first, is_held
 
+    def one_held(self, index: int, least: int = 1) -> list[tuple[str, int]]:
+        """Return one of what workers have that is so many pieces, if there is any."""
+        held = [
+            (name, first)
+            for name, worker in self.workers.items()
+            for first, count in worker.holds.items()
+            if count >= least
+        ]
+        return [held[index % len(held)]] if held else []
+
     # --- events: pieces -------------------------------------------------------------
 
     @rule(
-        counts=st.lists(st.integers(1, 6), min_size=1, max_size=3),
+        counts=st.lists(st.sampled_from([1, 2, 3, 6]), min_size=1, max_size=3),
         priority=st.integers(0, 1),
         retries=st.integers(1, 3),
     )
@@ -197,13 +209,11 @@ class BundleModel(RuleBasedStateMachine):
         name, first, is_held = self.chosen(index)
         self.bundle_answer(name, first, is_held, done, is_running, verdict, elapsed_s)
 
-    @rule(name=names, done=st.integers(0, 6), is_running=st.booleans())
-    def next_bundle_answer(self, name: str, done: int, is_running: bool) -> None:
-        holds = self.workers[name].holds if name in self.workers else {}
-        first = next((first for first, count in holds.items() if count > 1), None)
-        if first is not None:
-            now_done = Verdict.DONE
-            self.bundle_answer(name, first, True, done, is_running, now_done, 0.0)
+    @rule(index=indices, done=st.integers(0, 4), is_running=st.booleans())
+    def next_bundle_answer(self, index: int, done: int, is_running: bool) -> None:
+        for name, first in self.one_held(index, least=2):
+            verdict = Verdict.DONE
+            self.bundle_answer(name, first, True, done, is_running, verdict, 0.0)
 
     def bundle_answer(
         self,
@@ -308,15 +318,28 @@ class BundleModel(RuleBasedStateMachine):
             for number in wanted & set(self.all_held(worker)):
                 assert number in self.told or worker.holds.get(number) != 1
 
-    @rule(index=indices, places=st.none() | numbers, is_cancelled=st.booleans())
-    def stop_some(
-        self, index: int, places: list[int] | None, is_cancelled: bool
+    @rule(index=indices, places=places, is_cancelled=st.booleans())
+    def stop_some(self, index: int, places: set[int], is_cancelled: bool) -> None:
+        """Stop some of what a worker was sent as one."""
+        for name, first in self.one_held(index):
+            ids = [n for n in self.unit(name, first) if n - first in places]
+            (self.cancel if is_cancelled else self.interrupt)(ids)
+
+    @rule(
+        index=indices,
+        is_cancelled=st.booleans(),
+        done=st.integers(0, 4),
+        is_running=st.booleans(),
+    )
+    def stop_all(
+        self, index: int, is_cancelled: bool, done: int, is_running: bool
     ) -> None:
-        """Stop what was sent as one, or some of it."""
-        name, first, is_held = self.chosen(index)
-        unit = self.unit(name, first) if is_held else range(0)
-        ids = [n for n in unit if places is None or n - first in places]
-        (self.cancel if is_cancelled else self.interrupt)(ids)
+        """Stop all of a bundle at a worker, of which an answer is on its way."""
+        for name, first in self.one_held(index, least=2):
+            stop = self.cancel if is_cancelled else self.interrupt
+            stop(list(self.unit(name, first)))
+            verdict = Verdict.DONE
+            self.bundle_answer(name, first, True, done, is_running, verdict, 0.0)
 
     def open_waiting(self, wanted: set[int]) -> None:
         """Note that bundles that wait are bundles no more if a piece of them ends."""
