@@ -240,6 +240,8 @@ class BundleModel(RuleBasedStateMachine):
         was_over = set(self.verdicts)
         del worker.holds[first]
         self.opened |= set(unit)
+        # the piece that runs on is asked anew, and may be ended for that
+        self.enforced -= {(name, number) for number in unit}
         rest = list(unit[done:])
         running = rest.pop(0) if rest and is_running else None
         if running is not None:
