@@ -15,9 +15,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from opencluster.bundle import ALONE_AFTER_S, Bundle, Then
 from opencluster.config import Config
 from opencluster.core.entries import Entry
 from opencluster.core.inbox import (
+    CutBundle,
     Effect,
     Inbox,
     RaiseException,
@@ -73,7 +75,7 @@ class Work(NamedTuple):
     waiting : Waiting
         Whose it is, and how it is to be run.
     payload, buffers
-        The encoded piece.
+        The encoded piece; of a bundle, a list of the encoded pieces.
     keep : bytes or None
         Under which identity its result is to be kept, if it is.
     wanted : sequence of Wanted
@@ -81,7 +83,7 @@ class Work(NamedTuple):
     """
 
     waiting: Waiting
-    payload: bytes
+    payload: Any
     buffers: Sequence[Any]
     keep: bytes | None = None
     wanted: Sequence[Wanted] = ()
@@ -94,15 +96,16 @@ class Answer(NamedTuple):
     ----------
     status : str
         ``done``, ``kept``, ``missing``, ``failed``, ``interrupted``, ``timeout``,
-        ``cancelled`` or ``drained``.
+        ``cancelled`` or ``drained``; of a bundle ``bundle``, or ``cut`` if the piece
+        that follows runs alone.
     payload, buffers
-        The encoded result or failure.
+        The encoded result or failure; of a bundle, what came of its pieces.
     elapsed_s : float
         How long it ran.
     """
 
     status: str
-    payload: bytes
+    payload: Any
     buffers: Sequence[Any]
     elapsed_s: float
 
@@ -126,6 +129,9 @@ class Station:
     on_exception : callable
         Called in the I/O thread when an exception should be raised in the running
         piece.
+    on_alone : callable
+        Called in the I/O thread with the piece of a bundle that runs, when it is one
+        by itself from then on.
     """
 
     def __init__(
@@ -136,6 +142,7 @@ class Station:
         make_registration: Callable[[Reactor], Registration],
         on_flag: Callable[[RaiseFlag], None],
         on_exception: Callable[[RaiseException], None],
+        on_alone: Callable[[Work], None] | None = None,
     ) -> None:
         worker = config.worker
         self._kind = kind
@@ -156,6 +163,9 @@ class Station:
         self._config = config
         self._on_flag = on_flag
         self._on_exception = on_exception
+        self._on_alone = on_alone
+        self._bundle: Bundle | None = None
+        self._is_watching = False
         # the condition of the mutex; taking a bare one costs a third of the time
         self._mutex = threading.Lock()
         self._lock = threading.Condition(self._mutex)
@@ -235,6 +245,49 @@ class Station:
         """Have the piece's time limit watched, when it has one."""
         if work.waiting.timeout_s:
             self.reactor.post(self._plan_tick)
+
+    def begin_bundle(self, work: Work, now: float) -> Bundle:
+        """Return the bundle that was taken, as it is going to be performed."""
+        with self._mutex:
+            bundle = self._bundle = Bundle(work.waiting, now)
+            is_watched, self._is_watching = self._is_watching, True
+        if not is_watched:
+            self.reactor.post(self._watch_bundle)
+        return bundle
+
+    def note(
+        self,
+        bundle: Bundle,
+        status: str,
+        payload: bytes,
+        buffers: Sequence[Any],
+        now: float,
+        is_last: bool,
+    ) -> Then:
+        """Note what came of the piece of a bundle that ran, and say what is next.
+
+        Parameters
+        ----------
+        bundle : Bundle
+            The bundle.
+        status, payload, buffers
+            As in an `Answer`.
+        now : float
+            The time, in seconds.
+        is_last : bool
+            No more of it is to be performed.
+        """
+        with self._mutex:
+            if bundle.is_cut:
+                return Then.ALONE
+            is_enough = bundle.add(status, payload, buffers, now)
+            if not (is_enough or is_last or self._is_ending):
+                return Then.NEXT
+            self._bundle = None
+        work = Work(bundle.waiting, (), ())
+        elapsed_s = now - bundle.started_at
+        self.answer(work, Answer("bundle", bundle.outcomes, bundle.buffers, elapsed_s))
+        return Then.OVER
 
     def answer(self, work: Work, answer: Answer) -> None:
         """Send the outcome of the piece that was taken.
@@ -348,13 +401,18 @@ class Station:
         ties = {number: _ties_in(extra) for number, extra in extras.items()}
         pieces = []
         for (number, priority, timeout_s, payload, _), own in pieces_in(rows, buffers):
-            nbytes = len(payload)
+            data: tuple[Any, ...] = (payload, own)
+            if type(payload) is list:
+                nbytes, count = sum(map(len, payload)), len(payload)
+            else:
+                nbytes, count = len(payload), 1
             if own:
                 nbytes += sum(memoryview(buffer).nbytes for buffer in own)
-            data: tuple[Any, ...] = (payload, own)
             if ties and number in ties:
                 data += ties[number]
-            pieces.append(Waiting(peer, number, priority, timeout_s, nbytes, data))
+            pieces.append(
+                Waiting(peer, number, priority, timeout_s, nbytes, data, count)
+            )
         if self._inbox.is_draining:
             self._send(peer, frames.pack(kinds.DRAINING))
         with self._mutex:
@@ -394,6 +452,8 @@ class Station:
                     self._plan_tick()
                 case RaiseException():
                     self._on_exception(effect)
+                case CutBundle():
+                    self._cut_bundle()
 
     def _plan_tick(self) -> None:
         """Have the inbox look at the time when it has to; one timer does for all."""
@@ -409,6 +469,37 @@ class Station:
         self._locked(lambda: self._inbox.tick(time.monotonic()))
         self._plan_tick()
 
+    def _watch_bundle(self) -> None:
+        """Look after the bundle that runs: one of its pieces may take long."""
+        with self._mutex:
+            bundle = self._bundle
+            left_s = 0.0
+            if bundle is not None and not bundle.is_cut:
+                left_s = bundle.started_at + ALONE_AFTER_S - time.monotonic()
+            self._is_watching = left_s > 0.0
+        if left_s > 0.0:
+            self.reactor.after(left_s, self._watch_bundle)
+        elif bundle is not None:
+            self._cut_bundle()
+
+    def _cut_bundle(self) -> None:
+        """Let the piece of a bundle that runs be alone, and answer what is done."""
+        with self._mutex:
+            bundle = self._bundle
+            if bundle is None or bundle.is_cut:
+                return
+            bundle.is_cut = True
+            done = len(bundle.outcomes)
+            peer, first = key = bundle.waiting.key
+            data = (bundle.waiting.data[0][done], ())
+            alone = self._inbox.leave_alone(key, done, data)
+            if alone is None or self._on_alone is None:
+                return
+            self._on_alone(Work(alone, *data))
+            elapsed_s = bundle.ended_at - bundle.started_at
+            answer = Answer("cut", bundle.outcomes, bundle.buffers, elapsed_s)
+            self._outbox.setdefault(peer, []).append((first, answer))
+
     def _flush(self) -> None:
         if self._outbox:
             with self._mutex:
@@ -423,8 +514,10 @@ class Station:
     def _send_answers(self, peer: Peer, answers: list[tuple[int, Answer]]) -> None:
         rows = (
             (
-                [piece, a.status, a.payload, len(a.buffers), a.elapsed_s],
-                a.payload,
+                # clocks of two cores may differ by a hair, and time that is negative
+                # is refused with all that it came with
+                [piece, a.status, a.payload, len(a.buffers), max(0.0, a.elapsed_s)],
+                _size(a.payload),
                 a.buffers,
             )
             for piece, a in answers
@@ -485,6 +578,13 @@ class Station:
 
 def _nothing() -> None:
     """Do nothing: the turn in which it is done is what was wanted."""
+
+
+def _size(payload: Any) -> int:
+    """Return about how many bytes an encoded result, or the list of several, takes."""
+    if type(payload) is not list:
+        return len(payload)
+    return sum(len(one if type(one) is bytes else one[1]) for one in payload)
 
 
 def _ties_in(extra: Any) -> tuple[bytes | None, list[Wanted]]:

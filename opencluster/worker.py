@@ -15,21 +15,23 @@ import threading
 import time
 import traceback
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from opencluster.bundle import Then
 from opencluster.config import Config, load
 from opencluster.core.entries import Entry
 from opencluster.core.inbox import INTERRUPT, TIME_LIMIT, RaiseException, RaiseFlag
+from opencluster.core.piece_names import piece_name
 from opencluster.core.roles import WORKER
 from opencluster.engines.base import Engine
 from opencluster.engines.choice import ENGINE_VARIABLE, find_engine
 from opencluster.errors import OpenClusterError
 from opencluster.inputs import Escaped, Inputs, Missing, Stopped
-from opencluster.keeping import owned
+from opencluster.keeping import Wanted, owned
 from opencluster.net.exchange import nbytes_of
 from opencluster.net.joined import local_endpoints
 from opencluster.net.keys import Keyring
@@ -175,6 +177,7 @@ class Runner:
         self.max_bytes = self.config.network.max_message_bytes
         self._max_pieces = self.config.worker.max_pieces
         self._max_memory = self.config.worker.max_memory
+        self._may_recycle = bool(self._max_pieces or self._max_memory)
         self.flag: RaiseFlag | None = None
         self.pieces_done = 0
         self._pid = os.getpid()
@@ -194,6 +197,7 @@ class Runner:
             self._registration,
             self._flagged,
             self._insisted,
+            self._left_alone,
         )
         self._is_fork = False
         self._is_performing = False
@@ -201,6 +205,7 @@ class Runner:
         self._last_flag: RaiseFlag | None = None
         self._deadline = 0.0
         self._current: Work | None = None
+        self._piece_name = ""
         self._inputs: Inputs | None = None
         self._escaped = Escaped()
         self._reported_at = 0.0
@@ -226,6 +231,8 @@ class Runner:
     def _serve(self) -> None:
         while (work := self._station.serve(self._scoreboard.idle)) is not None:
             self._run(work)
+            # or it would count for a piece of that number that comes once more
+            self._last_flag = None
             if self._should_recycle():
                 self._station.drain()
 
@@ -293,6 +300,8 @@ class Runner:
             raise PieceInterrupt(TIME_LIMIT)
 
     def _should_recycle(self) -> bool:
+        if not self._may_recycle:
+            return False
         if self._max_pieces and self.pieces_done >= self._max_pieces:
             return True
         return bool(self._max_memory) and resident_bytes() > self._max_memory
@@ -302,11 +311,10 @@ class Runner:
     def _run(self, work: Work) -> None:
         started = time.monotonic()
         self._begin(work, started)
-        status, value = self._perform(work)
-        if self._is_fork:
-            # perform() forked and let the child return: it owns none of our sockets
-            os.write(2, b"perform() returned in a forked child; the child ends here\n")
-            os._exit(1)
+        if work.waiting.members > 1:
+            self._run_bundle(work, started)
+            return
+        status, value = self._perform(work.payload, work.buffers, work.wanted)
         if work.keep is not None and status == "done":
             box = [value]
             del value
@@ -322,13 +330,38 @@ class Runner:
         elapsed_s = time.monotonic() - started
         if self._deadline and self._board_path is None:
             signal.setitimer(signal.ITIMER_REAL, 0)
-        self.pieces_done += 1
         self._current = None
         self._station.answer(work, Answer(status, payload, buffers, elapsed_s))
-        self._scoreboard.ended(failed=status not in ("done", "kept"))
+        self._count(status)
         if self._deadline:
             # or the workshop would take it for overdue
             self._scoreboard.idle()
+
+    def _run_bundle(self, work: Work, started: float) -> None:
+        """Perform the pieces of a bundle, as long as nothing happens to one of them."""
+        station, now = self._station, started
+        bundle = station.begin_bundle(work, started)
+        for place, payload in enumerate(work.payload):
+            self._scoreboard.started_next(place)
+            status, value = self._perform(payload, (), ())
+            payload, buffers, status = encoded(
+                status, value, self.max_bytes, self._escaped
+            )
+            self._count(status)
+            begun, now = now, time.monotonic()
+            is_last = self.flag is not None or self._should_recycle()
+            then = station.note(bundle, status, payload, buffers, now, is_last)
+            if then is Then.NEXT:
+                continue
+            if then is Then.ALONE and self._current is not None:
+                alone, self._current = self._current, None
+                station.answer(alone, Answer(status, payload, buffers, now - begun))
+            break
+        self._current = None
+
+    def _count(self, status: str) -> None:
+        self.pieces_done += 1
+        self._scoreboard.ended(failed=status not in ("done", "kept"))
 
     def _begin(self, work: Work, now: float) -> None:
         waiting = work.waiting
@@ -342,8 +375,10 @@ class Runner:
         if early is not None and early.key == waiting.key:
             # it came between the taking of the piece and this line
             self.flag = early
-        name = piece_name(waiting.manager, waiting.piece)
-        self._scoreboard.started(name, self._deadline, now)
+        self._piece_name = piece_name(
+            waiting.manager, waiting.piece, waiting.members > 1
+        )
+        self._scoreboard.started(self._piece_name, self._deadline, now)
         if limit_s:
             self._station.started(work)
             if self._board_path is None:
@@ -359,14 +394,18 @@ class Runner:
         at_s = limit_s + graces.interrupt_grace_s + graces.kill_grace_s
         signal.setitimer(signal.ITIMER_REAL, at_s)
 
-    def _perform(self, work: Work) -> tuple[str, Any]:
+    def _perform(
+        self, payload: bytes, buffers: Sequence[Any], wanted: Sequence[Wanted]
+    ) -> tuple[str, Any]:
         try:
             try:
-                piece = self._decoded(work)
+                piece = self._decoded(payload, buffers, wanted)
                 self._is_performing = True
                 result = self.worker.perform(piece)
             finally:
                 self._is_performing = False
+                if self._is_fork:
+                    _end_fork()
             return "done", checked(result)
         except PieceInterrupt as stop:
             return status_of(str(stop)), failure_of(stop)
@@ -377,14 +416,16 @@ class Runner:
         finally:
             self._is_performing = False
 
-    def _decoded(self, work: Work) -> Any:
+    def _decoded(
+        self, payload: bytes, buffers: Sequence[Any], wanted: Sequence[Wanted]
+    ) -> Any:
         """Return the piece, with values in the place of its references."""
-        if not work.wanted:
-            return codec.decode(work.payload, work.buffers)
+        if not wanted:
+            return codec.decode(payload, buffers)
         keeper = self._station.keeper
-        self._inputs = Inputs(keeper, work.wanted, self._is_flagged)
+        self._inputs = Inputs(keeper, wanted, self._is_flagged)
         try:
-            return self._inputs.decode(work.payload, work.buffers)
+            return self._inputs.decode(payload, buffers)
         except Stopped:
             raise PieceInterrupt(self.flag.reason if self.flag else INTERRUPT) from None
 
@@ -425,7 +466,11 @@ class Runner:
         current = self._current
         if current is not None and current.waiting.key == effect.key:
             self.flag = effect
-            self._scoreboard.enforce(piece_name(*effect.key), effect.enforce_at)
+            self._scoreboard.enforce(self._piece_name, effect.enforce_at)
+
+    def _left_alone(self, work: Work) -> None:
+        """Note that the piece of a bundle that runs is one by itself now."""
+        self._current = work
 
     def _insisted(self, effect: RaiseException) -> None:
         self._to_raise = effect
@@ -465,6 +510,12 @@ def _let_forks_end(forked: Callable[[], None]) -> None:
     )
 
 
+def _end_fork() -> None:
+    """End a process that perform() forked and that returned; it owns no sockets."""
+    os.write(2, b"perform() returned in a forked child; the child ends here\n")
+    os._exit(1)
+
+
 def _handed_over(variable: str) -> Path | None:
     """Take a path out of the environment: it is not for processes of the user's."""
     path = os.environ.pop(variable, "")
@@ -493,7 +544,8 @@ def encoded(
     refs: list[DataRef] = []
     try:
         payload, buffers = codec.encode(value, "result", refs)
-        check_size(payload, buffers, max_bytes)
+        if buffers or len(payload) > codec.SMALL_BYTES:
+            check_size(payload, buffers, max_bytes)
         if refs and escaped is not None:
             escaped.note(refs)
     except Exception as error:
@@ -523,11 +575,6 @@ def failure_of(error: BaseException) -> dict[str, str]:
         "message": message,
         "traceback": "".join(lines)[-20_000:].encode(errors="replace").decode(),
     }
-
-
-def piece_name(manager: bytes, piece: int) -> str:
-    """Return the piece's name in logs and on the scoreboard."""
-    return f"{manager[1:5].hex()}:{piece}"
 
 
 def type_name(cls: type) -> str:

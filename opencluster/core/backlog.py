@@ -62,6 +62,11 @@ class Backlog(Generic[Item]):
             self._give_up_places()
         return found[1]
 
+    def get(self, key: Any) -> Item | None:
+        """Return the item with this key, or ``None`` when it is not here."""
+        found = self._items.get(key)
+        return found[1] if found is not None else None
+
     def clear(self) -> list[Item]:
         """Take out everything, in no particular order."""
         items = list(self)

@@ -36,6 +36,15 @@ LOOK_AHEAD_S = 0.02
 CHUNK_S = 0.001
 """Work that one worker gets although another is less loaded: so little takes longer to
 send to several than to do."""
+SHORT_S = 50e-6
+"""Pieces that take less are sent and answered in bundles: to see to each by itself
+would take as long as they do."""
+MAX_BUNDLE = 64
+"""Most pieces of a bundle."""
+MIN_BUNDLE = 16
+"""Pieces of a bundle, however many workers there are."""
+SHARED = 512
+"""Pieces that are shared out among all workers before one gets a second bundle."""
 RECALL_AFTER_S = 0.1
 """How long a piece may wait on a busy worker while another is idle."""
 REFILL_FROM = 8
@@ -126,6 +135,7 @@ class Crew:
         self.is_warned = False
         self.failing: dict[str, str] = {}
         self.has_had_workers = False
+        self._piece_s: float | None = None
         self._by_rank: list[dict[str, Member]] = [{}]
         self._ready = 0
         self._wanted: dict[str, Member] = {}
@@ -197,17 +207,40 @@ class Crew:
         return pieces
 
     def take_from(
-        self, worker: Member, piece_id: int, elapsed_s: float | None = None
+        self,
+        worker: Member,
+        piece_id: int,
+        elapsed_s: float | None = None,
+        count: int = 1,
     ) -> Piece | None:
-        """Take a piece from a worker that ran it for some time, or returned it."""
+        """Take a piece from a worker that ran it for some time, or returned it.
+
+        Parameters
+        ----------
+        worker : Member
+            Who had it.
+        piece_id : int
+            Its number.
+        elapsed_s : float, optional
+            How long it ran.
+        count : int
+            How many pieces took so long, of a bundle.
+        """
         piece = worker.pieces.pop(piece_id, None)
         if piece is None:
             return None
         piece.worker = ""
         if elapsed_s is not None:
-            self._measure(worker, elapsed_s)
+            self._measure(worker, elapsed_s, count)
         self._rank(worker)
         return piece
+
+    def hold(self, worker: Member, piece: Piece, sent_at: float) -> None:
+        """Let a worker have a piece that it runs."""
+        piece.worker = piece.last_worker = worker.id
+        piece.sent_at = sent_at
+        worker.pieces = {piece.id: piece, **worker.pieces}
+        self._rank(worker)
 
     def assign(self, now: float) -> list[SendPieces]:
         """Give out pieces while there are some, and workers with room for them."""
@@ -245,6 +278,17 @@ class Crew:
         return effects
 
     # --- questions -----------------------------------------------------------
+
+    @property
+    def bundle_size(self) -> int:
+        """How many pieces that come together are best sent as one.
+
+        One, unless they are hardly any work; and no more than leave some for everybody.
+        """
+        if self._piece_s is None or self._piece_s > SHORT_S or not self.workers:
+            return 1
+        most = int(CHUNK_S / max(self._piece_s, CHUNK_S / MAX_BUNDLE))
+        return min(most, max(MIN_BUNDLE, SHARED // len(self.workers)))
 
     def waiting(self) -> Iterator[Piece]:
         """Iterate over the pieces that wait."""
@@ -370,13 +414,12 @@ class Crew:
             self._by_rank[rank][worker.id] = worker
         worker.rank = rank
 
-    def _measure(self, worker: Member, elapsed_s: float) -> None:
+    def _measure(self, worker: Member, elapsed_s: float, count: int) -> None:
         """Adapt a worker's credit to how long its pieces take."""
         if worker.concurrency or not 0.0 <= elapsed_s < math.inf:
             return
-        old = worker.mean_s
-        mean = elapsed_s if old is None else old + SMOOTHING * (elapsed_s - old)
-        worker.mean_s = mean
+        mean = worker.mean_s = _smoothed(worker.mean_s, elapsed_s)
+        self._piece_s = _smoothed(self._piece_s, elapsed_s / count)
         shortest_s = LOOK_AHEAD_S / self.max_credit
         ahead = int(LOOK_AHEAD_S / max(mean, shortest_s))
         worker.credit = min(self.max_credit, 1 + ahead)
@@ -388,6 +431,10 @@ class Crew:
             self.is_warned = False
         elif self.starved_since is None:
             self.starved_since = now
+
+
+def _smoothed(mean: float | None, newest: float) -> float:
+    return newest if mean is None else mean + SMOOTHING * (newest - mean)
 
 
 def _candidate(now: float, worker: Member) -> Candidate:

@@ -12,14 +12,17 @@ Rules that this module keeps:
 3. A piece that ended ``max_kills`` worker processes is quarantined and never runs
    again; one that was lost more than ``retries`` times fails.
 4. A piece whose interrupt was asked for does not run again.
-5. The same events lead to the same effects, in the same order.
+5. A bundle is pieces that are sent and answered as one, as long as nothing happens to
+   one of them. When it does, each is a piece of its own again, and the rules above
+   hold for it.
+6. The same events lead to the same effects, in the same order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from opencluster.core.crew import Crew, Member
+from opencluster.core.crew import MAX_BUNDLE, Crew, Member
 from opencluster.core.pieces import (
     CancelPieces,
     Effect,
@@ -115,12 +118,72 @@ class Dispatch:
         piece = self._take_from(worker_id, piece_id, elapsed_s if is_measured else None)
         if piece is None:
             return []
+        if piece.count > 1:
+            # that is no answer to a bundle
+            verdict = Verdict.FAILED
         can_retry = verdict is Verdict.FAILED and piece.errors < piece.error_retries
         if can_retry and piece.interrupted_at is None:
             piece.errors += 1
             self._crews[piece.type].add(now, piece)
             return []
         return [self._end(piece, verdict)]
+
+    def bundle_at(self, worker_id: str, piece_id: int) -> Piece | None:
+        """Return the bundle of this number if a worker holds it."""
+        worker = self._workers.get(worker_id)
+        piece = worker.pieces.get(piece_id) if worker is not None else None
+        return piece if piece is not None and piece.count > 1 else None
+
+    def bundle_done(
+        self,
+        now: float,
+        worker_id: str,
+        piece_id: int,
+        done: int,
+        elapsed_s: float,
+        is_running: bool,
+    ) -> list[Effect]:
+        """Take in that the first pieces of a bundle are over, and what of the others.
+
+        The caller delivers what came of those, and follows with `assign`.
+
+        Parameters
+        ----------
+        now : float
+            The time, in seconds.
+        worker_id : str
+            Who says so.
+        piece_id : int
+            The number of the bundle.
+        done : int
+            How many of its pieces are over.
+        elapsed_s : float
+            How long they took together.
+        is_running : bool
+            The piece that follows runs; it will be answered by itself.
+        """
+        worker = self._workers.get(worker_id)
+        bundle = self.bundle_at(worker_id, piece_id)
+        if worker is None or bundle is None:
+            return []
+        crew = self._crews[worker.type]
+        crew.take_from(worker, piece_id, elapsed_s if done else None, done)
+        if done >= bundle.count:
+            self._end(bundle, Verdict.DONE)
+            return []
+        rest = self._split(bundle, done)
+        effects: list[Effect] = []
+        if is_running:
+            running = rest.pop(0)
+            crew.hold(worker, running, bundle.sent_at)
+            if running.is_over:
+                self._note_interrupt(now, running)
+                effects.append(CancelPieces(worker_id, [running.id]))
+            elif bundle.stops_running or running.interrupted_at is not None:
+                running.interrupted_at = None
+                self._note_interrupt(now, running)
+                effects.append(InterruptPiece(worker_id, running.id))
+        return effects + [e for piece in rest for e in self._put_back(now, piece)]
 
     def returned(self, now: float, worker_id: str, piece_id: int) -> list[Effect]:
         """Take back a piece that the worker never started, without assigning it.
@@ -142,7 +205,7 @@ class Dispatch:
         """Give up pieces: what waits is dropped, what runs is interrupted."""
         effects: list[Effect] = []
         at_workers: dict[str, list[int]] = {}
-        for piece in self._unfinished(piece_ids):
+        for piece in self._meant(now, piece_ids, effects, is_cancelled=True):
             if piece.worker:
                 at_workers.setdefault(piece.worker, []).append(piece.id)
                 self._note_interrupt(now, piece)
@@ -155,13 +218,24 @@ class Dispatch:
     def interrupt(self, now: float, piece_ids: Iterable[int]) -> list[Effect]:
         """Interrupt pieces that run; those that do not run yet are cancelled."""
         effects: list[Effect] = []
-        for piece in self._unfinished(piece_ids):
+        for piece in self._meant(now, piece_ids, effects, is_cancelled=False):
             if not piece.worker:
                 self._crews[piece.type].remove(now, piece)
                 effects.append(self._end(piece, Verdict.CANCELLED))
             elif self._note_interrupt(now, piece):
                 effects.append(InterruptPiece(piece.worker, piece.id))
         return effects
+
+    def interrupt_at(self, now: float, worker_id: str) -> list[Effect]:
+        """Interrupt the piece that a worker runs."""
+        worker = self._workers.get(worker_id)
+        first = next(iter(worker.pieces.values()), None) if worker is not None else None
+        if first is None or first.is_over:
+            return []
+        if first.count == 1:
+            return self.interrupt(now, [first.id])
+        first.stops_running = True
+        return self._open(now, first)
 
     # --- workers -------------------------------------------------------------
 
@@ -240,12 +314,15 @@ class Dispatch:
         effects: list[Effect] = []
         for piece in held:
             piece.worker = ""
-            if piece.is_over:
-                self._forget(piece)
-            elif piece.id in suspects:
-                effects += self._lost(now, piece, evidence, is_process_death)
-            else:
-                effects += self._put_back(now, piece)
+            for single in self._split(piece) if piece.count > 1 else [piece]:
+                if single.is_over:
+                    self._forget(single)
+                elif single.id in suspects:
+                    if piece.stops_running:
+                        single.interrupted_at = piece.interrupted_at
+                    effects += self._lost(now, single, evidence, is_process_death)
+                else:
+                    effects += self._put_back(now, single)
         return [*effects, *crew.assign(now)]
 
     def type_failing(
@@ -274,10 +351,16 @@ class Dispatch:
             is_ignored = asked_at is not None and now - asked_at > self.interrupt_wait_s
             if is_ignored and not piece.is_enforced:
                 piece.is_enforced = True
-                effects.append(EnforceInterrupt(piece.worker, piece.id))
+                worker = piece.worker
+                effects += [EnforceInterrupt(worker, number) for number in piece.to_end]
         return effects
 
     # --- questions -----------------------------------------------------------
+
+    def bundle_size(self, type: str) -> int:
+        """Return how many pieces of a type that come together are best sent as one."""
+        crew = self._crews.get(type)
+        return crew.bundle_size if crew is not None else 1
 
     def workers_of(self, type: str) -> list[str]:
         """Return the workers of a type that take pieces, the least loaded first."""
@@ -299,7 +382,12 @@ class Dispatch:
     @property
     def unfinished(self) -> int:
         """How many pieces have no verdict yet, or still stand at a worker."""
-        return len(self._pieces)
+        return sum(piece.count for piece in self._pieces.values())
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to do, whatever the time."""
+        return not self._pieces
 
     def check_invariants(self) -> None:
         """Fail when a rule of this module is broken."""
@@ -328,11 +416,75 @@ class Dispatch:
             crew = self._crews[type] = Crew(self.max_credit)
         return crew
 
-    def _unfinished(self, piece_ids: Iterable[int]) -> Iterable[Piece]:
-        for piece_id in piece_ids:
-            piece = self._pieces.get(piece_id)
-            if piece is not None and not piece.is_over:
+    def _meant(
+        self,
+        now: float,
+        piece_ids: Iterable[int],
+        effects: list[Effect],
+        is_cancelled: bool,
+    ) -> Iterable[Piece]:
+        """Iterate over the pieces with these numbers that have no verdict yet.
+
+        A bundle comes as one only if all of it is to be cancelled. Else it is opened:
+        at once where it waits, and by its worker where that has it; what happens to
+        its pieces then is noted, and `effects` has what is to be done for it.
+        """
+        bundles: dict[int, set[int]] = {}
+        for number in piece_ids:
+            piece = self._pieces.get(number)
+            if piece is None:
+                piece = self._bundle_with(number)
+            if piece is None or piece.is_over:
+                continue
+            if piece.count == 1:
                 yield piece
+            elif number not in piece.gone:
+                bundles.setdefault(piece.id, set()).add(number)
+        for bundle_id, numbers in bundles.items():
+            bundle = self._pieces[bundle_id]
+            if is_cancelled and len(numbers) == bundle.count - len(bundle.gone):
+                yield bundle
+            elif not bundle.worker:
+                self._crews[bundle.type].remove(now, bundle)
+                for piece in self._split(bundle):
+                    effects += self._put_back(now, piece)
+                yield from (self._pieces[number] for number in sorted(numbers))
+            elif is_cancelled:
+                bundle.gone |= numbers
+                for number in sorted(numbers):
+                    single = bundle.alone(number)
+                    single.is_over = True
+                    effects.append(EndPiece(single, Verdict.CANCELLED))
+                effects += self._open(now, bundle)
+            else:
+                bundle.stopping |= numbers
+                effects += self._open(now, bundle)
+
+    def _bundle_with(self, number: int) -> Piece | None:
+        """Return the bundle that a piece belongs to, if it does."""
+        for first in range(number - 1, number - MAX_BUNDLE, -1):
+            piece = self._pieces.get(first)
+            if piece is not None:
+                return piece if number in piece.numbers else None
+        return None
+
+    def _open(self, now: float, bundle: Piece) -> list[Effect]:
+        """Have a worker tell what it has done of a bundle, and what it runs."""
+        if not self._note_interrupt(now, bundle):
+            return []
+        bundle.is_recalled = True
+        return [WithdrawPieces(bundle.worker, [bundle.id])]
+
+    def _split(self, bundle: Piece, done: int = 0) -> list[Piece]:
+        """Put pieces in the place of a bundle, without those that are done."""
+        self._forget(bundle)
+        pieces = [bundle.alone(number) for number in bundle.numbers[done:]]
+        for piece in pieces:
+            self._pieces[piece.id] = piece
+            piece.is_over = bundle.is_over or piece.id in bundle.gone
+            if piece.id in bundle.stopping:
+                piece.interrupted_at = bundle.interrupted_at
+        return pieces
 
     def _note_interrupt(self, now: float, piece: Piece) -> bool:
         """Have a piece watched until its worker gives it up; ``False`` if it is."""
@@ -357,6 +509,17 @@ class Dispatch:
 
     def _put_back(self, now: float, piece: Piece) -> list[Effect]:
         """Let a piece wait again that was sent in vain, unless nobody wants it."""
+        if piece.is_over:
+            self._forget(piece)
+            return []
+        if piece.count > 1 and (piece.gone or piece.stopping):
+            singles = self._split(piece)
+            return [e for single in singles for e in self._put_back(now, single)]
+        if piece.count > 1:
+            # it was only to be told what of it runs
+            piece.interrupted_at = None
+            piece.stops_running = piece.is_enforced = False
+            self._interrupting.pop(piece.id, None)
         if piece.interrupted_at is not None:
             return [self._end(piece, Verdict.CANCELLED)]
         self._crews[piece.type].add(now, piece)
@@ -406,5 +569,5 @@ class Dispatch:
             return [self._end(piece, Verdict.NO_WORKER, detail) for piece in pieces]
         if not crew.is_warned and absent_s >= WARN_AFTER_S:
             crew.is_warned = True
-            return [WarnNoWorker(name, len(crew.queue))]
+            return [WarnNoWorker(name, sum(piece.count for piece in crew.queue))]
         return []

@@ -6,7 +6,8 @@ Rules that this module keeps:
    the rest waits by priority, then by arrival.
 2. Every piece that came in is answered exactly once: with its outcome, as returned,
    or (when its manager is gone) not at all. One that comes in again meanwhile is the
-   same piece.
+   same piece; unless it comes alone and was of a bundle, or the other way round: then
+   its manager has given up the former, and wants an answer to the latter.
 3. An interrupt, like a time limit that passed, first raises a flag that the running
    code can see, then an exception in it, and is then somebody else's to enforce.
 4. A draining worker starts nothing more: what waits is returned at once.
@@ -43,6 +44,9 @@ class Waiting(NamedTuple):
         Size of its data.
     data : object
         What it consists of, kept with it and not looked at here.
+    members : int
+        How many pieces it stands for: more than one are a bundle, which is answered
+        as one, or as far as it was performed.
     """
 
     manager: bytes
@@ -51,6 +55,7 @@ class Waiting(NamedTuple):
     timeout_s: float = 0.0
     nbytes: int = 0
     data: Any = None
+    members: int = 1
 
     @property
     def key(self) -> Key:
@@ -95,7 +100,14 @@ class RaiseException:
     reason: str
 
 
-Effect = ReturnPiece | RaiseFlag | RaiseException
+@dataclass(frozen=True, slots=True)
+class CutBundle:
+    """Answer what is done of the bundle that runs, and give back what is not begun."""
+
+    key: Key
+
+
+Effect = ReturnPiece | RaiseFlag | RaiseException | CutBundle
 
 TIME_LIMIT = "time limit"
 INTERRUPT = "interrupt"
@@ -141,9 +153,11 @@ class Inbox:
         for piece in pieces:
             key = piece.key
             running = self._running.get(key) if self._running else None
-            if key in self._waiting or (running and not running.is_silent):
+            before = self._waiting.get(key)
+            if before is not None and before.members != piece.members:
+                self._give_back(key[0], [key[1]])
+            elif before is not None or (running and not _is_stale(running, piece)):
                 continue
-            # a run that is silent belongs to a manager that was lost and came back
             if running or self.is_draining or self._is_full(piece):
                 effects.append(ReturnPiece(key))
                 continue
@@ -165,12 +179,44 @@ class Inbox:
         running = self._running.pop(key, None)
         return running is not None and not running.is_silent
 
+    def leave_alone(self, key: Key, place: int, data: Any) -> Waiting | None:
+        """Let the piece of a bundle that runs be a piece of its own from now on.
+
+        Parameters
+        ----------
+        key : Key
+            The bundle.
+        place : int
+            The piece's place in it.
+        data : object
+            What the piece consists of.
+
+        Returns
+        -------
+        Waiting or None
+            The piece; ``None`` if nobody waits for it, and all stays as it is.
+        """
+        running = self._running[key]
+        if running.is_silent:
+            return None
+        del self._running[key]
+        manager, first = key
+        waiting = running.waiting._replace(piece=first + place, data=data, members=1)
+        running.waiting = waiting
+        self._running[waiting.key] = running
+        # one that came again, as its manager gave up the bundle, is the same piece
+        self._give_back(manager, [waiting.piece])
+        return waiting
+
     def withdraw(self, manager: bytes, pieces: Iterable[int]) -> list[Effect]:
-        """Give back those of these pieces that have not been started."""
-        taken = [self._waiting.take((manager, piece)) for piece in pieces]
-        back = [waiting for waiting in taken if waiting is not None]
-        self._queued_bytes -= sum(waiting.nbytes for waiting in back)
-        return [ReturnPiece(waiting.key) for waiting in back]
+        """Give back those of these pieces, also in bundles, that were not started."""
+        wanted = list(pieces)
+        effects = self._give_back(manager, wanted)
+        for piece in wanted:
+            running = self._running.get((manager, piece))
+            if running is not None and running.waiting.members > 1:
+                effects.append(CutBundle((manager, piece)))
+        return effects
 
     def cancel(self, now: float, manager: bytes, pieces: Iterable[int]) -> list[Effect]:
         """Return these pieces if they wait, and interrupt them if they run."""
@@ -185,7 +231,7 @@ class Inbox:
     ) -> list[Effect]:
         """Interrupt these pieces if they run, and return them if they wait."""
         wanted = list(pieces)
-        effects = self.withdraw(manager, wanted)
+        effects = self._give_back(manager, wanted)
         for piece in wanted:
             running = self._running.get((manager, piece))
             if running is not None:
@@ -194,7 +240,8 @@ class Inbox:
 
     def manager_lost(self, now: float, manager: bytes) -> list[Effect]:
         """Drop what a manager sent: nobody waits for it any more."""
-        self.withdraw(manager, [w.piece for w in self._waiting if w.manager == manager])
+        waiting = [w.piece for w in self._waiting if w.manager == manager]
+        self._give_back(manager, waiting)
         effects: list[Effect] = []
         for running in self._running.values():
             if running.waiting.manager == manager:
@@ -263,6 +310,12 @@ class Inbox:
             assert running.waiting.key == key
             assert running.flagged_at is not None or not running.is_raised
 
+    def _give_back(self, manager: bytes, pieces: Iterable[int]) -> list[Effect]:
+        taken = [self._waiting.take((manager, piece)) for piece in pieces]
+        back = [waiting for waiting in taken if waiting is not None]
+        self._queued_bytes -= sum(waiting.nbytes for waiting in back)
+        return [ReturnPiece(waiting.key) for waiting in back]
+
     def _is_full(self, piece: Waiting) -> bool:
         """Return whether there is no room for one more piece."""
         nbytes = self._queued_bytes + piece.nbytes
@@ -284,3 +337,11 @@ class Inbox:
         running.reason = reason
         enforce_at = now + self.interrupt_grace_s + self.kill_grace_s
         return [RaiseFlag(running.waiting.key, reason, enforce_at)]
+
+
+def _is_stale(running: _Running, piece: Waiting) -> bool:
+    """Return whether a run is no answer to a piece with its number.
+
+    It is silent when its manager was lost, and came back.
+    """
+    return running.is_silent or running.waiting.members != piece.members

@@ -6,11 +6,14 @@ decided here.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
 from opencluster.core.locality import Need
 from opencluster.errors import DeathEvidence
+
+NONE: frozenset[int] = frozenset()
 
 
 @dataclass(slots=True)
@@ -57,6 +60,15 @@ class Piece:
         The worker that it is left to for the sake of these, or empty.
     favoured_until : float
         When it would have begun elsewhere, in seconds.
+    count : int
+        How many pieces it stands for: more than one are a bundle, which is sent and
+        answered as one. Their numbers follow each other, from `id` on.
+    gone : frozenset of int
+        Pieces of a bundle that nobody waits for any more.
+    stopping : frozenset of int
+        Pieces of a bundle whose interrupt was asked for.
+    stops_running : bool
+        Whichever piece of a bundle runs is to be interrupted.
     """
 
     id: int
@@ -79,6 +91,28 @@ class Piece:
     needs: tuple[Need, ...] = ()
     favoured: str = ""
     favoured_until: float = 0.0
+    count: int = 1
+    gone: frozenset[int] = NONE
+    stopping: frozenset[int] = NONE
+    stops_running: bool = False
+
+    @property
+    def numbers(self) -> range:
+        """The numbers of the pieces that it stands for."""
+        return range(self.id, self.id + self.count)
+
+    @property
+    def to_end(self) -> Iterable[int]:
+        """The numbers of the pieces that its worker is to end, should they run."""
+        if self.count == 1 or self.is_over or self.stops_running:
+            return self.numbers
+        return sorted(self.gone | self.stopping)
+
+    def alone(self, number: int) -> Piece:
+        """Return one of the pieces of a bundle as a piece of its own."""
+        piece = Piece(number, self.type, self.priority, retries=self.retries)
+        piece.last_worker = self.last_worker
+        return piece
 
 
 class Verdict(Enum):

@@ -47,6 +47,18 @@ class Options:
     keep: bool = False
     recompute: bool = False
 
+    @property
+    def may_be_bundled(self) -> bool:
+        """Whether it may be sent and answered with others, when pieces are short.
+
+        What needs to be seen to by itself may not: a time limit, a run after an error,
+        a worker of its own; nor a piece that must not run again, as nobody knows of a
+        lost bundle what was done of it.
+        """
+        is_plain = not (self.timeout_s or self.error_retries or self.worker)
+        is_watched = self.on_progress is not None or self.keep
+        return is_plain and not is_watched and self.retries > 0
+
     def __post_init__(self) -> None:
         """Refuse what a worker could not take; an endless time limit is none."""
         if self.recompute and not self.keep:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import repeat
 from typing import Any
 
 from opencluster.config import Config
@@ -118,6 +119,7 @@ class ClusterEngine:
     def __init__(self, config: Config, place: Place) -> None:
         manager, worker = config.manager, config.worker
         self.config = config
+        self._max_bytes = config.network.max_message_bytes
         keys = Keyring.load(keys_directory(config, place), MANAGER, WORKER)
         self._transport = open_transport(config, keys)
         self._reactor = Reactor(
@@ -151,7 +153,7 @@ class ClusterEngine:
             self._values,
             self.wait,
             self._next_numbers,
-            config.network.max_message_bytes,
+            self._max_bytes,
         )
         self._roster.watcher = self._values
         self._link = FactoryLink(
@@ -162,7 +164,7 @@ class ClusterEngine:
             keys=keys,
         )
         self._tickets: dict[int, Ticket] = {}
-        self._incoming: deque[tuple[Piece, Ticket]] = deque()
+        self._incoming: deque[tuple[int, str, Ticket]] = deque()
         self._reports = Reports(self._link)
         self._number = 0
         self._number_lock = threading.Lock()
@@ -192,18 +194,19 @@ class ClusterEngine:
         LocalProtocolError
             When a value cannot be sent; nothing of this call is submitted then.
         """
-        rows = []
+        tickets = []
+        refs: list[DataRef] = []
         for value, options in pieces:
-            refs: list[DataRef] = []
             payload, buffers = codec.encode(value, "piece", refs)
-            check_size(payload, buffers, self.config.network.max_message_bytes)
-            ticket = Ticket(payload, buffers, options, done, job, tuple(refs))
-            rows.append((options, ticket))
+            check_size(payload, buffers, self._max_bytes)
+            ticket = Ticket(payload, buffers, options, done, job)
+            if refs:
+                ticket.refs, refs = tuple(refs), []
+            tickets.append(ticket)
         self._wait_for_room()
-        numbers = self._next_numbers(len(rows))
+        numbers = self._next_numbers(len(tickets))
         incoming = self._incoming
-        for number, (options, ticket) in zip(numbers, rows, strict=True):
-            incoming.append((piece_of(number, type, options), ticket))
+        incoming.extend(zip(numbers, repeat(type), tickets))
         if is_awaited:
             self._reactor.prepare(self._take_in)
         elif len(incoming) >= SEND_AT or not self._tickets:
@@ -252,11 +255,7 @@ class ClusterEngine:
 
     def interrupt_worker(self, worker: str) -> None:
         """Interrupt what this manager's piece a worker runs."""
-        self._soon(
-            lambda: self._do(
-                self._dispatch.interrupt(_now(), self._dispatch.pieces_at(worker)[:1])
-            )
-        )
+        self._soon(lambda: self._do(self._dispatch.interrupt_at(_now(), worker)))
 
     def workers(self, type: str, wait_s: float) -> list[WorkerInfo]:
         """Return the workers of a type, the least loaded first, at least one.
@@ -346,8 +345,8 @@ class ClusterEngine:
         """End what was submitted too late for the I/O thread to see it."""
         while self._incoming:
             with contextlib.suppress(IndexError):
-                piece, ticket = self._incoming.popleft()
-                ticket.done(piece.id, closed(cause))
+                number, _, ticket = self._incoming.popleft()
+                ticket.done(number, closed(cause))
 
     # --- in the I/O thread: pieces -------------------------------------------
 
@@ -358,17 +357,34 @@ class ClusterEngine:
         self._reactor.every(interval_s, self._reports.report)
 
     def _take_in(self) -> None:
-        pieces = []
-        while self._incoming:
-            piece, ticket = self._incoming.popleft()
-            self._tickets[piece.id] = ticket
-            if ticket.job is not None:
-                ticket.job.statistics.pieces_submitted += 1
-            if ticket.refs or ticket.options.keep:
+        incoming, tickets = self._incoming, self._tickets
+        pieces: list[Piece] = []
+        last: Piece | None = None
+        bundled, room = Options(), 0
+        while incoming:
+            number, type, ticket = incoming.popleft()
+            tickets[number] = ticket
+            options, job = ticket.options, ticket.job
+            if job is not None:
+                job.statistics.pieces_submitted += 1
+            if room > 0 and last is not None and type == last.type:
+                # the pieces of a bundle have one manner of being run, and follow
+                # each other
+                is_like = options is bundled and number == last.id + last.count
+                if is_like and ticket.is_small:
+                    last.count += 1
+                    room -= 1
+                    continue
+            if ticket.refs or options.keep:
                 data = (ticket.payload, ticket.buffers)
-                self._bonds.tie(piece, ticket.refs, ticket.options, data)
-            else:
-                pieces.append(piece)
+                piece = piece_of(number, type, options)
+                self._bonds.tie(piece, ticket.refs, options, data)
+                continue
+            last = piece_of(number, type, options)
+            pieces.append(last)
+            bundled, room = options, 0
+            if incoming and options.may_be_bundled and ticket.is_small:
+                room = self._dispatch.bundle_size(type) - 1
         if pieces:
             self._do(self._dispatch.submit(_now(), pieces))
 
@@ -401,7 +417,7 @@ class ClusterEngine:
 
     def _tick(self) -> None:
         self._values.tick()
-        if self._dispatch.unfinished:
+        if not self._dispatch.is_idle:
             self._do(self._dispatch.tick(_now()))
 
     def _do(self, effects: Iterable[Effect]) -> None:
@@ -430,13 +446,26 @@ class ClusterEngine:
             self._tell(worker, frames.pack(kinds.PIECES, *fields), buffers)
 
     def _row(self, piece: Piece) -> Row:
+        if piece.count > 1:
+            return self._row_of_bundle(piece)
         ticket = self._tickets[piece.id]
         payload, buffers = ticket.payload, ticket.buffers
         if ticket.job is not None:
             nbytes = len(payload) + size_of(buffers) if buffers else len(payload)
             ticket.job.statistics.bytes_sent += nbytes
         row = [piece.id, piece.priority, piece.timeout_s, payload, len(buffers)]
-        return row, payload, buffers
+        return row, len(payload), buffers
+
+    def _row_of_bundle(self, piece: Piece) -> Row:
+        payloads, nbytes = [], 0
+        for number in piece.numbers:
+            ticket = self._tickets[number]
+            payloads.append(ticket.payload)
+            size = len(ticket.payload)
+            nbytes += size
+            if ticket.job is not None:
+                ticket.job.statistics.bytes_sent += size
+        return [piece.id, piece.priority, piece.timeout_s, payloads, 0], nbytes, ()
 
     def _tell(self, worker: str, header: bytes, buffers: Sequence[Any] = ()) -> None:
         contact = self._directory.contacts.get(worker)
@@ -449,6 +478,11 @@ class ClusterEngine:
         worker, name = contact.id, contact.entry.name
         finished = self._dispatch.finished
         for (number, status, payload, _, elapsed_s), own in results_in(rows, buffers):
+            if isinstance(payload, list):
+                self._bundle_results(
+                    contact, number, status == "cut", payload, own, elapsed_s
+                )
+                continue
             if status == "drained":
                 self._do(self._dispatch.returned(now, worker, number))
                 continue
@@ -464,6 +498,44 @@ class ClusterEngine:
             if not effects and status == "kept":
                 self._values.unwanted(contact, payload)
         self._do(self._dispatch.assign(now))
+
+    def _bundle_results(
+        self,
+        contact: Contact,
+        first: int,
+        is_running: bool,
+        rows: list[Any],
+        buffers: Sequence[Any],
+        elapsed_s: float,
+    ) -> None:
+        """Take in what came of the pieces of a bundle, as far as they are over."""
+        bundle = self._dispatch.bundle_at(contact.id, first)
+        if bundle is None:
+            return
+        del rows[bundle.count - is_running :]
+        if rows and type(rows[-1]) is list and rows[-1][0] == "drained":
+            # it was given up for the end of the worker, and runs again
+            rows.pop()
+        name, each_s, taken = contact.entry.name, elapsed_s / max(1, len(rows)), 0
+        for number, row in zip(bundle.numbers, rows, strict=False):
+            status, payload, count = ("done", row, 0) if type(row) is bytes else row
+            own = buffers[taken : taken + count] if count else ()
+            taken += count
+            if number not in self._tickets:
+                continue
+            outcome = Outcome(payload, own, None, each_s, name)
+            verdict = _VERDICTS.get(status, Verdict.FAILED)
+            if status in _OF_BONDS:
+                verdict = Verdict.FAILED
+            if verdict is Verdict.DONE:
+                self._done_with(number, outcome)
+            else:
+                self._end_badly(bundle.alone(number), verdict, "", outcome)
+        self._do(
+            self._dispatch.bundle_done(
+                _now(), contact.id, first, len(rows), elapsed_s, is_running
+            )
+        )
 
     def _deliver(self, end: EndPiece, outcome: Outcome, contact: Contact) -> None:
         number = end.piece.id
@@ -484,12 +556,15 @@ class ClusterEngine:
         if end.verdict is not Verdict.DONE:
             self._end_badly(end.piece, end.verdict, end.detail, outcome)
             return
+        self._done_with(number, outcome, end.piece.losses + end.piece.errors)
+
+    def _done_with(self, number: int, outcome: Outcome, retried: int = 0) -> None:
         outcome.on_ref = self._values.adopt
         ticket = self._tickets.pop(number)
         if ticket.job is not None:
             statistics = ticket.job.statistics
             statistics.pieces_done += 1
-            statistics.pieces_retried += end.piece.losses + end.piece.errors
+            statistics.pieces_retried += retried
             statistics.bytes_received += outcome.nbytes
         ticket.done(number, outcome)
 
@@ -508,17 +583,21 @@ class ClusterEngine:
     ) -> None:
         failure = failure_in(outcome) if outcome is not None else None
         worker = outcome.worker if outcome is not None else piece.last_worker
-        error = error_for(piece, verdict, detail, failure, worker, self.types())
-        if isinstance(error, NoSuitableWorker):
-            error = self._explained(error)
-        ticket = self._tickets.pop(piece.id)
-        self._bonds.over(piece.id, False)
-        if ticket.job is not None:
-            statistics = ticket.job.statistics
-            statistics.pieces_failed += 1
-            last_run_was_lost = verdict in (Verdict.DIED, Verdict.POISONED)
-            statistics.pieces_retried += piece.losses + piece.errors - last_run_was_lost
-        ticket.done(piece.id, Outcome(error=error, worker=worker))
+        for number in piece.numbers:
+            ticket = self._tickets.pop(number, None)
+            if ticket is None:
+                # of a bundle, and over already
+                continue
+            error = error_for(piece, verdict, detail, failure, worker, self.types())
+            if isinstance(error, NoSuitableWorker):
+                error = self._explained(error)
+            self._bonds.over(number, False)
+            if ticket.job is not None:
+                statistics = ticket.job.statistics
+                statistics.pieces_failed += 1
+                was_lost = verdict in (Verdict.DIED, Verdict.POISONED)
+                statistics.pieces_retried += piece.losses + piece.errors - was_lost
+            ticket.done(number, Outcome(error=error, worker=worker))
 
     def _explained(self, error: NoSuitableWorker) -> NoSuitableWorker:
         """Add why no factory is there, if that is why no worker is."""

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from opencluster.core.dispatch import Dispatch, Effect
 from opencluster.core.entries import Delta, Entry
+from opencluster.core.piece_names import number_in
 from opencluster.engines.base import WorkerInfo
 from opencluster.engines.directory import Contact, Directory, dispatched_type
 from opencluster.engines.verdicts import no_worker
@@ -223,9 +224,8 @@ class Roster:
         is_crash = evidence.exit_code != 0
         if is_crash and not evidence.piece:
             return None
-        manager, _, number = evidence.piece.partition(":")
-        is_ours = manager == self._identity
-        return int(number) if is_ours and number.isdigit() else -1
+        number = number_in(evidence.piece, self._identity)
+        return -1 if number is None else number
 
     def _type_fails(self, entry: Entry) -> None:
         self.directory.failures[entry.id] = entry

@@ -13,6 +13,9 @@ from opencluster.errors import PieceCancelled, RemoteProtocolError
 from opencluster.references import DataRef
 from opencluster.wire import codec
 
+SMALL_BYTES = 1024
+"""Largest piece that travels in a bundle."""
+
 
 @dataclass(slots=True)
 class Ticket:
@@ -24,6 +27,11 @@ class Ticket:
     done: Done
     job: Job | None
     refs: tuple[DataRef, ...] = ()
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it may travel in a bundle: hardly any data, and no values."""
+        return len(self.payload) <= SMALL_BYTES and not (self.buffers or self.refs)
 
 
 def piece_of(number: int, type: str, options: Options) -> Piece:

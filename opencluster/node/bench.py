@@ -20,6 +20,7 @@ import msgpack
 
 from opencluster.config import CatalogueEntry, Config
 from opencluster.core.entries import Entry
+from opencluster.core.piece_names import is_meant
 from opencluster.errors import DeathEvidence
 from opencluster.node.cgroup import Cgroups, oom_kills_of_machine
 from opencluster.node.diagnosis import diagnose
@@ -165,7 +166,7 @@ class Bench:
 
     def enforce(self, now: float, piece: str, reason: str) -> bool:
         """End the process if it still runs this piece; ``False`` if it does not."""
-        if self._scoreboard.read().piece != piece:
+        if not is_meant(self._scoreboard.read().piece, piece):
             return False
         if not self._asked:
             self._asked = f"piece {piece} {reason}"

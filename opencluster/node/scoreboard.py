@@ -12,12 +12,15 @@ A file of `PAGE_BYTES` holds a header and a few records, one for each kind of ne
     1536 progress
     2048 enforcement: an interrupt that must be enforced from outside
     2560 rejections: messages and connections that were refused
+    3072 place: which piece of a bundle runs
 
 A record is two slots of 256 bytes that are written in turn, each a sequence number,
 the time, the fields and a checksum. A slot that was caught half written has a wrong
 checksum and its twin is whole, so a reader never sees a torn record and a worker that
-is killed while it writes leaves the one before. Neither side ever waits for the other,
-and there is no lock that a signal handler or an interrupted thread could leave behind.
+is killed while it writes leaves the one before. The place is one number, that is
+written at once, since it is written for every piece of a few microseconds. Neither side
+ever waits for the other, and there is no lock that a signal handler or an interrupted
+thread could leave behind.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
+from opencluster.core.piece_names import IN_BUNDLE
 from opencluster.errors import RemoteProtocolError
 
 PAGE_BYTES = 4096
@@ -41,10 +45,12 @@ WORKER_ID_BYTES = 128
 READ_ATTEMPTS = 8
 """Looks at a record before the one seen last counts: writing takes a microsecond."""
 
-_HEADER = struct.pack("<4sH", b"OCsb", 2)
+_HEADER = struct.pack("<4sH", b"OCsb", 3)
 _RECORD_BYTES = 512
 _SLOT_BYTES = _RECORD_BYTES // 2
 _CHECKSUM_BYTES = 4
+_PLACE_AT = 3072
+_MOST_PLACES = 1 << 12
 _COUNTS = (
     *("rejected_messages", "rejected_handshakes"),
     *("dropped_connections", "rejected_credentials"),
@@ -190,6 +196,7 @@ class Scoreboard:
         self._progress = _Record(memory, 3, "Qdd")
         self._enforcement = _Record(memory, 4, f"Q{TEXT_BYTES}sd")
         self._rejections = _Record(memory, 5, "QQQQ")
+        self._place = memoryview(memory)[_PLACE_AT : _PLACE_AT + 8].cast("Q")
         state, piece = self._state.read(), self._piece.read()
         self._now = State(state[3]) if state else State.STARTING
         self._worker_id: bytes = state[4] if state else b""
@@ -244,6 +251,7 @@ class Scoreboard:
 
     def close(self) -> None:
         """Unmap the file, which stays."""
+        self._place.release()
         self._memory.close()
 
     # --- the worker's side ---------------------------------------------------
@@ -264,7 +272,7 @@ class Scoreboard:
         Parameters
         ----------
         piece : str
-            Its id.
+            Its name; that of a bundle ends with a plus sign.
         deadline : float
             The ``time.monotonic()`` at which it must be over, 0 for none.
         now : float, optional
@@ -273,6 +281,10 @@ class Scoreboard:
         self._ordinal += 1
         now = time.monotonic() if now is None else now
         self._write_piece(_cut(piece, TEXT_BYTES), now, deadline)
+
+    def started_next(self, place: int) -> None:
+        """Say that another piece of the bundle begins that `started` told of."""
+        self._place[0] = self._ordinal * _MOST_PLACES + place
 
     def ended(self, failed: bool) -> None:
         """Count a piece that ended; `started` or `idle` says so."""
@@ -334,7 +346,7 @@ class Scoreboard:
             values |= {
                 "pieces_done": done,
                 "pieces_failed": failed,
-                "piece": _text(name),
+                "piece": self._running_piece(piece[2], _text(name)),
                 "started_at": started_at,
                 "deadline": deadline,
             }
@@ -347,6 +359,13 @@ class Scoreboard:
         times = [found[1] for found in (record.read() for record in records) if found]
         return Reading(**values, seen_at=max(times, default=0.0))
 
+    def _running_piece(self, ordinal: int, name: str) -> str:
+        """Return the name of what runs, with its place if that is in a bundle."""
+        if not name.endswith(IN_BUNDLE):
+            return name
+        of, place = divmod(self._place[0], _MOST_PLACES)
+        return f"{name}{place if of == ordinal else 0}"
+
     def _about_running(self, ordinal: int, name: bytes) -> dict[str, Any]:
         """Return what was said about this piece and not about one before it."""
         values: dict[str, Any] = {}
@@ -354,7 +373,8 @@ class Scoreboard:
         if progress and progress[2] == ordinal:
             values |= {"progress_done": progress[3], "progress_total": progress[4]}
         if enforcement and enforcement[2:4] == (ordinal, name):
-            values |= {"enforce_piece": _text(name), "enforce_at": enforcement[4]}
+            running = self._running_piece(ordinal, _text(name))
+            values |= {"enforce_piece": running, "enforce_at": enforcement[4]}
         return values
 
 

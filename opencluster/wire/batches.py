@@ -13,27 +13,36 @@ MAX_BATCH_BYTES = 16 << 20
 """Payload in the header of one message: a large one would delay what comes behind."""
 MAX_BATCH_BUFFERS = 1024
 """Buffers of one message that holds several rows."""
+MAX_MEMBERS = 1024
+"""Pieces of a bundle that is taken from outside."""
 MAX_BATCH_BUFFER_BYTES = 8 << 20
 """Size of those buffers: a row with more goes alone, so that none waits for it and it
 can be given up by itself."""
 
 
 class PieceRow(NamedTuple):
-    """A piece in a message: its number, how to run it, and its encoded data."""
+    """A piece in a message: its number, how to run it, and its encoded data.
+
+    That of a bundle is a list, of that of its pieces; these have no buffers.
+    """
 
     number: int
     priority: int
     timeout_s: float
-    payload: bytes
+    payload: bytes | list[bytes]
     buffers: int
 
 
 class ResultRow(NamedTuple):
-    """An outcome in a message: of which piece, what, and how long it took."""
+    """An outcome in a message: of which piece, what, and how long it took.
+
+    That of a bundle is a list, of that of its pieces as far as they are over: the
+    encoded result, or the status, what is encoded, and the number of buffers.
+    """
 
     number: int
     status: str
-    payload: bytes
+    payload: bytes | list[Any]
     buffers: int
     elapsed_s: float
 
@@ -44,8 +53,8 @@ _TIME = {PieceRow: 2, ResultRow: 4}
 _PIECE_TYPES = (int, int, float, bytes, int)
 _RESULT_TYPES = (int, str, bytes, int, float)
 
-Row = tuple[list[Any], bytes, Sequence[Any]]
-"""The fields of a row, its payload (one of the fields), and its buffers."""
+Row = tuple[list[Any], int, Sequence[Any]]
+"""The fields of a row, the bytes of its payload, and its buffers."""
 
 
 def batches(rows: Iterable[Row]) -> Iterator[tuple[list[list[Any]], list[Any]]]:
@@ -66,10 +75,10 @@ def batches(rows: Iterable[Row]) -> Iterator[tuple[list[list[Any]], list[Any]]]:
     fields: list[list[Any]] = []
     buffers: list[Any] = []
     nbytes = buffer_bytes = 0
-    for row, payload, own in rows:
+    for row, size, own in rows:
         own_bytes = sum(memoryview(buffer).nbytes for buffer in own) if own else 0
         is_full = (
-            nbytes + len(payload) > MAX_BATCH_BYTES
+            nbytes + size > MAX_BATCH_BYTES
             or len(buffers) + len(own) > MAX_BATCH_BUFFERS
             or buffer_bytes + own_bytes > MAX_BATCH_BUFFER_BYTES
         )
@@ -78,7 +87,7 @@ def batches(rows: Iterable[Row]) -> Iterator[tuple[list[list[Any]], list[Any]]]:
             fields, buffers, nbytes, buffer_bytes = [], [], 0, 0
         fields.append(row)
         buffers.extend(own)
-        nbytes += len(payload)
+        nbytes += size
         buffer_bytes += own_bytes
     if fields:
         yield fields, buffers
@@ -135,7 +144,9 @@ def _split(
     taken = 0
     time_at = _TIME[kind]
     for fields in rows:
-        if not isinstance(fields, list) or tuple(map(type, fields)) != types:
+        if not isinstance(fields, list) or (
+            tuple(map(type, fields)) != types and not _is_bundle(kind, types, fields)
+        ):
             raise RemoteProtocolError(
                 f"a {kind.__name__} is malformed: {fields!r:.100}"
             )
@@ -150,6 +161,30 @@ def _split(
         split.append((row, buffers[taken : taken + row.buffers]))
         taken += row.buffers
     return split
+
+
+def _is_bundle(
+    kind: type[PieceRow | ResultRow], types: tuple[type, ...], fields: list[Any]
+) -> bool:
+    """Return whether a row is well-formed, and that of a bundle."""
+    if len(fields) != len(types):
+        return False
+    at = kind._fields.index("payload")
+    members = fields[at]
+    alone = [*fields[:at], b"", *fields[at + 1 :]]
+    if type(members) is not list or tuple(map(type, alone)) != types:
+        return False
+    others = [member for member in members if type(member) is not bytes]
+    if kind is PieceRow:
+        return not others and 1 < len(members) <= MAX_MEMBERS and not fields[-1]
+    return (
+        len(members) <= MAX_MEMBERS
+        and all(
+            type(o) is list and tuple(map(type, o)) == (str, bytes, int) and o[2] >= 0
+            for o in others
+        )
+        and sum(o[2] for o in others) == fields[3]
+    )
 
 
 def check_size(payload: bytes, buffers: Sequence[Any], max_bytes: int) -> None:

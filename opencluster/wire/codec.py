@@ -26,7 +26,7 @@ Must not do: sockets, files, compression, encryption.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import msgpack
 
@@ -56,6 +56,7 @@ from opencluster.wire.registry import (
     register_type,
 )
 from opencluster.wire.types import WORKPIECE, workpiece_of
+from opencluster.workpiece import WorkPiece
 
 __all__ = [
     "INLINE_BYTES",
@@ -155,8 +156,23 @@ def decode(
     RemoteProtocolError
         The bytes are not those of a value.
     """
-    decoder = _Decoder(buffers, on_ref)
     is_work = data[: len(_WORK)] == _WORK
+    if is_work and not buffers and len(data) < SMALL_BYTES:
+        try:
+            return _plain_workpiece(data)
+        except Exception:
+            # it has other types, or is malformed
+            return _decode(data, buffers, on_ref, is_work)
+    return _decode(data, buffers, on_ref, is_work)
+
+
+def _decode(
+    data: bytes | memoryview,
+    buffers: Sequence[memoryview | bytes],
+    on_ref: Callable[[DataRef], Any] | None,
+    is_work: bool,
+) -> Any:
+    decoder = _Decoder(buffers, on_ref)
     try:
         check(data, WIRE_NESTING)
         value = msgpack.unpackb(
@@ -176,6 +192,23 @@ def decode(
     return workpiece_of(value) if is_work else value
 
 
+def _plain_workpiece(data: bytes | memoryview) -> WorkPiece:
+    """Return a small WorkPiece of plain items; raise something if it is no such one.
+
+    Most of what is sent is one, and the passes that look for other types take longer
+    than all the rest.
+    """
+    check(data, WIRE_NESTING)
+    items = msgpack.unpackb(
+        _behind(_WORK, data), ext_hook=_not_plain, strict_map_key=False
+    )
+    return workpiece_of(items)
+
+
+def _not_plain(code: int, data: bytes) -> NoReturn:
+    raise ValueError("a tagged value")
+
+
 def _behind(prefix: bytes, data: bytes | memoryview) -> bytes | memoryview:
     """Return what stands behind a prefix; to copy a little is cheaper than a view."""
     return (data if len(data) < SMALL_BYTES else memoryview(data))[len(prefix) :]
@@ -193,7 +226,12 @@ class _Encoder:
 
     def encode(self, value: Any) -> tuple[bytes, list[Buffer]]:
         try:
-            data: bytes = self._packer.pack(value)
+            data: bytes
+            if type(value) is WorkPiece and value.ready is True:
+                # what packing it as any tagged value comes to, in half the time
+                data = _WORK + self._packer.pack(dict(value))
+            else:
+                data = self._packer.pack(value)
         except UnicodeEncodeError:
             # Surrogates are rare and allowing them slows msgpack down.
             self._buffers = []

@@ -7,7 +7,7 @@ import signal
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -165,22 +165,23 @@ class Liar:
         self.endpoint = self._sock.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
         self._manager = b""
         self.meant = ""
+        self.rows: list[Any] = []
 
     def take(self) -> int:
         """Return the number of the next piece."""
         self._manager, header = self._sock.recv_multipart()
-        kind, rows, self.meant = frames.unpack(header)
+        kind, self.rows, self.meant = frames.unpack(header)
         assert kind == kinds.PIECES
-        number: int = rows[0][0]
+        number: int = self.rows[0][0]
         return number
 
     def say(self, *parts: bytes) -> None:
         """Send a message."""
         self._sock.send_multipart([self._manager, *parts])
 
-    def answer(self, *row: Any) -> None:
+    def answer(self, *row: Any, buffers: Sequence[bytes] = ()) -> None:
         """Send one result."""
-        self.say(frames.pack(kinds.RESULTS, [list(row)]))
+        self.say(frames.pack(kinds.RESULTS, [list(row)]), *buffers)
 
     def __enter__(self) -> Liar:
         return self

@@ -76,6 +76,52 @@ def test_finished_pieces_are_counted_and_forgotten(pair):
     assert (reading.progress_done, reading.progress_total) == (0.0, 0.0)
 
 
+def test_the_running_piece_of_a_bundle_is_told_by_its_place(pair):
+    writer, reader = pair
+    writer.started("m:17+", 0.0)
+    assert reader.read().piece == "m:17+0"
+    for place in (0, 1, 1023):
+        writer.started_next(place)
+        assert reader.read().piece == f"m:17+{place}"
+    writer.idle()
+    assert reader.read().piece == ""
+
+
+def test_a_place_counts_for_its_own_bundle_only(pair):
+    writer, reader = pair
+    writer.started("m:17+", 0.0)
+    writer.started_next(9)
+    writer.started("m:40+", 0.0)
+    assert reader.read().piece == "m:40+0"
+    writer.started("m:50", 0.0)
+    assert reader.read().piece == "m:50"
+    writer.started_next(2)
+    assert reader.read().piece == "m:50"
+
+
+def test_the_place_outlives_the_worker(pair):
+    writer, reader = pair
+    writer.started("m:17+", 0.0)
+    writer.started_next(5)
+    writer.close()
+    assert reader.read().piece == "m:17+5"
+
+
+def test_the_end_of_a_bundle_is_asked_for_by_the_piece_that_runs(pair):
+    writer, reader = pair
+    writer.started("m:17+", 0.0)
+    writer.started_next(2)
+    writer.enforce("m:17+", 99.0)
+    reading = reader.read()
+    assert (reading.enforce_piece, reading.enforce_at) == ("m:17+2", 99.0)
+    assert reading.enforce_piece == reading.piece
+    # it is one asking, whichever runs by then
+    writer.started_next(3)
+    assert reader.read().enforce_piece == "m:17+3"
+    writer.started("m:40+", 0.0)
+    assert reader.read().enforce_piece == ""
+
+
 def test_rejections_are_no_sign_of_work(pair):
     writer, reader = pair
     writer.counted(1, 2, 3, 4)

@@ -248,23 +248,23 @@ class Ledger:
         contact = manager.roster.directory.contacts.get(worker)
         if contact is None:
             self.broken("pieces go to workers that are here", worker)
-        for piece in pieces:
-            record = self._records[manager.identity, piece.id]
+        for number, piece in ((n, unit) for unit in pieces for n in unit.numbers):
+            record = self._records[manager.identity, number]
             if record.verdict is not None:
-                self.broken("what is over is not sent again", f"piece {piece.id}")
+                self.broken("what is over is not sent again", f"piece {number}")
             if len(piece.deaths) >= self._world.setup.max_kills:
-                self.broken("quarantined pieces never run again", f"{piece.id} is sent")
+                self.broken("quarantined pieces never run again", f"{number} is sent")
             if piece.losses > piece.retries or piece.errors > piece.error_retries:
-                self.broken("no piece is tried too often", f"{piece.id} is sent")
+                self.broken("no piece is tried too often", f"{number} is sent")
             if record.is_unwanted:
-                self.broken("what was interrupted does not run again", f"{piece.id}")
+                self.broken("what was interrupted does not run again", f"{number}")
             wire: Wire = contact.peer  # type: ignore[assignment]
             record.sent_over[worker] = (wire, wire.life)
 
-    def started_piece(self, worker: SimWorker, waiting: Waiting) -> None:
-        """Take note that a worker begins a piece."""
-        worker.log("begins piece %s of %s", waiting.piece, waiting.manager.decode())
-        record = self._records.get((waiting.manager.decode(), waiting.piece))
+    def started_piece(self, worker: SimWorker, waiting: Waiting, number: int) -> None:
+        """Take note that a worker begins a piece, by itself or of a bundle."""
+        worker.log("begins piece %s of %s", number, waiting.manager.decode())
+        record = self._records.get((waiting.manager.decode(), number))
         if record is None:
             self.broken("only what was submitted runs", f"{waiting}")
         if record.verdict is not Verdict.POISONED:
@@ -274,15 +274,15 @@ class Ledger:
         if wire.is_up and wire.life == life:
             self.broken("quarantined pieces never run again", f"{waiting}")
 
-    def finished_piece(self, waiting: Waiting, status: str) -> None:
+    def finished_piece(self, manager: bytes, number: int, status: str) -> None:
         """Take note that a worker answers a piece."""
-        record = self._records[waiting.manager.decode(), waiting.piece]
+        record = self._records[manager.decode(), number]
         record.done_runs += status == "done"
 
-    def delivered(self, manager: SimManager, end: EndPiece) -> None:
-        """Take note of a verdict that the user gets."""
-        number = end.piece.id
+    def delivered(self, manager: SimManager, number: int, end: EndPiece) -> None:
+        """Take note of a verdict that the user gets on one piece."""
         record = self._records[manager.identity, number]
+        record.piece = end.piece
         who = f"piece {number} of {manager.name}, a {record.payload.nature.value} one"
         if record.verdict is not None:
             details = f"{who}, is {end.verdict} after {record.verdict}"

@@ -4,7 +4,7 @@ joins them. It submits jobs, and is the user who gets the results."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from sim_link import SimLink
@@ -120,7 +120,30 @@ class SimManager(Process):
         job.unfinished = len(pieces)
         self.log("submits %s", [(p.id, p.type, pay.nature.value) for p, pay in pieces])
         self.world.ledger.submitted(self, pieces)
-        self._do(self.dispatch.submit(self.now(), [piece for piece, _ in pieces]))
+        units = self._bundled([piece for piece, _ in pieces])
+        self._do(self.dispatch.submit(self.now(), units))
+
+    def _bundled(self, pieces: list[Piece]) -> list[Piece]:
+        """Join pieces that are alike, some of the time."""
+        chance = self.world.chance
+        if chance.random() < 0.4:
+            return pieces
+        units: list[Piece] = []
+        for piece in pieces:
+            last = units[-1] if units else None
+            is_plain = not (piece.timeout_s or piece.error_retries)
+            if (
+                last is not None
+                and is_plain
+                and not (last.timeout_s or last.error_retries)
+                and (last.type, last.priority) == (piece.type, piece.priority)
+                and last.retries == piece.retries
+                and chance.random() < 0.8
+            ):
+                last.count += 1
+            else:
+                units.append(replace(piece, deaths=[]))
+        return units
 
     def cancel(self, numbers: list[int]) -> None:
         """Give up some pieces."""
@@ -142,16 +165,19 @@ class SimManager(Process):
         self.crash()
 
     def _deliver(self, end: EndPiece) -> None:
-        number = end.piece.id
-        self.log("piece %s is over: %s", number, end.verdict.value)
-        self.world.ledger.delivered(self, end)
-        _, job = self.tickets.pop(number)
-        job.unfinished -= 1
+        for number in end.piece.numbers:
+            # some of a bundle may be over already
+            if end.piece.count > 1 and number not in self.tickets:
+                continue
+            self.log("piece %s is over: %s", number, end.verdict.value)
+            self.world.ledger.delivered(self, number, end)
+            _, job = self.tickets.pop(number)
+            job.unfinished -= 1
 
     # --- pieces ---------------------------------------------------------------
 
     def _tick(self) -> None:
-        if self.dispatch.unfinished:
+        if not self.dispatch.is_idle:
             self._do(self.dispatch.tick(self.now()))
 
     def _report_jobs(self) -> None:
@@ -184,9 +210,9 @@ class SimManager(Process):
                 case WarnNoWorker():
                     self.log("no worker of type %s", effect.type)
 
-    def _row(self, piece: Piece) -> tuple[int, int, float, Payload]:
-        payload, _ = self.tickets[piece.id]
-        return piece.id, piece.priority, piece.timeout_s, payload
+    def _row(self, piece: Piece) -> tuple[int, int, float, list[Payload]]:
+        payloads = [self.tickets[number][0] for number in piece.numbers]
+        return piece.id, piece.priority, piece.timeout_s, payloads
 
     def _tell(self, worker: str, kind: str, content: Any) -> None:
         contact = self.roster.directory.contacts.get(worker)
@@ -234,9 +260,30 @@ class SimManager(Process):
         elif kind == "draining":
             self._do(self.dispatch.worker_draining(self.now(), contact.id))
 
-    def _results(self, worker: str, rows: list[tuple[int, str, float]]) -> None:
+    def _bundle_done(
+        self, worker: str, first: int, statuses: list[str], is_running: bool
+    ) -> None:
+        """Take in what came of the pieces of a bundle, as far as they are over."""
+        bundle = self.dispatch.bundle_at(worker, first)
+        if bundle is None:
+            return
+        if statuses and statuses[-1] == "drained":
+            statuses = statuses[:-1]
+        for number, status in zip(bundle.numbers, statuses, strict=False):
+            if number in self.tickets:
+                self._deliver(EndPiece(bundle.alone(number), _VERDICTS[status]))
+        done = len(statuses)
+        now = self.now()
+        self._do(
+            self.dispatch.bundle_done(now, worker, first, done, 0.1 * done, is_running)
+        )
+
+    def _results(self, worker: str, rows: list[tuple[int, Any, float]]) -> None:
         now = self.now()
         for number, status, elapsed_s in rows:
+            if isinstance(status, list):
+                self._bundle_done(worker, number, status, elapsed_s < 0.0)
+                continue
             if status == "drained":
                 self._do(self.dispatch.returned(now, worker, number))
                 continue

@@ -309,9 +309,23 @@ MUTATIONS = [
     Mutation(
         "what waited at a lost worker is forgotten",
         "dispatch",
-        "effects += self._put_back(now, piece)",
-        "self._forget(piece)",
+        "effects += self._put_back(now, single)",
+        "self._forget(single)",
         WORK,
+    ),
+    Mutation(
+        "what a worker leaves of a bundle is forgotten",
+        "dispatch",
+        "return effects + [e for piece in rest for e in self._put_back(now, piece)]",
+        "return effects + [e for piece in rest for e in self._forget(piece) or []]",
+        WORK,
+    ),
+    Mutation(
+        "a cancelled piece of a bundle comes back",
+        "dispatch",
+        "piece.is_over = bundle.is_over or piece.id in bundle.gone",
+        "piece.is_over = bundle.is_over",
+        INTERRUPTS,
     ),
     Mutation(
         "an interrupted piece runs again",

@@ -14,6 +14,7 @@ from opencluster.core.entries import Entry
 from opencluster.core.inbox import (
     INTERRUPT,
     TIME_LIMIT,
+    CutBundle,
     Effect,
     Inbox,
     Key,
@@ -36,6 +37,10 @@ DRAIN_TIMEOUT_S = 0.6
 workshop waits."""
 STOP_S = 0.005
 """How long a piece takes to stop once it sees that it should."""
+
+
+ALONE_AFTER_S = 0.05
+"""How long the pieces of a bundle may run before it is cut."""
 
 
 class Nature(Enum):
@@ -86,6 +91,7 @@ class SimWorker(Process):
         self._payload = Payload(Nature.GOOD, 0.0, 0)
         self._pieces_done = 0
         self._running: Waiting | None = None
+        self._statuses: list[str] = []
         self._run = 0
         self._tick_at: float | None = None
         self._exceeded = ""
@@ -112,7 +118,12 @@ class SimWorker(Process):
         """Return the piece that runs, as it stands on a scoreboard."""
         if self._running is None:
             return ""
-        return f"{self._running.manager.decode()}:{self._running.piece}"
+        name = f"{self._running.manager.decode()}:{self._running.piece}"
+        return f"{name}+{len(self._statuses)}" if self._is_bundle else name
+
+    @property
+    def _is_bundle(self) -> bool:
+        return self._running is not None and self._running.members > 1
 
     def end_by_signal(self, reason: str) -> None:
         """Let a signal end it."""
@@ -152,13 +163,13 @@ class SimWorker(Process):
         self._start_next()
 
     def _take_in(
-        self, manager: bytes, rows: list[tuple[int, int, float, Payload]]
+        self, manager: bytes, rows: list[tuple[int, int, float, list[Payload]]]
     ) -> None:
         if self.inbox.is_draining:
             self._send(manager, ("draining",))
         pieces = [
-            Waiting(manager, number, priority, timeout_s, payload.nbytes, payload)
-            for number, priority, timeout_s, payload in rows
+            Waiting(manager, n, priority, timeout_s, _size(data), data, len(data))
+            for n, priority, timeout_s, data in rows
         ]
         self._do(self.inbox.receive(pieces))
 
@@ -202,16 +213,23 @@ class SimWorker(Process):
         if waiting is None:
             return
         self._running = waiting
+        self._statuses = []
+        if waiting.members > 1:
+            self.after(ALONE_AFTER_S, self._look_at_bundle, waiting)
+        self._perform(waiting.data[0])
+        if waiting.timeout_s:
+            self._plan_tick()
+
+    def _perform(self, payload: Payload) -> None:
+        assert self._running is not None
         self._run += 1
-        payload: Payload = waiting.data
         self._payload = payload
-        self.world.ledger.started_piece(self, waiting)
+        number = self._running.piece + len(self._statuses)
+        self.world.ledger.started_piece(self, self._running, number)
         if payload.nature is Nature.POISON:
             self.after(payload.takes_s, self._die_of_poison, self._run)
         else:
             self.after(payload.takes_s, self._finish, self._run, "")
-        if waiting.timeout_s:
-            self._plan_tick()
 
     def _die_of_poison(self, run: int) -> None:
         if run == self._run and self._running is not None:
@@ -221,20 +239,54 @@ class SimWorker(Process):
         waiting = self._running
         if run != self._run or waiting is None:
             return
-        self._running = None
         payload, status = self._payload, stopped_by
         if not status:
             status = "failed" if payload.nature is Nature.RAISES else "done"
-        self.log("ends piece %s: %s", waiting.piece, status)
-        if self.inbox.finish(waiting.key):
-            self.world.ledger.finished_piece(waiting, status)
+        number = waiting.piece + len(self._statuses)
+        self.log("ends piece %s: %s", number, status)
+        if self._is_bundle:
+            self.world.ledger.finished_piece(waiting.manager, number, status)
+            self._statuses.append(status)
+            if self._goes_on(waiting, stopped_by):
+                self._pieces_done += 1
+                self._perform(waiting.data[len(self._statuses)])
+                return
+            if self.inbox.finish(waiting.key):
+                row: Any = (waiting.piece, self._statuses, 0.0)
+                self._send(waiting.manager, ("results", [row]))
+        elif self.inbox.finish(waiting.key):
+            self.world.ledger.finished_piece(waiting.manager, number, status)
             row = (waiting.piece, status, payload.takes_s)
             self._send(waiting.manager, ("results", [row]))
+        self._running = None
         self._pieces_done += 1
         if self._pieces_done == self.world.setup.max_pieces:
             self.drain()
         self._end_when_drained()
         self._start_next()
+
+    def _goes_on(self, bundle: Waiting, stopped_by: str) -> bool:
+        """Return whether the next piece of a bundle is performed."""
+        is_done = len(self._statuses) == bundle.members
+        is_enough = self._pieces_done + 1 == self.world.setup.max_pieces
+        return not (is_done or is_enough or stopped_by or self.inbox.is_draining)
+
+    def _look_at_bundle(self, bundle: Waiting) -> None:
+        if self._running is bundle:
+            self._cut_bundle(bundle.key)
+
+    def _cut_bundle(self, key: Key) -> None:
+        """Answer what is done of a bundle, and let the piece that runs be alone."""
+        bundle = self._running
+        if bundle is None or not self._is_bundle or bundle.key != key:
+            return
+        place = len(self._statuses)
+        alone = self.inbox.leave_alone(key, place, [bundle.data[place]])
+        self._running = alone or bundle._replace(piece=bundle.piece + place, members=1)
+        statuses, self._statuses = self._statuses, []
+        if alone is not None:
+            row = (bundle.piece, statuses, -1.0)
+            self._send(bundle.manager, ("results", [row]))
 
     def _do(self, effects: Iterable[Effect]) -> None:
         returns: dict[bytes, list[int]] = {}
@@ -246,6 +298,8 @@ class SimWorker(Process):
                     self._flagged(key, reason, enforce_at)
                 case RaiseException(key, reason):
                     self._stop(key, reason, (Nature.DEAF,))
+                case CutBundle(key):
+                    self._cut_bundle(key)
         for manager, pieces in returns.items():
             self._send(manager, ("returned", pieces))
 
@@ -279,3 +333,7 @@ class SimWorker(Process):
         self._tick_at = None
         self._do(self.inbox.tick(self.now()))
         self._plan_tick()
+
+
+def _size(payloads: list[Payload]) -> int:
+    return sum(payload.nbytes for payload in payloads)

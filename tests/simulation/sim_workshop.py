@@ -14,6 +14,7 @@ from sim_process import Process
 from sim_worker import SimWorker
 
 from opencluster.core.entries import Entry
+from opencluster.core.piece_names import is_meant
 from opencluster.core.supervision import (
     Effect,
     KillProcess,
@@ -199,7 +200,7 @@ class SimWorkshop(Process):
         """End a worker that ignores its interrupt, as a manager asks."""
         _, identity, piece = message
         for worker in list(self.workers.values()):
-            if worker.identity == identity and worker.piece() == piece:
+            if worker.identity == identity and is_meant(worker.piece(), piece):
                 worker.end_by_signal("was interrupted and did not stop")
 
     def _do(self, effects: Iterable[Effect]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+from dataclasses import replace
 from random import Random
 from typing import Any
 from unittest import mock
@@ -223,6 +224,10 @@ class World:
             self._piece(chance.choice(types), chance.choice(lengths_s))
             for _ in range(chance.randint(1, most))
         ]
+        if chance.random() < 0.5:
+            first, _ = pieces[0]
+            first.timeout_s, first.error_retries = 0.0, 0
+            pieces = [(replace(first, deaths=[]), payload) for _, payload in pieces]
         manager.take(manager.submit, pieces)
 
     def _piece(self, type: str, longest_s: float) -> tuple[Piece, Payload]:

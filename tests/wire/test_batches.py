@@ -12,6 +12,7 @@ from opencluster.errors import LocalProtocolError, RemoteProtocolError
 from opencluster.wire.batches import (
     MAX_BATCH_BUFFERS,
     MAX_BATCH_BYTES,
+    MAX_MEMBERS,
     batches,
     check_size,
     numbers_in,
@@ -21,7 +22,7 @@ from opencluster.wire.batches import (
 
 
 def row(number: int, payload: bytes, buffers: list[bytes]) -> tuple[Any, ...]:
-    return [number, 0, 0.0, payload, len(buffers)], payload, buffers
+    return [number, 0, 0.0, payload, len(buffers)], len(payload), buffers
 
 
 @given(st.lists(st.lists(st.binary(max_size=3), max_size=400), max_size=12))
@@ -75,6 +76,82 @@ def test_malformed_pieces_are_refused_as_a_whole(rows: Any) -> None:
 def test_malformed_results_are_refused(rows: Any) -> None:
     with pytest.raises(RemoteProtocolError):
         results_in(rows, [])
+
+
+@pytest.mark.parametrize("count", [2, MAX_MEMBERS])
+def test_a_bundle_is_one_row_of_pieces(count: int) -> None:
+    members = [b"p%d" % n for n in range(count)]
+    rows = [[1, 0, 0.0, members, 0], [9, 0, 0.0, b"alone", 1]]
+    (bundle, none), (alone, own) = pieces_in(rows, [b"buffer"])
+    assert (bundle.number, bundle.payload, list(none)) == (1, members, [])
+    assert (alone.payload, list(own)) == (b"alone", [b"buffer"])
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [],
+        [b"only one"],
+        [b"one", "text"],
+        [b"one", 2],
+        [b"one", [b"two"]],
+        [b"one", None],
+        (b"one", b"two"),
+        {b"one": b"two"},
+        [b""] * (MAX_MEMBERS + 1),
+    ],
+)
+def test_malformed_bundles_of_pieces_are_refused(members: Any) -> None:
+    with pytest.raises(RemoteProtocolError):
+        pieces_in([[1, 0, 0.0, members, 0]], [])
+
+
+@pytest.mark.parametrize("change", [(0, "1"), (1, None), (2, -1.0), (2, 1), (4, 1)])
+def test_the_rest_of_a_bundle_is_checked_as_that_of_a_piece(
+    change: tuple[int, Any],
+) -> None:
+    row: list[Any] = [1, 0, 0.0, [b"one", b"two"], 0]
+    assert len(pieces_in([row], [b"buffer"])) == 1
+    row[change[0]] = change[1]
+    with pytest.raises(RemoteProtocolError):
+        pieces_in([row], [b"buffer"])
+
+
+def test_what_came_of_a_bundle_is_one_row_with_the_buffers_of_all() -> None:
+    members = [b"one", ["failed", b"two", 0], ["done", b"three", 2], ["done", b"", 1]]
+    rows = [[1, "bundle", members, 3, 0.1], [9, "done", b"", 1, 0.1]]
+    (bundle, theirs), (_, own) = results_in(rows, [b"a", b"b", b"c", b"d"])
+    assert (bundle.payload, bundle.buffers) == (members, 3)
+    assert (list(theirs), list(own)) == ([b"a", b"b", b"c"], [b"d"])
+
+
+def test_nothing_may_be_over_of_a_bundle_that_is_cut() -> None:
+    ((row, own),) = results_in([[1, "cut", [], 0, 0.0]], [])
+    assert (row.payload, list(own)) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("members", "buffers"),
+    [
+        ([b"one"], 1),
+        ([["done", b"one", 1]], 0),
+        ([["done", b"one", 1], ["done", b"two", 1]], 1),
+        ([["done", b"one", 2], ["done", b"two", -1]], 1),
+        ([["done", b"one"]], 0),
+        ([["done", b"one", 0, 0]], 0),
+        ([["done", "one", 0]], 0),
+        ([[b"done", b"one", 0]], 0),
+        ([["done", b"one", False]], 0),
+        ([["done", [b"one"], 0]], 0),
+        ([None], 0),
+        (["one"], 0),
+        ([b""] * (MAX_MEMBERS + 1), 0),
+        ({}, 0),
+    ],
+)
+def test_malformed_outcomes_of_bundles_are_refused(members: Any, buffers: int) -> None:
+    with pytest.raises(RemoteProtocolError):
+        results_in([[1, "bundle", members, buffers, 0.1]], [b"a", b"b", b"c"])
 
 
 @pytest.mark.parametrize("numbers", [None, 1, [1, "2"], [[]], [True], (1,)])
