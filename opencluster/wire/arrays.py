@@ -257,9 +257,7 @@ def _unpack_masked(payload: Any) -> np.ma.MaskedArray[Any, Any]:
     # numpy first gives a structure the default fill value, which may overflow a field;
     # keep_mask would combine the mask with one of zeros, and copy it.
     with np.errstate(all="ignore"):
-        array = ma.MaskedArray(
-            data, mask, keep_mask=False, hard_mask=is_hard
-        )
+        array = ma.MaskedArray(data, mask, keep_mask=False, hard_mask=is_hard)
     if fill is not None:
         array.fill_value = _checked_fill(fill, data)
     made: np.ma.MaskedArray[Any, Any] = array
