@@ -11,6 +11,7 @@ factory, as a workshop does.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,12 +77,25 @@ class PackedWorker:
     def _perform(self, peer: Peer, rows: Any, buffers: Sequence[Any]) -> None:
         answers = []
         for piece, own in pieces_in(rows, buffers):
-            result = self._worker.perform(codec.decode(piece.payload, own))
-            payload, made = codec.encode(result)
-            row = [piece.number, "done", payload, len(made), 0.0]
-            answers.append((row, payload, made))
-        for fields, made in batches(answers):
-            self._lane.send(peer, frames.pack(kinds.RESULTS, fields), made)
+            started = time.monotonic()
+            results: bytes | list[bytes]
+            if isinstance(piece.payload, list):
+                status = "bundle"
+                results = [self._result(payload, ()) for payload in piece.payload]
+                size = sum(map(len, results))
+            else:
+                status, results = "done", self._result(piece.payload, own)
+                size = len(results)
+            elapsed_s = time.monotonic() - started
+            row = [piece.number, status, results, 0, elapsed_s]
+            answers.append((row, size, ()))
+        for fields, _ in batches(answers):
+            self._lane.send(peer, frames.pack(kinds.RESULTS, fields))
+
+    def _result(self, payload: bytes, buffers: Sequence[Any]) -> bytes:
+        """Return the encoded result of a piece, which has no arrays."""
+        result, _ = codec.encode(self._worker.perform(codec.decode(payload, buffers)))
+        return result
 
 
 class Pack:

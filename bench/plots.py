@@ -130,6 +130,8 @@ def _bars(axis: Axes, rows: Sequence[Row]) -> None:
     axis.barh(names, medians, xerr=reach, color=colours, ecolor="grey", height=0.7)
     axis.set_xscale("log")
     axis.set_xlim(min(medians) / 3, max(medians) * 6)
+    # their labels would overlap, and each bar has its figure
+    axis.minorticks_off()
     for place, row in enumerate(ordered):
         text = f"  {number(row.median)}"
         axis.text(max(row.values), place, text, va="center", fontsize=8)

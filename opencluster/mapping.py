@@ -225,14 +225,17 @@ class Flow:
         if self._stream is not None and not self._stream.is_ready:
             return batch
         until = time.monotonic() + BATCH_S
+        left_bytes = AHEAD_BYTES * max(1, self._workers())
         for piece in self._pieces:
             nbytes = checked_piece(piece).nbytes
             batch.append(_Flight(self._count, piece, nbytes))
-            self._piece_nbytes += SMOOTHING * (nbytes - self._piece_nbytes)
+            weight = SMOOTHING if self._count else 1.0
+            self._piece_nbytes += weight * (nbytes - self._piece_nbytes)
             self._nbytes += nbytes
             self._count += 1
+            left_bytes -= nbytes
             is_enough = len(batch) == most or self._is_full(len(batch))
-            if is_enough or time.monotonic() > until:
+            if is_enough or left_bytes <= 0 or time.monotonic() > until:
                 break
             if self._stream is not None and not self._stream.is_ready:
                 break
@@ -248,10 +251,10 @@ class Flow:
         held = self._held
         if held and self._is_full(0):
             return 0
-        if self._result_nbytes is None:
-            feelers = max(FEELERS, 2 * self._workers()) - len(self._flying)
-            return min(feelers, self._window - held)
         most = self._most_flying()
+        if self._result_nbytes is None:
+            feelers = min(max(FEELERS, 2 * self._workers()), most)
+            return min(feelers - len(self._flying), self._window - held)
         room = min(self._window - held, most - len(self._flying))
         return room if room >= min(BATCH, most // 2) else 0
 

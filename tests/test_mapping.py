@@ -11,7 +11,7 @@ import pytest
 
 from opencluster import WorkPiece, mapping
 from opencluster.engines.base import Done, Engine, Job, Options, Outcome
-from opencluster.mapping import BATCH, FEELERS, Completed, Flow
+from opencluster.mapping import AHEAD_BYTES, BATCH, FEELERS, Completed, Flow
 from opencluster.stream import Stream
 from opencluster.wire import codec
 
@@ -170,6 +170,16 @@ def test_results_that_grow_are_noticed(ordered: bool) -> None:
     for _ in range(many + 50):
         take(results, engine, MEGABYTE)
     assert len(engine.pending) <= 16 < many
+
+
+def test_of_large_pieces_few_are_under_way_from_the_start(ordered: bool) -> None:
+    engine = FakeEngine(workers=1)
+    data = bytes(AHEAD_BYTES // 4)
+    pieces = (WorkPiece(data=data) for _ in range(100))
+    results = flow(engine, buffer_bytes=1 << 40, pieces=pieces).run(ordered)
+    engine.on_submit = lambda: engine.finish(10)
+    next(results)
+    assert 2 <= engine.most_pending <= 4
 
 
 @pytest.mark.parametrize("keeps_pieces", [True, False])

@@ -90,8 +90,8 @@ class FrameFormat:
         Inputs of the correlator, and those of them that carry antennas.
     payload : int
         Where the first block begins.
-    block, blocks : int
-        Bytes of a block, and how many there are.
+    block : int
+        Bytes of a block.
     groups_at, groups : int
         Where the groups begin in a block, and how many there are.
     delay_blocks : tuple of int
@@ -107,7 +107,6 @@ class FrameFormat:
     antennas: int
     payload: int
     block: int
-    blocks: int
     groups_at: int
     groups: int
     delay_blocks: tuple[int, ...]
@@ -122,7 +121,6 @@ FORMATS = {
         antennas=40,
         payload=2944,
         block=12128,
-        blocks=8,
         groups_at=11392,
         groups=11,
         delay_blocks=(7,),
@@ -135,7 +133,6 @@ FORMATS = {
         antennas=60,
         payload=1888,
         block=12680,
-        blocks=16,
         groups_at=12096,
         groups=8,
         delay_blocks=(14, 15),

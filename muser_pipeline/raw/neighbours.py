@@ -89,9 +89,9 @@ def slots(time_ns: NDArray[np.int64]) -> NDArray[np.int64]:
         0 for the first; a lost frame leaves a number out.
     """
     steps = np.rint(np.diff(time_ns) / FRAME_PERIOD_NS).astype(np.int64)
-    return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(steps)])[
-        : len(time_ns)
-    ]
+    numbers = np.zeros(len(time_ns), dtype=np.int64)
+    np.cumsum(steps, out=numbers[1:])
+    return numbers
 
 
 def odd_ones_out(keys: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -138,7 +138,9 @@ def _places_of_autos(array: int) -> NDArray[np.int64]:
         channel = CHANNELS - 1 - channel
         block, group = channel - channel % 2 + source // 4 % 2, source // 8
     of_block = form.payload + form.block * block + form.groups_at
-    return of_block + GROUP_BYTES * group + 8 * (source % 4) + 4 * (channel % 2)
+    within = GROUP_BYTES * group + 8 * (source % 4) + 4 * (channel % 2)
+    places: NDArray[np.int64] = of_block + within
+    return places
 
 
 def _decode_delays_1(groups: NDArray[np.uint8]) -> NDArray[np.float64]:

@@ -18,7 +18,7 @@ Value = bool | int | float | str
 Card = tuple[str, Value, str]
 """Keyword of at most 8 characters, value, comment."""
 
-_FORMATS = {"i4": "J", "f4": "E", "f8": "D", "S": "A"}
+_FORMATS = {"i4": "J", "f4": "E", "f8": "D"}
 
 
 def card(keyword: str, value: Value, comment: str = "") -> str:

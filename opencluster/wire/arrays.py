@@ -231,11 +231,14 @@ def _unpack_recarray(payload: Any) -> Any:
 
 # --- masked arrays ----------------------------------------------------------
 
+ma: Any = np.ma
+"""Untyped, as what it declares differs from one NumPy to the next."""
+
 
 def _pack_masked(array: np.ma.MaskedArray[Any, Any]) -> list[Any]:
     mask: Any = array.mask
     if mask is np.ma.nomask:
-        mask = np.ma.getmaskarray(array) if array.dtype.names is not None else None
+        mask = ma.getmaskarray(array) if array.dtype.names is not None else None
     # Reading .fill_value would set it, and fails for the default of some dtypes.
     fill = array._fill_value  # type: ignore[attr-defined]
     if fill is not None:
@@ -254,19 +257,18 @@ def _unpack_masked(payload: Any) -> np.ma.MaskedArray[Any, Any]:
     # numpy first gives a structure the default fill value, which may overflow a field;
     # keep_mask would combine the mask with one of zeros, and copy it.
     with np.errstate(all="ignore"):
-        array: np.ma.MaskedArray[Any, Any] = np.ma.MaskedArray(
-            data, mask, keep_mask=False, hard_mask=is_hard
-        )
+        array = ma.MaskedArray(data, mask, keep_mask=False, hard_mask=is_hard)
     if fill is not None:
-        array.fill_value = _checked_fill(fill, data)  # type: ignore[assignment]
-    return array
+        array.fill_value = _checked_fill(fill, data)
+    made: np.ma.MaskedArray[Any, Any] = array
+    return made
 
 
 def _is_mask_of(mask: Any, data: Array) -> bool:
     return (
         isinstance(mask, np.ndarray)
         and mask.shape == data.shape
-        and mask.dtype == np.ma.make_mask_descr(data.dtype)
+        and mask.dtype == ma.make_mask_descr(data.dtype)
     )
 
 

@@ -116,22 +116,23 @@ def test_a_comparison_shows_and_writes_both_sides(tmp_path: Path) -> None:
 
 
 @pytest.mark.processes
-def test_opencluster_is_compared_with_itself_over_tcp_and_with_keys(
+def test_opencluster_is_compared_with_itself_over_tcp_with_keys_and_in_a_crowd(
     tmp_path: Path,
 ) -> None:
     results = tmp_path / "out.json"
     done = bench(
-        *("compare", "--quick", "--peers", "opencluster-curve,limit-tcp"),
-        *("--workers", "1", "--workloads", "blocks-100k,inplace-results,copies"),
+        *("compare", "--quick", "--peers", "opencluster-curve"),
+        *("--workloads", "blocks-100k,crowd"),
+        *("--workers", "1", "--crowd", "20"),
         *("--json", str(results)),
     )
     assert done.returncode == 0, done.stderr
     content = json.loads(results.read_text())
     assert content["left_out"] == []
     assert {(s["workload"], s["peer"]) for s in content["samples"]} == {
-        *(("blocks-100k", peer) for peer in ("opencluster-curve", "limit-tcp")),
-        *((name, "opencluster") for name in ("blocks-100k", "inplace-results")),
-        ("copies", "opencluster"),
+        ("blocks-100k", "opencluster-curve"),
+        ("blocks-100k", "opencluster"),
+        ("crowd", "opencluster"),
     }
 
 

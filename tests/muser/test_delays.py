@@ -114,6 +114,17 @@ def test_each_frame_is_corrected_by_what_its_own_header_says() -> None:
     assert not frames.flags.any()
 
 
+def test_frames_far_apart_are_corrected_among_others() -> None:
+    words = np.full(50, 0x33333333, dtype=np.uint32)
+    words[[1, 45]] = 0xCCCCCCCC
+    frames = make_frames(1, 50, header={"fringe": words})
+    corrected = correct_delays(frames)
+    turned = (corrected.visibilities != frames.visibilities).any(axis=(1, 2))
+    assert np.flatnonzero(turned).tolist() == [1, 45]
+    expected = slow(frames, 45, 0, 1, 3, "sun")
+    assert corrected.visibilities[45, 0, 3] == pytest.approx(expected, abs=3e-6)
+
+
 def test_baselines_whose_delay_is_not_known_are_flagged() -> None:
     delays = make_frames(1, 3).delay_ns.copy()
     delays[1, 7] = np.nan

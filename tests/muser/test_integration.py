@@ -121,6 +121,13 @@ def test_fixed_bands_give_pairs_of_hands() -> None:
     assert np.array_equal(averages.data[1, 0, 0], frames.visibilities[3])
 
 
+def test_frames_of_one_band_and_hand_are_not_put_together() -> None:
+    frames = make_frames(1, 3, band=np.full(3, 2), polarization=np.full(3, "RR"))
+    averages = integrate(frames)
+    assert averages.data.shape[:3] == (3, 1, 1)
+    assert np.array_equal(averages.data[2, 0, 0], frames.visibilities[2])
+
+
 def test_frames_of_unknown_hand_are_left_out() -> None:
     frames = make_frames(1, 8)
     hands = frames.polarization.copy()

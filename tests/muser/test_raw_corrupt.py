@@ -154,6 +154,37 @@ def test_bytes_before_the_first_frame_are_skipped(tmp_path: Path, array: int) ->
         assert len(raw) == 12
 
 
+@BOTH
+def test_the_first_frame_is_found_though_the_second_is_broken(
+    tmp_path: Path, array: int
+) -> None:
+    pieces = coded(FRAMES[array])
+    pieces[1][3] = 0
+    path = save(tmp_path / "raw", [b"\x55" * 40, *pieces])
+    with open_raw(path) as raw:
+        assert raw.contents.offset[0] == 40
+        assert len(raw) == 11
+
+
+@BOTH
+def test_the_rest_of_a_frame_after_lost_bytes_is_skipped(
+    tmp_path: Path, array: int
+) -> None:
+    pieces = coded(FRAMES[array])
+    del pieces[10][60_000:60_005]
+    with open_raw(save(tmp_path / "raw", [*pieces[:11], pieces[11][:100]])) as raw:
+        assert numbers(raw) == list(range(10))
+        assert [skipped.number for skipped in raw.skipped] == [10, 11]
+
+
+@BOTH
+def test_a_sync_without_a_time_is_no_frame(tmp_path: Path, array: int) -> None:
+    piece = coded(FRAMES[array])[0]
+    piece[32:40] = b"\xff" * 8
+    with pytest.raises(RawFormatError, match="no frame can be read; frame 0 at byte 0"):
+        open_raw(save(tmp_path / "raw", [b"before", piece]))
+
+
 @given(
     array=st.sampled_from([1, 2]),
     start=st.floats(0, 11.9),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,14 @@ from raw_tools import (
 
 from muser_pipeline.array import load_array
 from muser_pipeline.errors import FrameValueError
-from muser_pipeline.raw import Frames, encode_frames, open_raw, write_raw
+from muser_pipeline.raw import (
+    Frames,
+    encode_frames,
+    make_frames,
+    make_header,
+    open_raw,
+    write_raw,
+)
 from muser_pipeline.raw.clock import decode_time, encode_time
 from muser_pipeline.raw.format import WORDS
 
@@ -275,3 +283,33 @@ def test_targets_have_names(tmp_path: Path) -> None:
     frames = frames.replace(header={**frames.header, "target": words})
     assert frames.target.tolist() == ["sun", "satellite", "swan", "other"]
     assert frames.replace(layout="old").target.tolist() == ["sun"] * 4
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"band": [4]}, "MUSER-I has the bands 0 to 3"),
+        ({"band": [-1]}, "MUSER-I has the bands 0 to 3"),
+        ({"polarization": ["XX"]}, "a frame is LL or RR"),
+        ({"target": "moon"}, "target is one of sun, satellite, swan, not 'moon'"),
+    ],
+)
+def test_a_header_has_codes_for_what_there_is(
+    options: dict[str, Any], expected: str
+) -> None:
+    values = {"band": [0], "polarization": ["LL"], **options}
+    with pytest.raises(FrameValueError, match=expected):
+        make_header(1, **values)
+
+
+@pytest.mark.parametrize("array", [1, 2])
+def test_frames_are_made_of_little(tmp_path: Path, array: int) -> None:
+    shape = (2, load_array(array).baselines, 16)
+    frames = make_frames(
+        array, [NOON_NS, NOON_NS + 3_125_000], [1, 1], ["LL", "RR"], np.ones(shape)
+    )
+    with open_raw(write(tmp_path / "raw", frames), layout="new") as raw:
+        assert_same(raw.read(), frames)
+    assert not frames.delay_ns.any()
+    assert not frames.autocorrelations.any()
+    assert frames.is_conjugated == (array == 2)

@@ -347,6 +347,11 @@ def test_frames_are_lost_and_bits_turned_as_asked(tmp_path: Path) -> None:
         assert set(raw.time_utc_ns.tolist()) <= set(all_.time_utc_ns.tolist())
 
 
+def test_a_minute_without_frames_has_no_file(tmp_path: Path) -> None:
+    done = simulate(noisy(), 3, tmp_path, damage=Damage(lost_frames=1.0))
+    assert (done.files, done.frames, len(done.lost_utc_ns)) == ((), 0, 3)
+
+
 def test_a_disk_that_is_full_leaves_no_half_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
