@@ -282,7 +282,7 @@ class SimWorker(Process):
             return
         place = len(self._statuses)
         alone = self.inbox.leave_alone(key, place, [bundle.data[place]])
-        self._running = alone or bundle._replace(piece=bundle.piece + place, members=1)
+        self._running = alone or bundle._replace(members=1)
         statuses, self._statuses = self._statuses, []
         if alone is not None:
             row = (bundle.piece, statuses, -1.0)
