@@ -16,6 +16,7 @@ manager needs, and nothing of the queue.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -71,6 +72,8 @@ class _Reporter:
         self._file.flush()
 
     def progress(self, done: float, total: float) -> None:
+        if not (math.isfinite(done) and math.isfinite(total)):
+            return
         now = time.monotonic()
         is_last = done >= total
         if is_last or now - self._reported_at >= PROGRESS_INTERVAL_S:

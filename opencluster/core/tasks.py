@@ -180,7 +180,8 @@ def lost(task: Standing, now: Moment, reason: str, output: str = "") -> Changes:
     told = {"losses": losses, "error": reason, "output": output}
     if losses <= task.retries:
         return {**told, **given_back(now)}
-    error = f"lost {losses} times, the last time since {reason}"
+    times = "once" if losses == 1 else f"{losses} times, the last time"
+    error = f"lost {times} since {reason}"
     return {"losses": losses, **_ended(State.FAILED, now, error, output)}
 
 

@@ -62,7 +62,14 @@ class NothingLeft:
     """Nothing is queued any more that this dispatcher could run."""
 
 
-News = Begin | Renewed | Gone | NothingLeft
+@dataclass(frozen=True)
+class Broken:
+    """The clerk cannot go on, for a reason that is no trouble of the database."""
+
+    error: BaseException
+
+
+News = Begin | Renewed | Gone | NothingLeft | Broken
 
 
 class Clerk:
@@ -165,6 +172,8 @@ class Clerk:
         try:
             while not self._is_over():
                 self._work()
+        except BaseException as error:
+            self._tell(Broken(error))
         finally:
             # not before: it may have waited for an answer all the time
             self._leases.close()

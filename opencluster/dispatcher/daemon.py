@@ -18,7 +18,15 @@ from collections import deque
 from collections.abc import Collection
 
 from opencluster.config import Config, load
-from opencluster.dispatcher.clerk import Begin, Clerk, Gone, News, NothingLeft, Renewed
+from opencluster.dispatcher.clerk import (
+    Begin,
+    Broken,
+    Clerk,
+    Gone,
+    News,
+    NothingLeft,
+    Renewed,
+)
 from opencluster.dispatcher.running import Ending, Running, Verdict
 from opencluster.errors import StartFailed
 from opencluster.node.host import host_name
@@ -185,6 +193,9 @@ class TaskDispatcher:
                         self._ask_to_end(self._runs[lease], why, self._grace_s)
             case NothingLeft():
                 self._is_empty = True
+            case Broken(error):
+                # the managers end with it, and their tasks are begun elsewhere
+                raise error
 
     def _begin(self, leased: Leased, valid_until: float) -> None:
         if self._stops:
@@ -238,7 +249,7 @@ class TaskDispatcher:
         self._clerk.stop_taking()
         for run in self._runs.values():
             # only after an error in here
-            run.process.kill_group()
+            run.end(time.monotonic())
             self._clerk.ended(run.lease, Ending(Verdict.GIVEN_BACK))
         for news in self._news:
             if isinstance(news, Begin):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import select
 import signal
 import sys
 import tempfile
@@ -34,6 +35,8 @@ PUMP_BYTES = 1 << 20
 """Most that is read at a time, so that nobody keeps the dispatcher from the others."""
 ROOM_BYTES = 1 << 20
 """What a report may take beyond the result that is in it."""
+KILLED_S = 5.0
+"""How long the system may take to end a process that is killed."""
 EXIT_S = 10.0
 """How long a process that has reported may take to end."""
 
@@ -166,6 +169,20 @@ class Running:
         self._asked = self._asked or why
         self._kill_at = min(self._kill_at, now_s + grace_s)
 
+    def end(self, now_s: float) -> None:
+        """Kill it, and wait a moment for its end.
+
+        Parameters
+        ----------
+        now_s : float
+            The monotonic clock.
+        """
+        self._kill()
+        ended = select.poll()
+        ended.register(self.process.pidfd, select.POLLIN)
+        ended.poll(KILLED_S * 1000)
+        self.poll(now_s)
+
     def next_look(self) -> float:
         """Return when it must be looked after although nothing happens."""
         return math.inf if self._is_killed else min(self._kill_at, self.valid_until)
@@ -213,22 +230,27 @@ class Running:
     def _take_in(self, fields: Any) -> None:
         match fields:
             case [str(kind), float(done), float(total)] if kind == PROGRESS:
-                self.progress = done, total
+                # databases do not take what is no number
+                if math.isfinite(done) and math.isfinite(total):
+                    self.progress = done, total
             case [str(kind), bytes(result)] if kind == DONE:
                 self._report = DONE, result
             case [str(kind), str(error)] if kind == FAILED:
-                self._report = FAILED, error
+                # else it comes of being stopped
+                if not self._asked:
+                    self._report = FAILED, error
             case _:
                 raise ValueError(f"no report: {fields!r:.80}")
 
     def _ending(self, status: ExitStatus) -> Ending:
         output = self._output.tail()
-        if self._report is not None and self._report[0] == DONE:
-            return Ending(Verdict.DONE, self._report[1])
+        match self._report:
+            case (kind, what) if kind == DONE:
+                return Ending(Verdict.DONE, what)
+            case (_, what):
+                return Ending(Verdict.FAILED, error=what, output=output)
         if self._asked:
             return Ending(Verdict.GIVEN_BACK)
-        if self._report is not None:
-            return Ending(Verdict.FAILED, error=self._report[1], output=output)
         reason = f"its manager's process ended: {diagnose(status).reason}"
         return Ending(Verdict.LOST, error=reason, output=output)
 

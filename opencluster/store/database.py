@@ -60,10 +60,10 @@ MAX_DELAY_S = 2.0
 """Between two tries, doubled each time."""
 POSTGRESQL = "postgresql"
 _ERA_OF_SERVER = "server"
-_PASSING = frozenset(
+_READING = "opencluster_reading"
+_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_PASSING = _BUSY | frozenset(
     {
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_LOCKED,
         sqlite3.SQLITE_NOMEM,
         sqlite3.SQLITE_READONLY,
         sqlite3.SQLITE_IOERR,
@@ -112,7 +112,16 @@ class Database:
         shown = self._url.set(drivername=self._url.get_backend_name())
         return shown.render_as_string(hide_password=True)
 
-    def transact(self, work: Callable[[Connection], Result]) -> Result:
+    def read(self, work: Callable[[Connection], Result]) -> Result:
+        """Look at things as they are at one moment, as `transact` does it.
+
+        Nobody who writes is kept waiting meanwhile.
+        """
+        return self.transact(work, is_reading=True)
+
+    def transact(
+        self, work: Callable[[Connection], Result], *, is_reading: bool = False
+    ) -> Result:
         """Do something in one transaction, which happens as a whole or not at all.
 
         Parameters
@@ -121,6 +130,8 @@ class Database:
             Given the connection. It may be called again, after a transaction that did
             not happen or one of which this is not known; so it must find out by itself
             what is done already.
+        is_reading : bool
+            It changes nothing.
 
         Raises
         ------
@@ -129,12 +140,12 @@ class Database:
         QueueError
             When it refuses what is asked.
         """
-        deadline = time.monotonic() + (self._patience_s if self._was_reached else 0.0)
+        began_s = time.monotonic()
         delay_s = FIRST_DELAY_S
         conflicts = 0
         while True:
             try:
-                with self._begin() as connection:
+                with self._begin(is_reading) as connection:
                     result = work(connection)
                 self._was_reached = True
                 return result
@@ -145,7 +156,8 @@ class Database:
             except SQLAlchemyError as error:
                 if not _may_pass(error):
                     raise QueueError(self._told(error)) from error
-                if time.monotonic() + delay_s > deadline:
+                waited_s = time.monotonic() + delay_s - began_s
+                if waited_s > self._patience_for(error):
                     raise QueueUnavailable(self._told(error)) from error
             # apart from those that wait for the same
             time.sleep(delay_s * random.uniform(0.5, 1.0))
@@ -170,9 +182,17 @@ class Database:
     # --- inside --------------------------------------------------------------
 
     @contextmanager
-    def _begin(self) -> Iterator[Connection]:
-        with self._engine.connect() as connection, connection.begin():
-            yield connection
+    def _begin(self, is_reading: bool) -> Iterator[Connection]:
+        with self._engine.connect() as connection:
+            connection.execution_options(**{_READING: is_reading})
+            with connection.begin():
+                yield connection
+
+    def _patience_for(self, error: SQLAlchemyError) -> float:
+        if _code_of(error) in _BUSY:
+            # not even a first one may find that another is making the file
+            return max(BUSY_S, self._patience_s)
+        return self._patience_s if self._was_reached else 0.0
 
     def _told(self, error: SQLAlchemyError) -> str:
         cause: BaseException = error
@@ -189,12 +209,18 @@ def _may_pass(error: SQLAlchemyError) -> bool:
     """Return whether the same may succeed later."""
     if not isinstance(error, DBAPIError):
         return False
-    code = getattr(error.orig, "sqlite_errorcode", None)
+    code = _code_of(error)
     if code is not None:
-        # the lowest byte is the kind, the rest tells it apart further
-        return code & 0xFF in _PASSING
+        return code in _PASSING
     is_passing = isinstance(error, OperationalError | InterfaceError)
     return is_passing or error.connection_invalidated
+
+
+def _code_of(error: SQLAlchemyError) -> int | None:
+    """Return the kind of an error of SQLite."""
+    code = getattr(getattr(error, "orig", None), "sqlite_errorcode", None)
+    # the lowest byte is the kind, the rest tells it apart further
+    return None if code is None else code & 0xFF
 
 
 _open: weakref.WeakSet[Database] = weakref.WeakSet()
@@ -289,7 +315,8 @@ def _sqlite(url: URL) -> sql.Engine:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
+        is_reading = connection.get_execution_options().get(_READING)
         # with the right to write from the start: to ask for it later may fail
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        connection.exec_driver_sql("BEGIN" if is_reading else "BEGIN IMMEDIATE")
 
     return engine

@@ -108,8 +108,8 @@ STEPS: Sequence[Sequence[str]] = (
         # in the order in which tasks are begun
         """CREATE INDEX opencluster_tasks_order
             ON opencluster_tasks (state, priority DESC, deadline, id)""",
-        """CREATE INDEX opencluster_tasks_deadline ON opencluster_tasks (deadline)
-            WHERE state IN ('waiting', 'queued', 'running')""",
+        """CREATE INDEX opencluster_tasks_deadline
+            ON opencluster_tasks (state, deadline)""",
         "CREATE INDEX opencluster_tasks_holder ON opencluster_tasks (holder)",
         "CREATE INDEX opencluster_tasks_ended ON opencluster_tasks (ended_at)",
         """CREATE TABLE opencluster_arguments (

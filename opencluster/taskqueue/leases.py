@@ -7,7 +7,7 @@ it says of the task is not written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,7 +134,7 @@ class Leases:
 
         def renew(connection: sql.Connection) -> set[Lease]:
             now = self._database.moment(connection)
-            held = self._held(connection)
+            held = _leases_in(connection.execute(self._held_query().with_for_update()))
             for lease in held:
                 changes = dict(decisions.renewed(now, self.lease_s))
                 if lease in progress:
@@ -149,7 +149,8 @@ class Leases:
 
     def held(self) -> set[Lease]:
         """Return what this dispatcher holds."""
-        return self._database.transact(self._held)
+        query = self._held_query()
+        return self._database.read(lambda c: _leases_in(c.execute(query)))
 
     def is_more(self, only: Collection[str] = ()) -> bool:
         """Return whether tasks are queued, be it that they are put off.
@@ -162,7 +163,7 @@ class Leases:
         query = sql.select(TASKS.c.id).where(TASKS.c.state == State.QUEUED).limit(1)
         if only:
             query = query.where(TASKS.c.name.in_(only))
-        return self._database.transact(lambda c: c.execute(query).first() is not None)
+        return self._database.read(lambda c: c.execute(query).first() is not None)
 
     def record(self, lease: Lease, result: bytes) -> bool:
         """Record what came of a task.
@@ -284,14 +285,13 @@ class Leases:
             connection.execute(data).scalar_one(),
         )
 
-    def _held(self, connection: sql.Connection) -> set[Lease]:
-        query = (
+    def _held_query(self) -> sql.Select[Any]:
+        return (
             sql.select(TASKS.c.id, TASKS.c.attempt)
             .where(TASKS.c.holder == self.holder, TASKS.c.state == State.RUNNING)
+            # in the order in which everyone locks
             .order_by(TASKS.c.id)
-            .with_for_update()
         )
-        return {Lease(row.id, row.attempt) for row in connection.execute(query)}
 
     def _standing(self, connection: sql.Connection, lease: Lease) -> Standing | None:
         """Return how a task stands, or None when the lease does not hold any more."""
@@ -322,6 +322,10 @@ class Leases:
         return self._database.transact(settle)
 
 
+def _leases_in(rows: Iterable[sql.Row[Any]]) -> set[Lease]:
+    return {Lease(row.id, row.attempt) for row in rows}
+
+
 def _clean(text: str) -> str:
     """Return a text without what PostgreSQL takes in no text."""
     return text.replace("\0", "\ufffd").encode(errors="replace").decode()
@@ -349,7 +353,6 @@ def _release_dependents(connection: sql.Connection, task: int) -> None:
     dependents = (
         sql.select(TASKS.c.id, TASKS.c.unmet, TASKS.c.state)
         .where(TASKS.c.id.in_(sql.select(NEEDS.c.task).where(NEEDS.c.needed == task)))
-        # in the order in which everyone locks
         .order_by(TASKS.c.id)
         .with_for_update()
     )

@@ -175,14 +175,14 @@ class TaskQueue:
         query = sql.select(*COLUMNS).order_by(TASKS.c.id.desc()).limit(limit)
         if wanted:
             query = query.where(TASKS.c.state.in_(wanted))
-        rows = self.database.transact(lambda c: c.execute(query).all())
+        rows = self.database.read(lambda c: c.execute(query).all())
         return [task_of(row) for row in rows]
 
     def counts(self) -> dict[str, int]:
         """Return how many tasks are in each state."""
         count = sql.func.count().label("tasks")
         query = sql.select(TASKS.c.state, count).group_by(TASKS.c.state)
-        rows = self.database.transact(lambda c: c.execute(query).all())
+        rows = self.database.read(lambda c: c.execute(query).all())
         found = {row.state: int(row.tasks) for row in rows}
         return {state.value: found.get(state.value, 0) for state in State}
 
@@ -204,7 +204,7 @@ class TaskQueue:
             needed = connection.execute(needs.order_by(NEEDS.c.needed)).scalars()
             return task_of(row, tuple(needed))
 
-        return self.database.transact(look)
+        return self.database.read(look)
 
     def arguments(self, number: int) -> WorkPiece:
         """Return what a task is to do.
@@ -215,7 +215,7 @@ class TaskQueue:
             When there is none of that number.
         """
         query = sql.select(ARGUMENTS.c.data).where(ARGUMENTS.c.task == number)
-        data = self.database.transact(lambda c: c.execute(query).scalar())
+        data = self.database.read(lambda c: c.execute(query).scalar())
         if data is None:
             raise _no_such([number])
         value: WorkPiece = stored.unpack(data)
@@ -234,7 +234,7 @@ class TaskQueue:
             When there is none of that number.
         """
         query = sql.select(RESULTS.c.data).where(RESULTS.c.task == number)
-        data = self.database.transact(lambda c: c.execute(query).scalar())
+        data = self.database.read(lambda c: c.execute(query).scalar())
         if data is not None:
             value: WorkPiece = stored.unpack(data)
             return value

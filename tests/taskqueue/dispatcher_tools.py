@@ -40,10 +40,11 @@ class Scene:
     def dispatcher(self, **settings: Any) -> InThread:
         """Start a dispatcher in a thread; it is stopped at the end."""
         options = {n: settings.pop(n) for n in OPTIONS if n in settings}
+        raises = settings.pop("raises", ())
         chosen = TaskQueueSettings(url=self.url, **(QUICK | settings))
         config = Config(taskqueue=chosen)
         return self._stack.enter_context(
-            InThread(TaskDispatcher(config, self.place, **options))
+            InThread(TaskDispatcher(config, self.place, **options), raises)
         )
 
     def process(self, *arguments: str, **settings: Any) -> Process:
@@ -71,11 +72,27 @@ OPTIONS = ("managers", "only", "until_empty")
 
 
 class InThread:
-    """A dispatcher that runs beside the test."""
+    """A dispatcher that runs beside the test.
 
-    def __init__(self, dispatcher: TaskDispatcher) -> None:
+    Attributes
+    ----------
+    error : Exception or None
+        What it raised, of what it may raise.
+    """
+
+    def __init__(
+        self, dispatcher: TaskDispatcher, raises: type | tuple[type, ...] = ()
+    ) -> None:
         self.dispatcher = dispatcher
-        self._thread = threading.Thread(target=dispatcher.run)
+        self.error: BaseException | None = None
+        self._raises = raises
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        try:
+            self.dispatcher.run()
+        except self._raises as error:
+            self.error = error
 
     def join(self) -> None:
         self._thread.join(DEADLINE_S)

@@ -43,6 +43,7 @@ class PlainManager(Manager):
     def wait_for(self, task: WorkPiece) -> WorkPiece:
         """Wait until a file is there."""
         print("waiting", flush=True)
+        self.progress(float("nan"), 4)
         self.progress(1, 4)
         while not task["file"].exists():
             time.sleep(0.01)
