@@ -603,10 +603,13 @@ class WorkerHandle:
         return self._manager._perform(self.type, work, options, self._job)
 
     def submit(
-        self, work: WorkPiece, *, timeout_s: float | None = None
-    ) -> Future[WorkPiece]:
-        """Have this worker perform a piece; the result comes as a `Future`."""
-        options = self._manager._options(None, 0, timeout_s, 0, self.id)
+        self, work: WorkPiece, *, timeout_s: float | None = None, keep: bool = False
+    ) -> Future[Any]:
+        """Have this worker perform a piece; the result comes as a `Future`.
+
+        With `keep` the worker keeps it, and a `DataRef` comes instead.
+        """
+        options = self._manager._options(None, 0, timeout_s, 0, self.id, keep=keep)
         return self._manager._submit(self.type, work, options, self._job)
 
     def interrupt(self) -> None:

@@ -70,6 +70,15 @@ def test_a_kept_result_is_a_reference_to_it(manager: Manager) -> None:
     assert (value["array"] == 3).all()
 
 
+def test_a_worker_of_choice_keeps_its_result(manager: Manager) -> None:
+    for handle in manager.get_available_workers("Data"):
+        ref = handle.submit(make(4), keep=True).result(DEADLINE_S)
+        assert type(ref) is DataRef
+        # what is held in this process alone has no holder
+        assert ref.holder is None or ref.holder.worker == handle.id
+        assert manager.gather(ref)["number"] == 4
+
+
 def test_map_keeps_results_in_order(manager: Manager) -> None:
     refs = list(manager.map("Data", [make(n) for n in range(50)], keep=True))
     assert [value["number"] for value in manager.gather(refs)] == list(range(50))
