@@ -73,7 +73,7 @@ _PASSING = _BUSY | frozenset(
     }
 )
 """What SQLite says of a file that is busy, or of a disk in trouble."""
-_CONFLICTS = 3
+_CONFLICTS = 10
 """Tries when two processes write the same thing at the same time."""
 
 

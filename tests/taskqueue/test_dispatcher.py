@@ -19,6 +19,8 @@ pytestmark = pytest.mark.processes
 
 one_kind = pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
 """For what has nothing to do with the database."""
+LEASE_S = 6.0
+"""Longer than a busy computer keeps a dispatcher from its work."""
 
 
 def submit(scene: Scene, do: str, **options: object) -> int:
@@ -153,14 +155,14 @@ def test_who_stops_gives_back_what_is_unfinished(scene: Scene) -> None:
 def test_a_killed_dispatchers_task_is_done_by_another_and_recorded_once(
     scene: Scene,
 ) -> None:
-    first = scene.process(lease_s=4.0)
+    first = scene.process(lease_s=LEASE_S)
     number = submit(scene, "wait_for")
     pid = scene.await_begin(number)
     first.send(signal.SIGKILL)
     first.wait()
     # its manager goes with it, and does not work beside the next one
     await_end_of(pid)
-    second = scene.process(lease_s=4.0)
+    second = scene.process(lease_s=LEASE_S)
     scene.await_begin(number, attempt=2)
     scene.gate.touch()
     assert scene.queue.wait(number).state == "done"
@@ -175,7 +177,7 @@ def test_a_killed_dispatchers_task_is_done_by_another_and_recorded_once(
 
 @one_kind
 def test_who_stood_still_past_its_lease_records_nothing(scene: Scene) -> None:
-    slow = scene.process(lease_s=4.0)
+    slow = scene.process(lease_s=LEASE_S)
     number = submit(scene, "wait_for")
     pid = scene.await_begin(number)
     slow.send(signal.SIGSTOP)

@@ -310,7 +310,7 @@ def test_old_tasks_are_forgotten_unless_they_are_needed(opener: Opener) -> None:
 
 def test_many_dispatchers_share_the_tasks(opener: Opener) -> None:
     queue = opener.queue(real_clock=True)
-    made = queue.submit_all(wanted(200))
+    made = queue.submit_all(wanted(60))
     dispatchers = [
         Leases(opener.queue(real_clock=True).database, f"d{n}", LEASE_S, DELAY_S)
         for n in range(4)
@@ -330,20 +330,20 @@ def test_many_dispatchers_share_the_tasks(opener: Opener) -> None:
         thread.join()
     assert sorted(lease.task for lease in taken) == made
     assert {lease.attempt for lease in taken} == {1}
-    assert queue.counts()["done"] == 200
+    assert queue.counts()["done"] == 60
 
 
 def test_dependents_are_released_once_by_who_ends_at_the_same_time(
     opener: Opener,
 ) -> None:
     queue = opener.queue(real_clock=True)
-    needed = queue.submit_all(wanted(40))
+    needed = queue.submit_all(wanted(16))
     dependents = queue.submit_all(wanted(5, depends_on=needed))
     dispatchers = [
         Leases(opener.queue(real_clock=True).database, f"d{n}", LEASE_S, DELAY_S)
         for n in range(4)
     ]
-    shares = [(leases, leases.take(10)) for leases in dispatchers]
+    shares = [(leases, leases.take(4)) for leases in dispatchers]
     assert sorted(n for _, share in shares for n in numbers(share)) == needed
     gate = threading.Barrier(4)
 
