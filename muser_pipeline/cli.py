@@ -6,22 +6,19 @@ Messages go to standard error and data to standard out, as with every command.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
 
+from muser_pipeline import moments
 from muser_pipeline.array import FRAME_PERIOD_NS, load_array
 
 if TYPE_CHECKING:
     from muser_pipeline.simulator import Observation, Sky
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-UNITS_S = {"ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 ARRAYS = {"I": 1, "II": 2, "1": 1, "2": 2}
 
 
@@ -30,26 +27,19 @@ def parse_time(text: str) -> int:
 
     It is UTC unless it says otherwise; fractions of a second may have nine digits.
     """
-    found = re.fullmatch(r"(.*?:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:?\d\d)?", text)
-    whole, fraction, zone = found.groups() if found else (text, None, None)
-    try:
-        moment = datetime.fromisoformat(whole + (zone or ""))
-    except ValueError:
-        raise click.BadParameter(
-            f"{text!r} is no time such as 2015-11-01T04:00:00"
-        ) from None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    seconds = (moment - EPOCH) // timedelta(seconds=1)
-    return seconds * 10**9 + int((fraction or "").ljust(9, "0"))
+    return _parsed(moments.parse_time, text)
 
 
 def parse_duration(text: str) -> int:
     """Return a number with a unit, such as 25ms, 10s or 2min, as nanoseconds."""
-    found = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)", text.strip())
-    if not found or (found[2] or "s") not in UNITS_S:
-        raise click.BadParameter(f"{text!r} is no duration such as 25ms, 10s or 2min")
-    return round(float(found[1]) * UNITS_S[found[2] or "s"] * 1e9)
+    return _parsed(moments.parse_duration, text)
+
+
+def _parsed(parse: Callable[[str], int], text: str) -> int:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def parse_inputs(text: str) -> tuple[int, ...]:

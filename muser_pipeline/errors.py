@@ -29,5 +29,9 @@ class SkyError(MuserError):
     """The description of a sky to simulate is wrong."""
 
 
+class RequestError(MuserError, ValueError):
+    """A request for files is wrong; the message says what, and what it may be."""
+
+
 class LayoutWarning(UserWarning):
     """The layout of a file was guessed from its date, not seen in its frames."""

@@ -59,6 +59,8 @@ def name_of(visibilities: Visibilities) -> str:
     time = time.replace("-", "").replace(":", "")
     bands = visibilities.bands.tolist()
     among = f"b{bands[0]}" if len(bands) == 1 else f"b{bands[0]}-{bands[-1]}"
+    if bands != list(range(bands[0], bands[-1] + 1)):
+        among = "b" + "+".join(map(str, bands))
     hands = "-".join(visibilities.polarizations)
     frames = int(visibilities.frames.sum())
     of = f"_n{frames}" if frames > 1 else ""
