@@ -31,6 +31,7 @@ from opencluster.dispatcher.running import Ending, Running, Verdict
 from opencluster.errors import StartFailed
 from opencluster.node.host import host_name
 from opencluster.place import Place
+from opencluster.store.mounts import shared_file_system
 from opencluster.taskqueue import Lease, Leased, Leases, TaskQueue
 
 log = logging.getLogger(__name__)
@@ -120,6 +121,7 @@ class TaskDispatcher:
             self.queue.database.name,
             self.managers,
         )
+        self._warn_of_shared_disk()
         self._clerk.start()
         try:
             while not self._is_over():
@@ -141,6 +143,18 @@ class TaskDispatcher:
         self._selector.register(fd, selectors.EVENT_READ)
 
     # --- inside --------------------------------------------------------------
+
+    def _warn_of_shared_disk(self) -> None:
+        path = self.queue.database.path
+        kind = "" if path is None else shared_file_system(path)
+        if kind:
+            log.warning(
+                "%s is on %s, where SQLite holds no locks against other computers: "
+                "use this queue on one computer alone, or set [taskqueue] url to a "
+                "PostgreSQL",
+                path,
+                kind,
+            )
 
     def _heard(self, news: News) -> None:
         """Take in news, in the clerk's thread."""

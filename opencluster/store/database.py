@@ -109,8 +109,17 @@ class Database:
     @property
     def name(self) -> str:
         """The URL without its password, for people."""
-        shown = self._url.set(drivername=self._url.get_backend_name())
+        shown = self._url.set(
+            drivername=self._url.get_backend_name(),
+            # not what else may stand there, which libpq takes a password from
+            query={k: v for k, v in self._url.query.items() if k in ("host", "port")},
+        )
         return shown.render_as_string(hide_password=True)
+
+    @property
+    def path(self) -> Path | None:
+        """The file, if it is one."""
+        return None if self.is_postgresql else _path_of(self._url)
 
     def read(self, work: Callable[[Connection], Result]) -> Result:
         """Look at things as they are at one moment, as `transact` does it.
@@ -290,8 +299,12 @@ def _postgresql(url: URL) -> sql.Engine:
     return engine
 
 
+def _path_of(url: URL) -> Path:
+    return Path(str(url.database)).expanduser().absolute()
+
+
 def _sqlite(url: URL) -> sql.Engine:
-    path = Path(str(url.database)).expanduser().absolute()
+    path = _path_of(url)
     try:
         # for its owner alone: who writes into it has code run
         path.touch(mode=0o600)

@@ -11,6 +11,7 @@ from queue_programs import begun
 from queue_tools import MANAGER, TARGET, wait_until
 
 from opencluster import TaskDispatcher, WorkPiece
+from opencluster.store import mounts
 from opencluster.store.database import sql
 from opencluster.store.schema import TASKS
 from opencluster.taskqueue import Leases
@@ -99,6 +100,17 @@ def test_a_dispatcher_takes_the_tasks_of_its_managers_only(scene: Scene) -> None
     scene.dispatcher(until_empty=True, only=OtherDispatcher.only).join()
     assert scene.queue.show(mine).state == "done"
     assert scene.queue.show(other).state == "queued"
+
+
+@one_kind
+def test_a_dispatcher_warns_of_a_disk_that_others_share(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    mounts_of_here = scene.directory / "mounts"
+    mounts_of_here.write_text("server:/ / nfs4 rw 0 0\n")
+    monkeypatch.setattr(mounts, "MOUNTS", mounts_of_here)
+    scene.dispatcher(until_empty=True).join()
+    assert "is on nfs4, where SQLite holds no locks" in caplog.text
 
 
 @one_kind

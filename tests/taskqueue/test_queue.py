@@ -24,6 +24,7 @@ from opencluster.errors import (
 )
 from opencluster.place import Place
 from opencluster.references import DataRef
+from opencluster.store.database import Database
 from opencluster.taskqueue import Request, TaskQueue
 from opencluster.wire import stored
 
@@ -230,6 +231,13 @@ def test_waiting_for_what_waits_for_a_failure_ends(opener: Opener) -> None:
     queue.cancel(first)
     with pytest.raises(QueueError, match=f"task {second} waits for task {first}, whic"):
         queue.wait(third)
+
+
+def test_the_name_of_a_database_has_no_password() -> None:
+    url = "postgresql://me:secret@db/night?password=secret&host=there&sslmode=require"
+    database = Database(url, "boot")
+    assert database.name == "postgresql://me:***@db/night?host=there"
+    assert database.path is None
 
 
 def test_without_a_url_the_queue_is_in_the_clusters_directory() -> None:
