@@ -13,7 +13,9 @@ Rules that this module keeps:
    again. What is said of it counts only while it runs under that very number.
 4. A lease that has run out is a loss: the task is begun again, at most `retries` times.
    A task that is given back has lost nothing.
-5. An error is no loss: the task is begun again at most `error_retries` times, each time
+5. A task that was cancelled, or past its deadline, while it ran, and is asked for again,
+   is not begun before that run is over, or its lease has run out.
+6. An error is no loss: the task is begun again at most `error_retries` times, each time
    after twice the delay.
 """
 
@@ -192,21 +194,23 @@ def given_back(now: Moment) -> Changes:
 
 def cancelled(task: Standing, now: Moment) -> Changes | None:
     """Return what changes when a task is not wanted any more; None if it has ended."""
-    return _ended(State.CANCELLED, now, "", "") if task.state in OPEN else None
+    if task.state not in OPEN:
+        return None
+    return _taken_away(task, _ended(State.CANCELLED, now, "", ""))
 
 
 def wanted_again(task: Standing, now: Moment) -> Changes | None:
     """Return what changes when somebody asks for a task anew.
 
-    A deadline that has passed is dropped, as the task would fail of it at once. None
-    when the task is done, or under way already.
+    A deadline that has passed is dropped, as the task would fail of it at once. If the
+    task was taken away while it ran, it is put off until that run is over. None when
+    the task is done, or under way already.
     """
     if task.state not in (State.FAILED, State.CANCELLED):
         return None
     deadline = {"deadline": math.inf} if is_overdue(task, now) else {}
     return {
         **{"losses": 0, "failures": 0, "error": "", "output": "", "ended_at": 0.0},
-        **given_back(now),
         **deadline,
         "state": _ready(task.unmet),
     }
@@ -220,13 +224,26 @@ def is_overdue(task: Standing, now: Moment) -> bool:
 def overdue(task: Standing, now: Moment) -> Changes:
     """Return what changes when the deadline of an open task has passed."""
     was = "not begun" if task.state != State.RUNNING else "still running"
-    return _ended(State.FAILED, now, f"its deadline passed, it was {was}", "")
+    error = f"its deadline passed, it was {was}"
+    return _taken_away(task, _ended(State.FAILED, now, error, ""))
+
+
+def let_go() -> Changes:
+    """Return what changes when the run has ended of a task that was taken away."""
+    return {"until": 0.0}
 
 
 def _ready(unmet: int) -> State:
     return State.WAITING if unmet else State.QUEUED
 
 
-def _ended(state: State, now: Moment, error: str, output: str) -> Changes:
+def _taken_away(task: Standing, changes: dict[str, Any]) -> Changes:
+    """Keep the time of a lease whose holder may be at the task for a moment."""
+    if task.state == State.RUNNING:
+        del changes["era"], changes["until"]
+    return changes
+
+
+def _ended(state: State, now: Moment, error: str, output: str) -> dict[str, Any]:
     told = {"error": error, "output": output, "ended_at": now.wall_s}
     return {**told, "state": state, "holder": "", "era": now.era, "until": 0.0}

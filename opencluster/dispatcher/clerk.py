@@ -213,7 +213,11 @@ class Clerk:
         with self._changed:
             endings = list(self._endings.items())
         for lease, ending in endings:
-            is_held = lease in self._known and self._write(lease, ending)
+            if lease in self._known:
+                is_held = self._write(lease, ending)
+            else:
+                is_held = False
+                self._leases.let_go(lease)
             self._known.discard(lease)
             with self._changed:
                 del self._endings[lease]

@@ -206,6 +206,16 @@ class Leases:
         """Let others run a task; True if the lease still held."""
         return self._settle(lease, lambda task, now: decisions.given_back(now))
 
+    def let_go(self, lease: Lease) -> None:
+        """Say that a run has ended whose task was taken away from this dispatcher."""
+        # nothing, if somebody else runs it
+        update = sql.update(TASKS).where(
+            *(TASKS.c.id == lease.task, TASKS.c.attempt == lease.attempt),
+            *(TASKS.c.holder == "", TASKS.c.state != State.RUNNING),
+        )
+        update = update.values(**decisions.let_go())
+        self._database.transact(lambda connection: connection.execute(update))
+
     def forget(self, kept_s: float) -> int:
         """Remove tasks that ended long ago, unless others still depend on them.
 

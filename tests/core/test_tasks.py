@@ -23,6 +23,7 @@ from opencluster.core.tasks import (
     failed,
     given_back,
     is_overdue,
+    let_go,
     lost,
     met,
     overdue,
@@ -81,7 +82,10 @@ def test_losses_count_on_their_own(retries: int, losses: int, failures: int) -> 
     assert changes["output"] == "output"
 
 
-@given(failures=st.integers(0, 2000), delay_s=st.floats(0, 1e9))
+@given(
+    failures=st.integers(0, 2000),
+    delay_s=st.one_of(st.just(0.0), st.floats(1e-3, 1e9)),
+)
 def test_errors_put_off_ever_longer_but_not_for_ever(
     failures: int, delay_s: float
 ) -> None:
@@ -116,6 +120,16 @@ def test_who_may_cancel_and_ask_again(state: State) -> None:
     if again is not None:
         assert again["state"] == "waiting"
         assert wanted_again(replace(task, unmet=0), NOW)["state"] == "queued"  # type: ignore[index]
+
+
+def test_what_is_taken_away_while_it_runs_keeps_the_time_of_its_lease() -> None:
+    for changes in (cancelled(RUNNING, NOW), overdue(RUNNING, NOW)):
+        task = after(RUNNING, changes)
+        again = after(task, wanted_again(task, NOW))
+        assert (again.state, again.era, again.until) == ("queued", "e", RUNNING.until)
+        assert after(again, let_go()).until == 0.0
+    queued = Standing(State.QUEUED, era="e", until=60.0)
+    assert after(queued, cancelled(queued, NOW)).until == 0.0
 
 
 @pytest.mark.parametrize("state", OPEN)

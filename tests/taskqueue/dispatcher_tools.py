@@ -147,12 +147,13 @@ class Process:
 
 
 def await_end_of(pid: int) -> None:
-    """Wait until a process is gone, be it that nobody has reaped it."""
+    """Wait until a process is gone."""
+    wait_until(lambda: has_ended(pid), f"process {pid} did not end")
 
-    def is_gone() -> bool:
-        try:
-            return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return True
 
-    wait_until(is_gone, f"process {pid} did not end")
+def has_ended(pid: int) -> bool:
+    """Return whether a process is gone, be it that nobody has reaped it."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True

@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from dispatcher_tools import Scene, await_end_of
+from dispatcher_tools import Scene, await_end_of, has_ended
 from queue_programs import begun
 from queue_tools import MANAGER, TARGET, wait_until
 
@@ -127,6 +127,20 @@ def test_a_cancelled_task_is_interrupted_and_one_that_insists_is_killed(
     assert scene.queue.wait(submit(scene, "nothing")).state == "done"
     assert scene.queue.show(number).state == "cancelled"
     dispatcher.stop()
+
+
+@one_kind
+def test_a_cancelled_task_that_is_wanted_again_waits_for_its_old_run(
+    scene: Scene,
+) -> None:
+    for _ in range(2):
+        scene.dispatcher(stop_grace_s=1.0, managers=1)
+    number = submit(scene, "insist")
+    pid = scene.await_begin(number)
+    assert scene.queue.cancel(number) == scene.queue.retry(number) == [number]
+    scene.await_begin(number, attempt=2)
+    assert has_ended(pid)
+    scene.queue.cancel(number)
 
 
 @one_kind

@@ -201,10 +201,29 @@ def test_a_cancelled_task_is_taken_from_who_runs_it(opener: Opener) -> None:
     assert queue.cancel(number) == []
     assert queue.show(number).state == "cancelled"
     assert queue.retry(number) == [number]
+    # which may be at it for a moment
+    assert opener.leases("b").take(1) == []
+    leases.let_go(lease)
     # the next run is another one, which the old word does not concern
     new = lease_of(leases)
+    leases.let_go(lease)
+    assert opener.leases("b").take(1) == []
     assert not leases.record(lease, RESULT)
     assert leases.record(new, RESULT)
+
+
+def test_a_task_that_was_taken_from_a_dead_dispatcher_is_begun_in_the_end(
+    opener: Opener,
+) -> None:
+    queue, leases = opener.queue(), opener.leases()
+    number = queue.submit(MANAGER, WorkPiece())
+    lease_of(leases)
+    queue.cancel(number)
+    queue.retry(number)
+    opener.clock.advance(LEASE_S - 0.1)
+    assert leases.take(1) == []
+    opener.clock.advance(0.1)
+    assert lease_of(leases) == Lease(number, 2)
 
 
 def test_a_task_begins_when_all_that_it_needs_is_done(opener: Opener) -> None:

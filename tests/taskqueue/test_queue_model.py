@@ -63,6 +63,8 @@ class Model:
         for task in self.tasks.values():
             if task.state in ("waiting", "queued", "running"):
                 if task.deadline <= self.now:
+                    if task.state != "running":
+                        task.until = 0.0
                     task.state, task.holder = "failed", ""
                 elif task.state == "running" and task.until <= self.now:
                     self.lose(task)
@@ -196,7 +198,8 @@ class QueueMachine(RuleBasedStateMachine):
             task.failures += 1
             is_last = task.failures > task.error_retries
             task.state, task.holder = "failed" if is_last else "queued", ""
-            task.until = self.model.now + DELAY_S * 2 ** (task.failures - 1)
+            delay_s = DELAY_S * 2 ** (task.failures - 1)
+            task.until = 0.0 if is_last else self.model.now + delay_s
 
     @precondition(lambda self: self.given)
     @rule(index=indices)
@@ -223,7 +226,18 @@ class QueueMachine(RuleBasedStateMachine):
         is_open = task.state in ("waiting", "queued", "running")
         assert self.queue.cancel(task.number) == [task.number] * is_open
         if is_open:
+            if task.state != "running":
+                task.until = 0.0
             task.state, task.holder = "cancelled", ""
+
+    @precondition(lambda self: self.given)
+    @rule(index=indices)
+    def let_go(self, index: int) -> None:
+        holder, lease = self.given[index % len(self.given)]
+        self.leases[holder].let_go(lease)
+        task = self.model.tasks[lease.task]
+        if task.attempt == lease.attempt and task.state != "running":
+            task.until = 0.0
 
     @precondition(lambda self: self.model.tasks)
     @rule(index=indices)
@@ -234,7 +248,6 @@ class QueueMachine(RuleBasedStateMachine):
         if is_over:
             task.state = "waiting" if self.model.unmet(task) else "queued"
             task.losses = task.failures = 0
-            task.until = 0.0
             if task.deadline <= self.model.now:
                 task.deadline = math.inf
 
