@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from opencluster.errors import LocalProtocolError, RemoteProtocolError
 from opencluster.wire.batches import (
+    MAX_BATCH_BUFFER_BYTES,
     MAX_BATCH_BUFFERS,
     MAX_BATCH_BYTES,
     MAX_MEMBERS,
@@ -42,6 +43,16 @@ def test_many_small_rows_are_one_message_and_large_ones_are_not() -> None:
     assert len(list(batches(small))) == 1
     large = [row(n, b"x" * (MAX_BATCH_BYTES // 2 + 1), []) for n in range(3)]
     assert [len(fields) for fields, _ in batches(large)] == [1, 1, 1]
+
+
+def test_a_row_with_large_buffers_goes_alone() -> None:
+    large, small = bytes(MAX_BATCH_BUFFER_BYTES + 1), bytes(1000)
+    rows = [row(n, b"", [b]) for n, b in enumerate([small, large, small, small])]
+    assert [len(fields) for fields, _ in batches(rows)] == [1, 1, 2]
+    # none of those that go together is so large that it would go in chunks
+    some = bytes(MAX_BATCH_BUFFER_BYTES // 3)
+    rows = [row(n, b"", [some]) for n in range(7)]
+    assert [len(fields) for fields, _ in batches(rows)] == [3, 3, 1]
 
 
 def test_nothing_makes_no_message() -> None:
