@@ -15,6 +15,7 @@ import numpy as np
 
 from muser_pipeline import moments
 from muser_pipeline.array import FRAME_PERIOD_NS, load_array
+from muser_pipeline.batch.command import uvfits_command
 
 if TYPE_CHECKING:
     from muser_pipeline.simulator import Observation, Sky
@@ -60,6 +61,9 @@ def _read_by(parse: Callable[[str], Any]) -> Callable[..., Any]:
 @click.group("muser")
 def muser_command() -> None:
     """Process the data of MUSER, the solar radio heliograph."""
+
+
+muser_command.add_command(uvfits_command)
 
 
 @muser_command.command("simulate")
