@@ -13,8 +13,8 @@ Rules that this module keeps:
    again. What is said of it counts only while it runs under that very number.
 4. A lease that has run out is a loss: the task is begun again, at most `retries` times.
    A task that is given back has lost nothing.
-5. A task that was cancelled, or past its deadline, while it ran, and is asked for again,
-   is not begun before that run is over, or its lease has run out.
+5. A task that was taken away while it ran, cancelled or past its deadline, and is asked
+   for again, is not begun before that run is over, or its lease has run out.
 6. An error is no loss: the task is begun again at most `error_retries` times, each time
    after twice the delay.
 """
