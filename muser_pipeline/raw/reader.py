@@ -24,6 +24,9 @@ from muser_pipeline.raw.meaning import HANDS, NEW_LAYOUT_SINCE
 from muser_pipeline.raw.payload import decode_payload
 from muser_pipeline.raw.scan import has_sync
 
+MOST_TRIED = 8
+"""Syncs at the beginning of a file from which the distance to others is looked at."""
+
 
 def open_raw(
     path: str | Path,
@@ -222,18 +225,23 @@ def find_array(data: mmap.mmap | bytes) -> int:
     RawFormatError
         When there is no frame, or when it cannot be told.
     """
-    first = data.find(SYNC)
+    first = start = data.find(SYNC)
     if first < 0:
         raise RawFormatError("no frame of MUSER is in it: there is no sync")
-    last = first
-    while data[last + len(SYNC) : last + len(SYNC) + 1] == SYNC[:1]:
-        last += 1
-    votes = {
-        array: max(_share_with_sync(data, at, form.size) for at in (first, last))
-        for array, form in FORMATS.items()
-    }
-    if votes[1] != votes[2]:
-        return 1 if votes[1] > votes[2] else 2
+    # bytes may be lost just behind the first one, so that no other is at its distance
+    for _ in range(MOST_TRIED):
+        last = start
+        while data[last + len(SYNC) : last + len(SYNC) + 1] == SYNC[:1]:
+            last += 1
+        votes = {
+            array: max(_share_with_sync(data, at, form.size) for at in (start, last))
+            for array, form in FORMATS.items()
+        }
+        if votes[1] != votes[2]:
+            return 1 if votes[1] > votes[2] else 2
+        start = data.find(SYNC, last + 1)
+        if start < 0:
+            break
     rest = len(data) - first
     head = data[first : first + HEADER_BYTES]
     tag = -1

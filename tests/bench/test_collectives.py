@@ -57,7 +57,7 @@ def test_the_peak_of_what_joining_takes_is_counted() -> None:
     (point,) = collectives.join_memory(Here(), 0.01, {})
     # the arrays themselves, their copies, and the sum
     least_mib = 2 * COUNT * SIZE / processes.MIB
-    assert least_mib < point.value < 1.5 * least_mib
+    assert 0.95 * least_mib < point.value < 1.5 * least_mib
 
 
 @pytest.mark.parametrize("measure", ["broadcast_time", "join_time"])

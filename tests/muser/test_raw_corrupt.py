@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from raw_tools import NOON_NS, SIZES, coded, random_frames, save
 
@@ -191,6 +191,7 @@ def test_a_sync_without_a_time_is_no_frame(tmp_path: Path, array: int) -> None:
     length=st.floats(0.0001, 3.0),
     inserted=st.binary(max_size=200),
 )
+@example(array=1, start=0.001953125, length=1.674753350091579, inserted=b"")
 @QUICK
 def test_lost_and_spurious_bytes_never_give_a_frame_that_was_not_written(
     tmp_path: Path, array: int, start: float, length: float, inserted: bytes
