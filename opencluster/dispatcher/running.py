@@ -107,7 +107,7 @@ class Running:
         self.progress: tuple[float, float] | None = None
         self._kill_at = math.inf
         self._is_killed = False
-        self._asked = ""
+        self._asked = self._fault = ""
         self._is_heard = self._is_printing = True
         self._report: tuple[str, Any] | None = None
         limit = config.taskqueue.max_bytes + ROOM_BYTES
@@ -223,7 +223,7 @@ class Running:
                 self._take_in(fields)
         except (ValueError, TypeError, msgpack.UnpackException) as error:
             # user code has written into a file that is not its own
-            log.error("%s: its reports are malformed: %s", self.lease, error)
+            self._fault = f"its manager has spoilt its reports: {error}"
             self._kill()
         return bool(data)
 
@@ -251,7 +251,8 @@ class Running:
                 return Ending(Verdict.FAILED, error=what, output=output)
         if self._asked:
             return Ending(Verdict.GIVEN_BACK)
-        reason = f"its manager's process ended: {diagnose(status).reason}"
+        ended = f"its manager's process ended: {diagnose(status).reason}"
+        reason = self._fault or ended
         return Ending(Verdict.LOST, error=reason, output=output)
 
 

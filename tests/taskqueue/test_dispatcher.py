@@ -11,6 +11,9 @@ from queue_programs import begun
 from queue_tools import MANAGER, TARGET, wait_until
 
 from opencluster import TaskDispatcher, WorkPiece
+from opencluster.dispatcher import daemon
+from opencluster.dispatcher.running import Running
+from opencluster.errors import QueueError, StartFailed
 from opencluster.store import mounts
 from opencluster.store.database import sql
 from opencluster.store.schema import TASKS
@@ -53,6 +56,7 @@ def test_tasks_are_run_and_what_came_of_them_is_recorded(scene: Scene) -> None:
     no_manager = scene.queue.submit(f"{TARGET}:SquareWorker", WorkPiece())
     no_folder = submit(scene, "nothing", directory="/nowhere", retries=0)
     late = submit(scene, "nothing", deadline=1.0)
+    spoil = submit(scene, "spoil", retries=0)
 
     scene.dispatcher(until_empty=True, max_bytes=10_000).join()
     queue = scene.queue
@@ -75,6 +79,7 @@ def test_tasks_are_run_and_what_came_of_them_is_recorded(scene: Scene) -> None:
         no_manager: "ConfigError: ",
         no_folder: "lost once since its manager's process ended: ",
         late: "its deadline passed, it was not begun",
+        spoil: "lost once since its manager has spoilt its reports: no report: 1",
     }
     for number, error in errors.items():
         shown = queue.show(number)
@@ -220,6 +225,38 @@ def test_who_stood_still_past_its_lease_records_nothing(scene: Scene) -> None:
     assert scene.queue.show(number).attempt == 2
     slow.send(signal.SIGINT)
     assert slow.wait() == 0
+
+
+@one_kind
+def test_a_task_that_cannot_be_started_is_given_back(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = submit(scene, "nothing", retries=0)
+    refusals = iter([StartFailed("no more processes"), OSError("no more files")])
+
+    def start(*arguments: object) -> Running:
+        for refusal in refusals:
+            raise refusal
+        return Running(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(daemon, "Running", start)
+    scene.dispatcher(until_empty=True).join()
+    shown = scene.queue.show(number)
+    assert (shown.state, shown.attempt, shown.losses) == ("done", 3, 0)
+
+
+@one_kind
+def test_a_result_that_the_database_refuses_fails_its_task(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def record(*arguments: object) -> None:
+        raise QueueError("too strange")
+
+    monkeypatch.setattr(Leases, "record", record)
+    number = submit(scene, "nothing")
+    scene.dispatcher(until_empty=True).join()
+    assert scene.queue.show(number).state == "failed"
+    assert scene.queue.show(number).error == "it cannot be recorded: too strange"
 
 
 @one_kind

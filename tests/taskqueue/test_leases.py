@@ -191,6 +191,17 @@ def test_errors_are_retried_as_asked_and_later_each_time(opener: Opener) -> None
     assert lease_of(leases) == Lease(number, 4)
 
 
+def test_texts_that_no_database_takes_are_told_all_the_same(opener: Opener) -> None:
+    queue, leases = opener.queue(), opener.leases()
+    number = queue.submit(MANAGER, WorkPiece(), retries=1)
+    assert leases.lose(lease_of(leases), "a\0b\ud800", "c\0")
+    shown = queue.show(number)
+    assert (shown.error, shown.output) == ("a\ufffdb?", "c\ufffd")
+    assert leases.fail(lease_of(leases), "d\0", "e\0")
+    shown = queue.show(number)
+    assert (shown.error, shown.output) == ("d\ufffd", "e\ufffd")
+
+
 def test_a_cancelled_task_is_taken_from_who_runs_it(opener: Opener) -> None:
     queue, leases = opener.queue(), opener.leases()
     number = queue.submit(MANAGER, WorkPiece())
