@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from bench import commands
+from bench import commands, muser_commands
 from bench.machine import describe
 from bench.report import Report
 
@@ -81,6 +81,8 @@ for _command in (
     commands.check_targets,
     commands.list_peers,
     commands.plot,
+    muser_commands.measure_uvfits,
+    muser_commands.measure_decoding,
 ):
     main.add_command(_command)
 

@@ -19,7 +19,7 @@ from muser_pipeline.raw.format import (
     BANDWIDTHS_HZ,
     FORMATS,
 )
-from muser_pipeline.raw.header import gather_headers
+from muser_pipeline.raw.header import Headers, gather_headers
 from muser_pipeline.raw.meaning import (
     Meaning,
     find_layout,
@@ -27,7 +27,7 @@ from muser_pipeline.raw.meaning import (
     read_codes,
 )
 from muser_pipeline.raw.neighbours import odd_ones_out, out_of_time, slots
-from muser_pipeline.raw.scan import Found, SkippedFrame, find_frames
+from muser_pipeline.raw.scan import STRETCH, Found, SkippedFrame, find_frames, let_go
 
 Layout = Literal["auto", "old", "new"]
 
@@ -135,8 +135,7 @@ class _Candidates:
         self.number = found.number
         self.offset = found.offset
         self._refuse_none()
-        view = np.frombuffer(data, dtype=np.uint8)
-        self.headers = gather_headers(view, found.offset, array)
+        self.headers = _headers(data, found.offset, array)
         self.time_utc_ns = np.zeros(0, dtype=np.int64)
 
     @property
@@ -174,6 +173,20 @@ class _Candidates:
         if not len(self.number):
             first = min(self.skipped, key=lambda frame: frame.number)
             raise RawFormatError(f"no frame can be read; {first}")
+
+
+def _headers(data: mmap, offset: NDArray[np.int64], array: int) -> Headers:
+    """Return the headers at some places, without having all of the file in memory."""
+    view = np.frombuffer(data, dtype=np.uint8)
+    parts = []
+    for first in range(0, len(offset), STRETCH):
+        parts.append(gather_headers(view, offset[first : first + STRETCH], array))
+        let_go(data)
+    return Headers(
+        array,
+        np.concatenate([part.heads for part in parts]),
+        np.concatenate([part.old_loop_code for part in parts]),
+    )
 
 
 def _choose(layout: Layout, new_layout_since: np.datetime64, rest: _Candidates) -> str:

@@ -22,7 +22,7 @@ from muser_pipeline.raw.format import ARRAY_TAGS, FORMATS, HEADER, HEADER_BYTES,
 from muser_pipeline.raw.frames import Frames
 from muser_pipeline.raw.meaning import HANDS, NEW_LAYOUT_SINCE
 from muser_pipeline.raw.payload import decode_payload
-from muser_pipeline.raw.scan import has_sync
+from muser_pipeline.raw.scan import has_sync, let_go
 
 MOST_TRIED = 8
 """Syncs at the beginning of a file from which the distance to others is looked at."""
@@ -190,6 +190,7 @@ class RawFile:
             self.array,
             self._is_conjugated,
         )
+        let_go(self._data)
         first, second = array.baseline_inputs()
         is_bad = np.isnan(payload.delay_ns)
         flags = np.zeros(payload.visibilities.shape, dtype=bool)

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from mmap import mmap
+from mmap import MADV_DONTNEED, mmap
 
 import numpy as np
 from numpy.typing import NDArray
 
 from muser_pipeline.raw.clock import decode_time
 from muser_pipeline.raw.format import HEADER, HEADER_BYTES, SYNC
+
+STRETCH = 512
+"""Frames that are looked at before their pages are let go."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +115,18 @@ def has_sync(data: mmap | bytes, size: int, start: int = 0) -> NDArray[np.bool_]
     heads = np.ndarray(
         (n, len(SYNC)), np.uint8, buffer=data, offset=start, strides=(size, 1)
     )
-    found: NDArray[np.bool_] = (heads == SYNC[0]).all(axis=1)
+    found = np.empty(n, dtype=bool)
+    for first in range(0, n, STRETCH):
+        some = slice(first, first + STRETCH)
+        found[some] = (heads[some] == SYNC[0]).all(axis=1)
+        let_go(data)
     return found
+
+
+def let_go(data: mmap | bytes) -> None:
+    """Take a file out of this process's memory; the system may go on caching it."""
+    if isinstance(data, mmap):
+        data.madvise(MADV_DONTNEED)
 
 
 def _walk(data: mmap | bytes, size: int) -> Iterator[tuple[int, str]]:

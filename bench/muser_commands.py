@@ -1,0 +1,92 @@
+"""The commands that measure the data processing of MUSER."""
+
+from __future__ import annotations
+
+import datetime
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from bench.commands import Words
+from bench.figures import Figure
+from bench.machine import describe
+from bench.peers import catalogue
+from bench.report import Report
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+json_option = click.option(
+    "--json", "json_file", type=_FILE, help="Write the figures, with every run."
+)
+quick_option = click.option(
+    "--quick", is_flag=True, help="See that it works; figures are rough."
+)
+
+
+@click.command("uvfits")
+@click.option(
+    "--workers",
+    type=Words(is_of_numbers=True),
+    default="1,2",
+    show_default=True,
+    help="How many workers.",
+)
+@click.option("--array", type=click.Choice(["I", "II"]), default="I", show_default=True)
+@click.option(
+    "--plot", "picture", type=_FILE, help="Draw elapsed time against workers (PNG)."
+)
+@json_option
+@quick_option
+def measure_uvfits(
+    workers: list[int],
+    array: str,
+    picture: Path | None,
+    json_file: Path | None,
+    quick: bool,
+) -> None:
+    """Measure how fast raw frames of MUSER become UVFITS files.
+
+    \b
+    Examples:
+        python -m bench uvfits --workers 1,2
+        python -m bench uvfits --workers 1,2,4,8 --plot figure10.png
+        python -m bench uvfits --array II --quick
+    """
+    from bench import uvfits
+
+    figures = _report(
+        lambda: uvfits.measure({"I": 1, "II": 2}[array], workers, quick), json_file
+    )
+    if picture is not None:
+        try:
+            uvfits.draw(figures, picture)
+        except ImportError:
+            click.echo(
+                f"no picture: matplotlib is not installed: {catalogue.EXTRAS}", err=True
+            )
+
+
+@click.command("muser-decode")
+@json_option
+@quick_option
+def measure_decoding(json_file: Path | None, quick: bool) -> None:
+    """Measure decoding and correcting of a raw frame, beside copying its bytes."""
+    from bench import muser_decode
+
+    _report(lambda: muser_decode.measure(quick), json_file)
+
+
+def _report(
+    measure: Callable[[], list[Figure]], json_file: Path | None
+) -> list[Figure]:
+    """Measure, and show and write down what came out."""
+    machine = describe()
+    figures = measure()
+    line = shlex.join(["python", "-m", "bench", *sys.argv[1:]])
+    report = Report(line, datetime.date.today().isoformat(), machine, figures)
+    report.show()
+    if json_file is not None:
+        report.write_json(json_file)
+    return figures
