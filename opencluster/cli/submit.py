@@ -113,8 +113,8 @@ def submit_command(
 
     \b
     Examples:
-        opencluster submit wordcount.py:WordCountManager filepath=/data/book.txt
-        opencluster submit night.py:NightManager night=2026-12-01 --deadline +6h
+        opencluster submit night.py:NightManager night=2026-12-01 exposures=20
+        opencluster submit observatory.night:NightManager --deadline +6h --priority 5
         opencluster submit night.py:ReportManager --after 17 --wait
     """
     from opencluster.taskqueue import TaskQueue
