@@ -295,7 +295,7 @@ def _starts_of_loops(selection: Selection) -> NDArray[np.int64]:
     """Return when the loop of each frame began; that of the one before if unknown."""
     loops = selection.loops().loop
     code = 2 * selection.band + np.minimum(selection.hand, 1)
-    own = selection.time_utc_ns - code * FRAME_PERIOD_NS
+    own: NDArray[np.int64] = selection.time_utc_ns - code * FRAME_PERIOD_NS
     tells = np.flatnonzero(loops >= 0)
     if not tells.size:
         return own
