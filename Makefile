@@ -18,7 +18,7 @@ CHECK_VERSION := import sys; sys.exit(sys.version_info < (3, 11))
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.installed  ## count words on an embedded cluster of this machine
+demo: $(VENV)/.installed-muser  ## an embedded cluster counts words and makes UVFITS files
 	$(BIN)/opencluster demo
 
 test: $(VENV)/.installed-test  ## run the tests (PYTEST_ARGS="..." to choose)

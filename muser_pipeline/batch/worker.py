@@ -11,6 +11,7 @@ from typing import Any
 from muser_pipeline.batch.joining import join
 from muser_pipeline.batch.request import Request
 from muser_pipeline.batch.slices import Account, Converter, Made, Slice
+from muser_pipeline.batch.warming import warm_up
 from muser_pipeline.geometry import Track, follow, source_named
 from muser_pipeline.integration import Visibilities
 from muser_pipeline.uvfits import UvfitsWriter, name_of
@@ -39,6 +40,8 @@ class UVFITSWorker(Worker):
         """Have everything at hand that pieces share."""
         self._converter = Converter()
         self._writers: dict[int, UvfitsWriter] = {}
+        for array in (1, 2):
+            warm_up(array)
 
     def perform(self, work: WorkPiece) -> WorkPiece:
         """Do one piece."""

@@ -5,6 +5,7 @@ What it runs stands in ``opencluster/demo``; here is the show around it.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import click
 
@@ -51,6 +53,9 @@ WORDS_SHOWN = 10
 EVIDENCE_TIMEOUT_S = 10.0
 """How long word of the killed worker may take to come."""
 POLL_S = 0.05
+APPLICATION = "muser_pipeline.demo"
+"""The part of the demo that belongs to a package installed beside this one."""
+EXTRA = "pip install 'opencluster[muser]'"
 
 
 @dataclass
@@ -69,6 +74,9 @@ class Outcome:
         A count in this process came to the same.
     cluster_s, plain_s, elapsed_s : float
         How long the cluster, this process and everything together took.
+    converted : Converted or None
+        What came of the frames of MUSER, if that part could be done; see
+        ``muser_pipeline/demo.py``.
     """
 
     workers: int
@@ -78,9 +86,11 @@ class Outcome:
     cluster_s: float = 0.0
     plain_s: float = 0.0
     elapsed_s: float = 0.0
+    converted: Any = None
 
     def to_fields(self) -> dict[str, object]:
         """Return what ``--json`` prints."""
+        converted = self.converted
         return {
             "words": self.words.total(),
             "distinct": len(self.words),
@@ -88,6 +98,9 @@ class Outcome:
             "workers": self.workers,
             "workers_killed": len(self.killed),
             "elapsed_s": round(self.elapsed_s, 3),
+            "muser_frames": converted and converted.frames,
+            "uvfits_files": converted and converted.files,
+            "frames_per_s": converted and round(converted.frames_per_s, 1),
         }
 
 
@@ -127,8 +140,10 @@ def demo_command(
 ) -> None:
     """Count words on a cluster of this computer, and kill a worker half way.
 
-    The text is that of Python's standard library. The cluster lives in a directory of
-    its own and ends with the demo; what its processes logged stays.
+    The text is that of Python's standard library. Then three seconds of a solar radio
+    telescope, MUSER-I, are simulated and made into UVFITS files, if the extra `muser`
+    is installed. The cluster lives in a directory of its own and ends with the demo;
+    what its processes logged stays.
 
     \b
     Examples:
@@ -144,6 +159,7 @@ def demo_command(
         with connect(load(), place) as control:
             start_workers(outcome.workers, control)
             count_on_cluster(outcome, files, control)
+            convert_frames(outcome, control, place)
         compare(outcome, files)
     outcome.elapsed_s = time.monotonic() - began
     if is_json:
@@ -209,6 +225,25 @@ def cause_of_death(identity: str, control: Control) -> str:
     return "not known yet"
 
 
+def convert_frames(outcome: Outcome, control: Control, place: Place) -> None:
+    """Simulate frames of MUSER-I and have the cluster make files of them."""
+    try:
+        application = importlib.import_module(APPLICATION)
+    except ModuleNotFoundError as error:
+        missing = [str(error.name)]
+    else:
+        missing = application.lacking()
+    if missing:
+        what = " and ".join(missing)
+        say(f"the part with MUSER is left out, without {what}: {EXTRA}")
+        return
+    say(f"simulating {application.FRAMES:,} frames of MUSER-I")
+    archive = application.simulate_sun(place.path / "muser" / "archive")
+    workers.start(control, "worker", "", application.WORKER, outcome.workers, {})
+    say(f"making UVFITS files of them on {counted(outcome.workers, 'worker')}")
+    outcome.converted = application.convert(archive, place.path / "muser" / "uvfits")
+
+
 def compare(outcome: Outcome, files: Sequence[Path]) -> None:
     """Count again, in this process."""
     say("counting again, in one process and without OpenCluster")
@@ -228,6 +263,9 @@ def show(outcome: Outcome) -> None:
         f"{len(outcome.killed)} was killed;\n"
         f"a plain count in one process gives {verdict}, in {outcome.plain_s:.1f} s"
     )
+    if outcome.converted is not None:
+        for line in outcome.converted.lines():
+            click.echo(line)
 
 
 def say(text: str) -> None:

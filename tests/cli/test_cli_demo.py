@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from cli_tools import Cli
 
-from opencluster.cli.demo import Parts, text_files
+import muser_pipeline.demo
+from muser_pipeline.demo import Converted
+from opencluster.cli.demo import Outcome, Parts, show, text_files
 from opencluster.demo.words import WordCountWorker, count_plainly, count_words, split
 from opencluster.workpiece import WorkPiece
 
@@ -26,6 +28,9 @@ SUMMARY = [
     "workers",
     "workers_killed",
     "elapsed_s",
+    "muser_frames",
+    "uvfits_files",
+    "frames_per_s",
 ]
 
 
@@ -39,6 +44,13 @@ def books(cli: Cli) -> Path:
     (folder / "empty.txt").touch()
     (folder / "site-packages" / "d.txt").write_bytes(b"neither")
     return folder
+
+
+@pytest.fixture
+def _without_muser(cli: Cli) -> None:
+    """Hide the part of the demo that is installed beside OpenCluster."""
+    (cli.directory / "muser_pipeline").mkdir()
+    (cli.directory / "muser_pipeline" / "__init__.py").touch()
 
 
 def clusters_left() -> set[Path]:
@@ -62,6 +74,8 @@ def test_demo_as_json(cli: Cli, books: Path) -> None:
     assert "half way: killed WordCount-" in done.stderr
     assert "killed by SIGKILL" in done.stderr
     assert clusters_left() <= before
+    assert (summary["muser_frames"], summary["uvfits_files"]) == (960, 3)
+    assert summary["frames_per_s"] > 0
 
     logs = cli.place.path / "demo" / "logs"
     assert f"the logs are in {logs}" in done.stderr
@@ -70,6 +84,7 @@ def test_demo_as_json(cli: Cli, books: Path) -> None:
 
 
 @pytest.mark.processes
+@pytest.mark.usefixtures("_without_muser")
 def test_demo_for_people(cli: Cli, books: Path) -> None:
     state = {"OPENCLUSTER_DIR": ""}
     (cli.directory / "one.txt").write_bytes(b"Sun sun moon\n")
@@ -82,10 +97,13 @@ def test_demo_for_people(cli: Cli, books: Path) -> None:
     ]
     assert "3 words, 2 different ones" in done.stdout
     assert "a plain count in one process gives the same" in done.stdout
+    assert "the part with MUSER is left out, without muser_pipeline" in done.stderr
+    assert "pip install 'opencluster[muser]'" in done.stderr
     assert (cli.directory / "state/opencluster/demo/logs/factory.log").is_file()
 
 
 @pytest.mark.processes
+@pytest.mark.usefixtures("_without_muser")
 def test_demo_is_alone_whatever_the_user_has_configured(cli: Cli, books: Path) -> None:
     config = cli.directory / "config.ini"
     config.write_text(
@@ -94,11 +112,13 @@ def test_demo_is_alone_whatever_the_user_has_configured(cli: Cli, books: Path) -
     )
     environment = {"OPENCLUSTER_CONFIG": str(config), "OPENCLUSTER_ENGINE": "local"}
     options = ["--json", "--path", str(books), "--workers", "1"]
-    assert json.loads(cli.ok("demo", *options, environment=environment))
+    summary = json.loads(cli.ok("demo", *options, environment=environment))
+    assert [summary[name] for name in SUMMARY[-3:]] == [None, None, None]
     assert not (cli.directory / "other-was-here").exists()
 
 
 @pytest.mark.processes
+@pytest.mark.usefixtures("_without_muser")
 def test_demo_keeps_its_cluster_when_asked(cli: Cli, books: Path) -> None:
     done = cli("demo", "--keep", "--path", str(books), "--workers", "1")
     line = next(line for line in done.stderr.splitlines() if "files of the" in line)
@@ -129,6 +149,24 @@ def test_demo_stops_everything_when_it_is_stopped(
 
 
 # --- the parts --------------------------------------------------------------
+
+
+def test_the_manifest_of_muser_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = {
+        "array": "MUSER-I",
+        "frames": {"missing": 2, "flagged": 1},
+        "files": [{"bytes": 12345, "sha256": "0123456789abcdef", "name": "a.uvfits"}],
+    }
+    show(Outcome(1, converted=Converted(318, 1, 4000.0, manifest, Path("m.json"))))
+    *_, file, last = capsys.readouterr().out.splitlines()
+    assert file.split() == ["12,345", "0123456789ab", "a.uvfits"]
+    assert last.startswith("1 UVFITS files of 318 frames of MUSER-I, 2 missing and 1")
+
+
+def test_what_muser_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert muser_pipeline.demo.lacking() == []
+    monkeypatch.setattr(muser_pipeline.demo, "NEEDED", ("numpy", "not_there"))
+    assert muser_pipeline.demo.lacking() == ["not_there"]
 
 
 def test_words_are_counted_in_lower_case() -> None:
