@@ -49,6 +49,10 @@ def wait_until(is_so: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
+def workers_of(cluster: LocalCluster) -> set[int]:
+    return {row["pid"] for row in cluster.ask_factory("find", {"kind": "worker"})}
+
+
 def everything_below(folder: Path) -> dict[str, bytes]:
     """Return the files of a directory, but for those of workers that were killed."""
     return {
@@ -69,7 +73,7 @@ def test_workers_that_are_killed_leave_the_same_files(
     UVFITSManager("local").run(WorkPiece(task | {"out": undisturbed}))
 
     out = tmp_path / "out"
-    pids = [row["pid"] for row in cluster.ask_factory("find", {"kind": "worker"})]
+    pids = workers_of(cluster)
     assert len(pids) == 2
 
     def kill_all() -> None:
@@ -83,9 +87,51 @@ def test_workers_that_are_killed_leave_the_same_files(
     killer.join()
     assert result["frames"] == COUNT
     assert everything_below(out) == everything_below(undisturbed)
-    wait_until(
-        lambda: len(cluster.ask_factory("find", {"kind": "worker"})) == len(pids)
-    )
+    wait_until(lambda: len(now := workers_of(cluster)) == 2 and now.isdisjoint(pids))
+
+
+@pytest.mark.processes
+def test_a_dispatcher_that_is_killed_leaves_the_same_files(
+    cluster: LocalCluster,
+    archive: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    task = WorkPiece(archive=archive, start=NOON_NS, end=END, integrate_s=0.025)
+    undisturbed, out = tmp_path / "undisturbed", tmp_path / "out"
+    UVFITSManager("local").run(WorkPiece(task | {"out": undisturbed}))
+
+    monkeypatch.setenv("OPENCLUSTER_TASKQUEUE_LEASE_S", "2")
+    monkeypatch.setenv("OPENCLUSTER_TASKQUEUE_POLL_INTERVAL_S", "0.1")
+    monkeypatch.setenv("OPENCLUSTER_TASKQUEUE_URL", f"sqlite:///{tmp_path}/tasks.db")
+    workers = workers_of(cluster)
+    with TaskQueue() as queue:
+        number = queue.submit(UVFITSManager, WorkPiece(task | {"out": out}))
+        killed = subprocess.Popen([sys.executable, "-m", "opencluster", "dispatcher"])
+        wait_until(lambda: out.is_dir() and any(out.glob("*.uvfits")))
+        # so that the request cannot end before its dispatcher is killed
+        for pid in workers:
+            os.kill(pid, signal.SIGSTOP)
+        killed.kill()
+        killed.wait()
+        for pid in workers:
+            os.kill(pid, signal.SIGCONT)
+        assert queue.show(number).state == "running"
+        assert [path.name for path in out.glob("*.json")] == ["recipe.json"]
+        dispatcher = UVFITSTaskDispatcher(managers=1)
+
+        def stop_when_done() -> None:
+            with TaskQueue() as own:
+                own.wait(number)
+            dispatcher.stop()
+
+        waiting = threading.Thread(target=stop_when_done)
+        waiting.start()
+        dispatcher.run()
+        waiting.join()
+        assert queue.show(number).state == "done"
+        assert queue.show(number).attempt == 2
+    assert everything_below(out) == everything_below(undisturbed)
 
 
 @pytest.mark.processes
@@ -203,6 +249,15 @@ def test_without_workers_it_is_said_how_to_start_some(
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "opencluster worker muser_pipeline.batch:UVFITSWorker" in done.stderr
+
+
+def test_without_the_extra_it_is_said_what_to_install(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "muser_pipeline.batch.request", None)
+    done = command(archive, tmp_path / "out")
+    assert done.exit_code == 1
+    assert "is not installed: pip install 'opencluster[muser]'" in done.stderr
 
 
 def test_lists_of_numbers() -> None:
