@@ -13,7 +13,7 @@ from muser_pipeline.integration import Visibilities
 def join(
     parts: Sequence[Visibilities],
     interval_ns: int | None,
-    bands: Sequence[int],
+    bands: Sequence[int] | NDArray[np.int64],
     polarizations: Sequence[str],
 ) -> Visibilities:
     """Return visibilities that have all of several parts.

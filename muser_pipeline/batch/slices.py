@@ -112,10 +112,13 @@ class Made:
         Of one file, or of several averages.
     flagged : int
         Visibilities of frames that were flagged before they were averaged.
+    is_fixed : bool
+        Whether the frames are not of loops: then there are no other bands and hands.
     """
 
     visibilities: Visibilities
     flagged: int
+    is_fixed: bool
 
 
 class Converter:
@@ -177,14 +180,15 @@ class Converter:
             flagged = np.count_nonzero(frames.flags, axis=(1, 2))
             known = flagged[frames.polarization != UNKNOWN]
             for one, count in zip(single_frames(frames), known.tolist(), strict=True):
-                yield Made(one, count)
+                yield Made(one, count, is_fixed=True)
             return
-        integrator = Integrator(
-            request.array,
-            list(piece.bands),
-            tuple(piece.polarizations),
-            request.interval_ns,
-        )
+        bands, hands = list(piece.bands), tuple(piece.polarizations)
+        is_fixed = not _has_loop(selection, members)
+        if is_fixed:
+            bands = np.unique(selection.band[members]).tolist()
+            there = HANDS[selection.hand[members]]
+            hands = tuple(hand for hand in hands if hand in there)
+        integrator = Integrator(request.array, bands, hands, request.interval_ns)
         flagged_in_all = 0
         is_any = False
         for place in range(0, len(members), BLOCK_FRAMES):
@@ -195,7 +199,7 @@ class Converter:
             flagged_in_all += int(np.count_nonzero(frames.flags[is_known]))
             integrator.add(frames)
         if is_any:
-            yield Made(integrator.result(), flagged_in_all)
+            yield Made(integrator.result(), flagged_in_all, is_fixed)
 
     def _prepared(self, request: Request, frames: Frames, account: Account) -> Frames:
         """Return frames corrected, calibrated and flagged."""
@@ -289,6 +293,12 @@ def _units(
         return []
     cuts = np.flatnonzero(np.diff(units[members])) + 1
     return np.split(members, cuts)
+
+
+def _has_loop(selection: Selection, members: NDArray[np.int64]) -> bool:
+    """Tell whether some of the frames are of a loop over all bands."""
+    places = zip(selection.file[members], selection.index[members], strict=True)
+    return any(selection.files[f].contents.is_loop[n] for f, n in places)
 
 
 def _starts_of_loops(selection: Selection) -> NDArray[np.int64]:

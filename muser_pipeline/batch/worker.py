@@ -8,6 +8,8 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from muser_pipeline.batch.joining import join
 from muser_pipeline.batch.request import Request
 from muser_pipeline.batch.slices import Account, Converter, Made, Slice
@@ -81,15 +83,18 @@ class UVFITSWorker(Worker):
         parts = [_from_fields(part) for result in results for part in result["parts"]]
         files = []
         if parts:
-            bands = parts[0].visibilities.bands if request.per == "band" else ()
+            of_parts = [part.visibilities for part in parts]
+            bands = np.unique(np.concatenate([each.bands for each in of_parts]))
+            hands = {hand for each in of_parts for hand in each.polarizations}
+            is_fixed = all(part.is_fixed for part in parts)
             whole = join(
-                [part.visibilities for part in parts],
+                of_parts,
                 request.interval_ns,
-                list(bands) or request.bands,
-                request.polarizations,
+                bands if is_fixed or request.per == "band" else request.bands,
+                [h for h in request.polarizations if h in hands or not is_fixed],
             )
             flagged = sum(part.flagged for part in parts)
-            files.append(self._write(request, Made(whole, flagged)))
+            files.append(self._write(request, Made(whole, flagged, is_fixed)))
         return WorkPiece(files=files, accounts=accounts)
 
     def _write(self, request: Request, made: Made) -> dict[str, Any]:
@@ -130,13 +135,13 @@ def _to_fields(made: Made) -> dict[str, Any]:
     """Return visibilities as a piece can carry them."""
     found = made.visibilities
     plain = {each.name: getattr(found, each.name) for each in fields(found)}
-    return plain | {"flagged": made.flagged}
+    return plain | {"flagged": made.flagged, "is_fixed": made.is_fixed}
 
 
 def _from_fields(plain: Mapping[str, Any]) -> Made:
     values = dict(plain)
-    flagged = values.pop("flagged")
-    return Made(Visibilities(**values), flagged)
+    flagged, is_fixed = values.pop("flagged"), values.pop("is_fixed")
+    return Made(Visibilities(**values), flagged, is_fixed)
 
 
 def slice_fields(piece: Slice) -> dict[str, Any]:

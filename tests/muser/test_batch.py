@@ -235,6 +235,29 @@ def test_a_band_that_is_not_there_leaves_an_empty_manifest(
     )
 
 
+@pytest.mark.parametrize("per", ["integration", "range"])
+@pytest.mark.parametrize("array", [1, 2])
+def test_files_of_a_fixed_band_have_no_room_for_others(
+    array: int, per: str, task: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "fixed"
+    save(path, coded(random_frames(array, 8, mode="fixed", first=3)))
+    result = run(task | {"archive": path, "integrate_s": 10.0, "per": per})
+    (row,) = manifest_of(result)["files"]
+    assert (row["bands"], row["polarizations"], row["frames"]) == ([1], ["RR"], 8)
+    assert "_b1_RR_n8" in row["name"]
+
+
+def test_loops_of_the_other_array_become_files(
+    task: dict[str, Any], tmp_path: Path
+) -> None:
+    path = save(tmp_path / "loops", coded(random_frames(2, 70)))
+    result = run(task | {"archive": path, "integrate_s": None, "bands": [0, 1, 32]})
+    first, second = manifest_of(result)["files"]
+    assert (result["array"], first["frames"], second["frames"]) == ("MUSER-II", 6, 4)
+    assert first["name"].endswith("Z_b0+1+32_RR-LL_n6.uvfits")
+
+
 def test_requests_that_overlap_share_files(task: dict[str, Any]) -> None:
     first = run(task | {"end": FIRST + 100 * P})
     before = bytes_below(task["out"])
