@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from muser_pipeline.raw.clock import decode_time
 from muser_pipeline.raw.format import HEADER, HEADER_BYTES, SYNC
 
-STRETCH = 512
+STRETCH = 128
 """Frames that are looked at before their pages are let go."""
 
 
