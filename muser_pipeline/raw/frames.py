@@ -145,6 +145,8 @@ class Frames:
         """
         if not parts:
             raise FrameValueError("there are no frames to concatenate")
+        if len(parts) == 1:
+            return parts[0]
         same = {f.name for f in fields(cls)} - {*_PER_FRAME, "header"}
         for name in sorted(same):
             values = {getattr(part, name) for part in parts}
