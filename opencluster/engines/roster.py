@@ -23,6 +23,7 @@ from opencluster.errors import DeathEvidence, OpenClusterError, SecurityError
 from opencluster.net.reactor import Reactor
 from opencluster.net.requests import Requests
 from opencluster.net.transport import Peer
+from opencluster.node.host import host_id
 
 log = logging.getLogger(__name__)
 
@@ -160,9 +161,12 @@ class Roster:
             self._make_way(entry)
             self.directory.connect(entry)
         except OpenClusterError as error:
-            if is_new:
+            is_refused = isinstance(error, SecurityError)
+            # the sockets of a process that ends are gone a little before its entry
+            may_be_ending = entry.host_id == host_id() and not is_refused
+            if is_new != may_be_ending:
                 log.warning("%.500s: %.500s", entry.name, error)
-            if isinstance(error, SecurityError):
+            if is_refused or (may_be_ending and is_new):
                 self._unmet[entry.id] = entry
                 self._reactor.after(RETRY_S, lambda: self._meet_again(entry.id))
 
