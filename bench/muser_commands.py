@@ -20,6 +20,9 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 json_option = click.option(
     "--json", "json_file", type=_FILE, help="Write the figures, with every run."
 )
+markdown_option = click.option(
+    "--markdown", "page", type=_FILE, help="Replace the section of a page."
+)
 quick_option = click.option(
     "--quick", is_flag=True, help="See that it works; figures are rough."
 )
@@ -38,12 +41,14 @@ quick_option = click.option(
     "--plot", "picture", type=_FILE, help="Draw elapsed time against workers (PNG)."
 )
 @json_option
+@markdown_option
 @quick_option
 def measure_uvfits(
     workers: list[int],
     array: str,
     picture: Path | None,
     json_file: Path | None,
+    page: Path | None,
     quick: bool,
 ) -> None:
     """Measure how fast raw frames of MUSER become UVFITS files.
@@ -57,7 +62,10 @@ def measure_uvfits(
     from bench import uvfits
 
     figures = _report(
-        lambda: uvfits.measure({"I": 1, "II": 2}[array], workers, quick), json_file
+        lambda: uvfits.measure({"I": 1, "II": 2}[array], workers, quick),
+        json_file,
+        page,
+        f"uvfits of MUSER-{array}",
     )
     if picture is not None:
         try:
@@ -70,16 +78,20 @@ def measure_uvfits(
 
 @click.command("muser-decode")
 @json_option
+@markdown_option
 @quick_option
-def measure_decoding(json_file: Path | None, quick: bool) -> None:
+def measure_decoding(json_file: Path | None, page: Path | None, quick: bool) -> None:
     """Measure decoding and correcting of a raw frame, beside copying its bytes."""
     from bench import muser_decode
 
-    _report(lambda: muser_decode.measure(quick), json_file)
+    _report(lambda: muser_decode.measure(quick), json_file, page, "muser-decode")
 
 
 def _report(
-    measure: Callable[[], list[Figure]], json_file: Path | None
+    measure: Callable[[], list[Figure]],
+    json_file: Path | None,
+    page: Path | None,
+    section: str,
 ) -> list[Figure]:
     """Measure, and show and write down what came out."""
     machine = describe()
@@ -89,4 +101,6 @@ def _report(
     report.show()
     if json_file is not None:
         report.write_json(json_file)
+    if page is not None:
+        report.write_markdown(page, section)
     return figures

@@ -11,8 +11,6 @@ from typing import Any
 from bench import show
 from bench.figures import Figure
 
-BEGIN = "<!-- results: written by the command, not by hand -->"
-END = "<!-- end of results -->"
 HEADINGS = ("", "median [lowest-highest]", "", "runs")
 
 
@@ -52,9 +50,11 @@ class Report:
         }
         write_json(path, content)
 
-    def write_markdown(self, path: Path) -> None:
-        """Replace the results section of a page, which `BEGIN` and `END` enclose."""
-        show.replace_section(path, BEGIN, END, list(self._markdown()))
+    def write_markdown(self, path: Path, section: str = "results") -> None:
+        """Replace a section of a page, which two lines with its name enclose."""
+        begin = f"<!-- {section}: written by the command, not by hand -->"
+        end = f"<!-- end of {section} -->"
+        show.replace_section(path, begin, end, list(self._markdown()))
 
     def _markdown(self) -> Iterable[str]:
         yield f"`{self.command}`, {self.date}."
