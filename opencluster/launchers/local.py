@@ -22,7 +22,12 @@ from typing import Any
 
 from opencluster.config import Config
 from opencluster.core.roles import FACTORY, MANAGER, OBSERVER, WORKER, WORKSHOP
-from opencluster.errors import OpenClusterError, StartFailed, indent
+from opencluster.errors import (
+    FactoryUnreachable,
+    OpenClusterError,
+    StartFailed,
+    indent,
+)
 from opencluster.net.control import Control
 from opencluster.net.keys import Keyring
 from opencluster.net.zmq_transport import ipc_endpoint
@@ -157,15 +162,24 @@ def await_processes(place: Place, config: Config) -> None:
     """
     deadline = time.monotonic() + READY_TIMEOUT_S
     with control_of(config, place) as control:
-        shop = control.factory("find", {"kind": "workshop"})[0]
-        wanted = control.workshop(shop, "status", {})["catalogue"]
-        while lacking := _lacking(wanted, control.factory("find")):
+        while lacking := _not_ready(control):
             if time.monotonic() > deadline:
                 raise StartFailed(
                     f"not all of {', '.join(lacking)} were ready after "
                     f"{READY_TIMEOUT_S:g} s; see {place.logs}"
                 )
             time.sleep(POLL_S)
+
+
+def _not_ready(control: Control) -> list[str]:
+    """Return what has not registered yet of what should run."""
+    try:
+        shop = control.factory("find", {"kind": "workshop"})[0]
+        wanted = control.workshop(shop, "status", {})["catalogue"]
+        return _lacking(wanted, control.factory("find"))
+    except FactoryUnreachable:
+        # busy with all that start at once
+        return ["the factory"]
 
 
 def stop(place: Place, timeout_s: float = STOP_TIMEOUT_S) -> bool:

@@ -49,8 +49,13 @@ def books(cli: Cli) -> Path:
 @pytest.fixture
 def _without_muser(cli: Cli) -> None:
     """Hide the part of the demo that is installed beside OpenCluster."""
-    (cli.directory / "muser_pipeline").mkdir()
-    (cli.directory / "muser_pipeline" / "__init__.py").touch()
+    package = cli.directory / "muser_pipeline"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    # an editable installation would find the module where it is, were there none here
+    (package / "demo.py").write_text(
+        "raise ModuleNotFoundError(name='muser_pipeline')\n"
+    )
 
 
 def clusters_left() -> set[Path]:
