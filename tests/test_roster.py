@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from opencluster.core.dispatch import Dispatch
 from opencluster.core.entries import Delta, Entry, with_attributes
+from opencluster.engines import roster as roster_module
 from opencluster.engines.roster import MAX_CONCURRENCY, Roster, concurrency_of
 from opencluster.node.host import host_id
 
@@ -50,6 +52,29 @@ def sockets() -> Sockets:
     return Sockets()
 
 
+class Listener(logging.Handler):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+@pytest.fixture
+def warnings() -> Iterator[list[str]]:
+    """Return what is said, although simulations silence this logger."""
+    log, listener = logging.getLogger(roster_module.__name__), Listener()
+    level = log.level
+    log.setLevel(logging.WARNING)
+    log.addHandler(listener)
+    yield listener.messages
+    log.removeHandler(listener)
+    log.setLevel(level)
+
+
 @pytest.fixture
 def roster(sockets: Sockets) -> Roster:
     reactor: Any = sockets
@@ -65,23 +90,23 @@ def local() -> Entry:
 
 
 def test_a_process_that_is_ending_is_no_cause_for_alarm(
-    roster: Roster, sockets: Sockets, caplog: pytest.LogCaptureFixture
+    roster: Roster, sockets: Sockets, warnings: list[str]
 ) -> None:
     roster.registry_changed(Delta(1, "w1", local()))
     roster.registry_changed(Delta(2, "w1", None))
     for callback in sockets.later:
         callback()
-    assert not caplog.messages
+    assert not warnings
 
 
 def test_a_process_of_this_computer_that_is_not_found_is_told_of_once(
-    roster: Roster, sockets: Sockets, caplog: pytest.LogCaptureFixture
+    roster: Roster, sockets: Sockets, warnings: list[str]
 ) -> None:
     roster.registry_changed(Delta(1, "w1", local()))
-    assert not caplog.messages
+    assert not warnings
     for _ in range(3):
         later, sockets.later = sockets.later, []
         for callback in later:
             callback()
-    (message,) = caplog.messages
+    (message,) = warnings
     assert "cannot be reached from here" in message

@@ -34,19 +34,17 @@ def figures_of(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.processes
-def test_making_files_is_measured_for_each_number_of_workers(tmp_path: Path) -> None:
+def test_making_files_is_measured(tmp_path: Path) -> None:
     results, picture = tmp_path / "results.json", tmp_path / "out.png"
     done = bench(
-        *("uvfits", "--quick", "--workers", "1,2"),
+        *("uvfits", "--quick", "--workers", "1"),
         *("--json", str(results), "--plot", str(picture)),
     )
     assert done.returncode == 0, done.stderr
     figures = figures_of(results)
-    assert {f["measure"] for f in figures} == {
-        *("MUSER-I, 1 worker", "MUSER-I, 2 workers"),
-    }
+    assert {f["measure"] for f in figures} == {"MUSER-I, 1 worker"}
     rates = [f for f in figures if f["name"] == "frames a second, averages of 1 s"]
-    assert [len(f["runs"]) for f in rates] == [1, 1]
+    assert [len(f["runs"]) for f in rates] == [1]
     if importlib.util.find_spec("matplotlib") is None:
         assert "no picture: matplotlib is not installed" in done.stderr
         return

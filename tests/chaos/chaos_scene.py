@@ -16,7 +16,7 @@ from chaos_cluster import EYE, Around, ChaosCluster, chaos_cluster, wait_until
 from chaos_net import Network, network
 from chaos_report import Outcome
 
-SECONDS = float(os.environ.get("CHAOS_SECONDS", "15"))
+SECONDS = float(os.environ.get("CHAOS_SECONDS", "8"))
 """For how long processes are killed at random; what else is repeated grows with it."""
 IS_FULL = SECONDS >= 60
 TIMEOUT_S = 180 + 4 * SECONDS
