@@ -277,6 +277,9 @@ class Station:
         is_last : bool
             No more of it is to be performed.
         """
+        if buffers:
+            # the next piece may write to the same memory
+            _, *buffers = owned(payload, buffers)
         with self._mutex:
             if bundle.is_cut:
                 return Then.ALONE
@@ -296,7 +299,8 @@ class Station:
         write to while it leaves is copied.
         """
         peer, piece = key = work.waiting.key
-        if answer.buffers and not self.transport.copies(peer):
+        if answer.buffers and answer.status != "bundle":
+            # it may wait for others to travel with, while the next piece runs
             _, *buffers = owned(answer.payload, answer.buffers)
             answer = answer._replace(buffers=buffers)
         with self._mutex:

@@ -347,6 +347,7 @@ class Runner:
             payload, buffers, status = encoded(
                 status, value, self.max_bytes, self._escaped
             )
+            del value
             self._count(status)
             begun, now = now, time.monotonic()
             is_last = self.flag is not None or self._should_recycle()

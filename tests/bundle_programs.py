@@ -42,6 +42,13 @@ class BundleWorker(Worker):
     def answer(self, work: WorkPiece) -> WorkPiece:
         return WorkPiece(n=work["n"], pid=os.getpid())
 
+    def same_array(self, work: WorkPiece) -> WorkPiece:
+        """Return the same memory every time, with another content."""
+        if not hasattr(self, "out"):
+            self.out = np.zeros(5000)
+        self.out[:] = work["n"]
+        return WorkPiece(n=work["n"], array=self.out)
+
     def fail(self, work: WorkPiece) -> WorkPiece:
         raise ValueError(f"not {work['n']}")
 

@@ -160,6 +160,16 @@ def test_large_results_are_not_kept_back(client: Client) -> None:
     assert max(done for _, done, _ in client.answers) <= ENOUGH_BYTES // ARRAY_BYTES + 2
 
 
+def test_memory_that_is_used_again_changes_no_result_that_waits(
+    client: Client,
+) -> None:
+    count = 2 * SIZE
+    work = {f"p{n}": {"do": "same_array"} for n in range(count)}
+    numbers = client.submit(count, **work)
+    for n, outcome in enumerate(client.wait(*numbers)):
+        assert (outcome.value()["array"] == n).all()
+
+
 def test_a_slow_piece_is_left_alone_and_the_others_are_done_elsewhere(
     client: Client, tmp_path: Path
 ) -> None:
