@@ -77,10 +77,6 @@ class JoinedTransport:
             return self._lane_send(peer, header, buffers)
         return self._zmq_send(peer, header, buffers)
 
-    def copies(self, peer: Peer) -> bool:
-        """Return whether what is sent to a peer is copied before `send` returns."""
-        return peer[:1] in _LANE_PEERS
-
     def coming(self, peer: Peer) -> list[tuple[int, bytes]]:
         """Return what large messages come from a peer: their numbers and headers."""
         return self._behind(peer).coming(peer)

@@ -253,10 +253,6 @@ class LaneTransport:
             return False
         return True
 
-    def copies(self, peer: Peer) -> bool:
-        """Return that what is sent is copied at once, by all that read."""
-        return True
-
     def coming(self, peer: Peer) -> list[tuple[int, bytes]]:
         """Return nothing: here no message overtakes another one."""
         return []

@@ -116,12 +116,6 @@ class Transport(Protocol):
         before large ones that were sent before it.
         """
 
-    def copies(self, peer: Peer) -> bool:
-        """Return whether what is sent to a peer is copied before `send` returns.
-
-        Otherwise its memory must stay as it is until it has left.
-        """
-
     def coming(self, peer: Peer) -> list[tuple[int, bytes]]:
         """Return what large messages come from a peer: their numbers and headers."""
 

@@ -287,10 +287,6 @@ class ZmqTransport:
             raise
         return True
 
-    def copies(self, peer: Peer) -> bool:
-        """Return that nothing is copied: it leaves from where it lies."""
-        return False
-
     def coming(self, peer: Peer) -> list[tuple[int, bytes]]:
         """Return what large messages come from a peer: their numbers and headers."""
         return self._transfers.coming(peer)

@@ -106,10 +106,6 @@ class MemoryTransport:
             self._replies[peer] += 1
         return True
 
-    def copies(self, peer: Peer) -> bool:
-        """What is sent is kept as it is."""
-        return False
-
     def coming(self, peer: Peer) -> list[tuple[int, bytes]]:
         """Nothing comes in parts."""
         return []
