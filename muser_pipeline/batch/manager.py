@@ -34,8 +34,6 @@ TYPE = UVFITSWorker.worker_type
 RECIPE = "recipe.json"
 STALE_S = 6 * 3600.0
 """Older files that were being written are of a worker that died."""
-JOINS_AHEAD = 2
-"""Files that are put together while the parts of the next ones are made."""
 
 
 class UVFITSManager(Manager):
