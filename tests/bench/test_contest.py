@@ -60,7 +60,7 @@ def test_after_the_first_round_no_more_is_begun_than_there_is_time_for() -> None
 @pytest.mark.parametrize(
     ("cls", "workload", "why"),
     [
-        ("Miscounts", "pieces", "63 of 64 pieces were answered"),
+        ("Miscounts", "pieces", "1023 of 1024 pieces were answered"),
         ("Corrupts", "blocks-5m", "block 1 of 5242880 bytes"),
         ("Dies", "pieces", "about to die"),
     ],
