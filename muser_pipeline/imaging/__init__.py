@@ -1,0 +1,1 @@
+"""Images from visibilities; knows no instrument and no cluster."""
