@@ -33,5 +33,9 @@ class RequestError(MuserError, ValueError):
     """A request for files is wrong; the message says what, and what it may be."""
 
 
+class ImageIndexError(MuserError):
+    """The index of images cannot be used; the message says why."""
+
+
 class LayoutWarning(UserWarning):
     """The layout of a file was guessed from its date, not seen in its frames."""

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+from postgres_server import PostgresServer
 from traces import VARIABLE, Traces
 
 from opencluster.engines.choice import close_engines
@@ -30,3 +31,13 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traces]:
         found = traces.left_at_last()
         traces.remove()
     assert not found, "left behind by this run:\n" + "\n".join(found)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    server = PostgresServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()

@@ -1,0 +1,1 @@
+"""MUSER as it happens: frames come in over the network, and images go out."""
