@@ -112,6 +112,33 @@ class ImageRecord:
     id: int = 0
 
 
+@dataclass(frozen=True)
+class CurvePoint:
+    """What the images of one band and polarisation show in a piece of time.
+
+    Attributes
+    ----------
+    array, band, first_channel, polarization, frequency_hz
+        As of an `ImageRecord`.
+    time_utc_ns : int
+        The mean time of the images.
+    peak, flux : float
+        The highest peak and the mean flux density.
+    images : int
+        How many there are.
+    """
+
+    array: int
+    band: int
+    first_channel: int
+    polarization: str
+    frequency_hz: float
+    time_utc_ns: int
+    peak: float
+    flux: float
+    images: int
+
+
 _tables = sql.MetaData()
 _VERSION = sql.Table("muser_images_version", _tables, sql.Column("version"))
 _IMAGES = sql.Table(
@@ -298,6 +325,74 @@ class ImageIndex:
                 query = query.where(_IMAGES.c[name] == value)
         query = query.order_by(time.desc(), _IMAGES.c.id.desc()).limit(limit)
         return self._found(query)[::-1]
+
+    def neighbours(
+        self, record: ImageRecord
+    ) -> tuple[ImageRecord | None, ImageRecord | None]:
+        """Return the records of the same band and polarisation before and after one."""
+        time = _IMAGES.c.time_utc_ns
+        same = [
+            _IMAGES.c[name] == getattr(record, name)
+            for name in _KEY
+            if name != "time_utc_ns"
+        ]
+        query = sql.select(_IMAGES).where(*same).limit(1)
+        before = self._found(
+            query.where(time < record.time_utc_ns).order_by(time.desc())
+        )
+        after = self._found(query.where(time > record.time_utc_ns).order_by(time))
+        return (before[0] if before else None, after[0] if after else None)
+
+    def curve(
+        self, start_utc_ns: int, end_utc_ns: int, step_ns: int, array: int | None = None
+    ) -> list[CurvePoint]:
+        """Return peak and flux over time, one point for each step that has images.
+
+        Parameters
+        ----------
+        start_utc_ns, end_utc_ns : int
+            The time range, its end not included.
+        step_ns : int
+            The length of a step.
+        array : int, optional
+            Only this one.
+
+        Returns
+        -------
+        list of CurvePoint
+            By array, band, channel and polarisation, and then by time.
+        """
+        image = _IMAGES.c
+        series = [image[name] for name in _KEY if name != "time_utc_ns"]
+        since_start = image.time_utc_ns - start_utc_ns
+        offset = sql.func.avg(since_start)
+        query = (
+            sql.select(
+                *series,
+                sql.func.min(image.frequency_hz).label("frequency_hz"),
+                offset.label("offset"),
+                sql.func.max(image.peak).label("peak"),
+                sql.func.avg(image.flux).label("flux"),
+                sql.func.count().label("images"),
+            )
+            .where(image.time_utc_ns >= start_utc_ns, image.time_utc_ns < end_utc_ns)
+            .where(image.status == "image")
+            .group_by(*series, since_start - since_start % step_ns)
+            .order_by(*series, offset)
+        )
+        if array is not None:
+            query = query.where(image.array == array)
+        rows = self._transact(
+            lambda connection: connection.execute(query).mappings().all(),
+            is_reading=True,
+        )
+        return [
+            CurvePoint(
+                **{k: row[k] for k in row if k != "offset"},
+                time_utc_ns=start_utc_ns + round(row["offset"]),
+            )
+            for row in rows
+        ]
 
     def prune(self, published_before: float) -> int:
         """Remove the records that were published before a time, and their files.

@@ -139,6 +139,34 @@ def test_a_time_range(index: ImageIndex) -> None:
     assert index.between(START_NS, START_NS + SECOND, array=2) == []
 
 
+def test_the_neighbours_of_an_image_are_of_its_band(index: ImageIndex) -> None:
+    index.add_all([image(9), image(1), image(5), image(4, band=1)])
+    index.add_all([image(4, hand="LL"), image(6, first_channel=8), image(6, array=2)])
+    records = {record.time_utc_ns: record for record in index.since(0)[:3]}
+    first, middle, last = (records[START_NS + s * SECOND] for s in (1, 5, 9))
+    assert index.neighbours(middle) == (first, last)
+    assert index.neighbours(first) == (None, middle)
+    assert index.neighbours(last) == (middle, None)
+
+
+def test_a_light_curve_has_one_point_for_each_step(index: ImageIndex) -> None:
+    index.add_all([image(s, peak=float(s), flux=10.0 * s) for s in (0, 1, 9, 10, 25)])
+    index.add_all([image(3, peak=99.0, status="refused"), image(60)])
+    index.add_all([image(4, hand="LL", peak=7.0), image(5, array=2)])
+    points = index.curve(START_NS, START_NS + 60 * SECOND, 10 * SECOND, array=1)
+    seen = [
+        (p.polarization, (p.time_utc_ns - START_NS) / SECOND, p.peak, p.flux, p.images)
+        for p in points
+    ]
+    assert seen == [
+        ("LL", 4, 7.0, 0.0, 1),
+        ("RR", pytest.approx(10 / 3), 9.0, pytest.approx(100 / 3), 3),
+        ("RR", 10, 10.0, 100.0, 1),
+        ("RR", 25, 25.0, 250.0, 1),
+    ]
+    assert {(p.array, p.band, p.first_channel) for p in points} == {(1, 0, 0)}
+
+
 def test_old_records_go_with_their_files(index: ImageIndex, tmp_path: Path) -> None:
     for n in range(4):
         names = {kind: f"{n}.{kind}" for kind in ("fits", "png", "json")}
