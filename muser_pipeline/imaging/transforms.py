@@ -1,0 +1,170 @@
+"""Two-dimensional Fourier transforms between visibilities and pixels.
+
+Each class holds what can be kept between transforms of the same places. The sums are
+those of the real image of a half plane, which stands for its conjugate half too:
+
+    adjoint: D(l, m) = sum of Re[V exp(-2 pi i (u l + v m))]
+    forward: V(u, v) = sum of I exp(+2 pi i (u l + v m))
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from muser_pipeline.imaging.backend import Array
+from muser_pipeline.imaging.grid import Grid
+from muser_pipeline.imaging.visibilities import SPEED_OF_LIGHT_M_PER_S
+
+FINEST = 1e-6
+"""Single precision has no more to give."""
+_COARSEST = 0.1
+
+
+def bounded(epsilon: float) -> float:
+    """Return the accuracy to ask a library for, in single precision."""
+    return min(max(epsilon, FINEST), _COARSEST)
+
+
+class Transform(Protocol):
+    """A pair of transforms between some visibilities and the pixels of a grid."""
+
+    def adjoint(self, values: Array, epsilon: float) -> Array:
+        """Return the image of visibilities (row, channel); not normalised."""
+        ...
+
+    def forward(self, image: Array, epsilon: float) -> Array:
+        """Return the visibilities (row, channel) of an image."""
+        ...
+
+
+class DuccTransform:
+    """By ducc0, on the CPU; with all of w when it is asked for.
+
+    Parameters
+    ----------
+    uvw_m : ndarray of float64, shape (row, 3)
+        Metres.
+    frequency_hz : ndarray of float64, shape (channel,)
+        Of the channels.
+    grid : Grid
+        The pixels.
+    stacks_w : bool
+        Whether w is taken into account, by stacking.
+    threads : int
+        How many compute.
+    """
+
+    def __init__(
+        self,
+        uvw_m: NDArray[np.float64],
+        frequency_hz: NDArray[np.float64],
+        grid: Grid,
+        stacks_w: bool,
+        threads: int,
+    ) -> None:
+        # the first axis of the library becomes y, so that nothing is transposed
+        self._uvw = np.ascontiguousarray(uvw_m[:, [1, 0, 2]])
+        self._size = grid.size
+        self._options: dict[str, Any] = {
+            "freq": np.ascontiguousarray(frequency_hz, dtype=np.float64),
+            "pixsize_x": grid.cell_rad,
+            "pixsize_y": grid.cell_rad,
+            "do_wgridding": stacks_w,
+            "divide_by_n": False,
+            # m grows with y while l falls with x
+            "flip_u": True,
+            "flip_v": False,
+            "nthreads": threads,
+        }
+        self._library = importlib.import_module("ducc0").wgridder
+
+    def adjoint(
+        self, values: NDArray[np.complex64], epsilon: float
+    ) -> NDArray[np.float32]:
+        """Return the image of visibilities (row, channel); not normalised."""
+        image: NDArray[np.float32] = self._library.vis2dirty(
+            uvw=self._uvw,
+            vis=values,
+            npix_x=self._size,
+            npix_y=self._size,
+            epsilon=bounded(epsilon),
+            **self._options,
+        )
+        return image
+
+    def forward(
+        self, image: NDArray[np.float32], epsilon: float
+    ) -> NDArray[np.complex64]:
+        """Return the visibilities (row, channel) of an image."""
+        values: NDArray[np.complex64] = self._library.dirty2vis(
+            uvw=self._uvw, dirty=image, epsilon=bounded(epsilon), **self._options
+        )
+        return values
+
+
+class NufftTransform:
+    """By cufinufft, on a GPU; w is not taken into account.
+
+    Parameters
+    ----------
+    uvw_m, frequency_hz, grid
+        As for `DuccTransform`.
+    xp : module
+        The library of arrays, cupy.
+    library : module
+        With a class `Plan` as cufinufft has it.
+    """
+
+    def __init__(
+        self,
+        uvw_m: NDArray[np.float64],
+        frequency_hz: NDArray[np.float64],
+        grid: Grid,
+        xp: Any,
+        library: Any,
+    ) -> None:
+        self._xp = xp
+        self._library = library
+        self._shape = (len(uvw_m), len(frequency_hz))
+        self._size = grid.size
+        turn = 2 * np.pi * grid.cell_rad * frequency_hz / SPEED_OF_LIGHT_M_PER_S
+        # phases wrap in double precision, before single precision cuts them
+        self._y = self._wrapped(np.multiply.outer(uvw_m[:, 1], turn))
+        self._x = self._wrapped(np.multiply.outer(-uvw_m[:, 0], turn))
+        self._plans: dict[tuple[int, float], Any] = {}
+
+    def adjoint(self, values: Array, epsilon: float) -> Array:
+        """Return the image of visibilities (row, channel); not normalised."""
+        plan = self._plan(1, epsilon)
+        return self._xp.ascontiguousarray(plan.execute(values.ravel()).real)
+
+    def forward(self, image: Array, epsilon: float) -> Array:
+        """Return the visibilities (row, channel) of an image."""
+        plan = self._plan(2, epsilon)
+        values = plan.execute(image.astype(self._xp.complex64))
+        return values.reshape(self._shape)
+
+    def _wrapped(self, phases: NDArray[np.float64]) -> Array:
+        turned = (phases + np.pi) % (2 * np.pi) - np.pi
+        return self._xp.asarray(turned.ravel().astype(np.float32))
+
+    def _plan(self, kind: int, epsilon: float) -> Any:
+        """Return the plan for an accuracy, made when it is first needed."""
+        # powers of ten, so that there are few plans
+        digits = float(10.0 ** np.floor(np.log10(bounded(epsilon)) + 1e-9))
+        plan = self._plans.get((kind, digits))
+        if plan is None:
+            plan = self._library.Plan(
+                kind,
+                (self._size, self._size),
+                eps=digits,
+                isign=-1 if kind == 1 else 1,
+                dtype="complex64",
+            )
+            plan.setpts(self._y, self._x)
+            self._plans[kind, digits] = plan
+        return plan
