@@ -31,7 +31,7 @@ from opencluster.net.zmq_transport import ZmqTransport
 from opencluster.node.host import host_id, host_name
 from opencluster.place import Place
 from opencluster.wire import codec, frames, kinds
-from opencluster.wire.batches import batches, pieces_in
+from opencluster.wire.batches import batches, members_in, pieces_in
 
 
 class PackedWorker:
@@ -81,7 +81,8 @@ class PackedWorker:
             results: bytes | list[bytes]
             if isinstance(piece.payload, list):
                 status = "bundle"
-                results = [self._result(payload, ()) for payload in piece.payload]
+                members = members_in(piece.payload, own)
+                results = [self._result(*member) for member in members]
                 size = sum(map(len, results))
             else:
                 status, results = "done", self._result(piece.payload, own)

@@ -43,7 +43,12 @@ from opencluster.net.transport import (
 from opencluster.place import Place
 from opencluster.registration import Registration
 from opencluster.wire import frames, kinds
-from opencluster.wire.batches import batches, numbers_in, pieces_in
+from opencluster.wire.batches import (
+    batches,
+    numbers_in,
+    pieces_in,
+    size_of_members,
+)
 from opencluster.wire.refs import id_in
 
 if TYPE_CHECKING:
@@ -75,7 +80,7 @@ class Work(NamedTuple):
     waiting : Waiting
         Whose it is, and how it is to be run.
     payload, buffers
-        The encoded piece; of a bundle, a list of the encoded pieces.
+        The encoded piece; of a bundle, what `members_in` takes apart.
     keep : bytes or None
         Under which identity its result is to be kept, if it is.
     wanted : sequence of Wanted
@@ -310,10 +315,11 @@ class Station:
             self._outbox.setdefault(peer, []).append((piece, answer))
         if answer.elapsed_s >= SLOW_S:
             self._serve_at = 0.0
-        if answer.buffers or work.buffers:
-            self._carried_bytes += work.waiting.nbytes + sum(map(len, answer.buffers))
-            if self._carried_bytes >= RESULTS_BYTES:
-                self._serve_at = 0.0
+        self._carried_bytes += work.waiting.nbytes
+        if answer.buffers:
+            self._carried_bytes += sum(map(len, answer.buffers))
+        if self._carried_bytes >= RESULTS_BYTES:
+            self._serve_at = 0.0
         if is_first:
             # whoever serves the sockets next sends it, with those that come till then
             self.reactor.post(_nothing)
@@ -407,11 +413,11 @@ class Station:
         for (number, priority, timeout_s, payload, _), own in pieces_in(rows, buffers):
             data: tuple[Any, ...] = (payload, own)
             if type(payload) is list:
-                nbytes, count = sum(map(len, payload)), len(payload)
+                nbytes, count = size_of_members(payload), len(payload)
             else:
                 nbytes, count = len(payload), 1
             if own:
-                nbytes += sum(memoryview(buffer).nbytes for buffer in own)
+                nbytes += sum(map(len, own))
             if ties and number in ties:
                 data += ties[number]
             pieces.append(
@@ -495,11 +501,11 @@ class Station:
             bundle.is_cut = True
             done = len(bundle.outcomes)
             peer, first = key = bundle.waiting.key
-            data = (bundle.waiting.data[0][done], ())
-            alone = self._inbox.leave_alone(key, done, data)
+            # what it consists of was taken out by whoever performs it
+            alone = self._inbox.leave_alone(key, done, None)
             if alone is None or self._on_alone is None:
                 return
-            self._on_alone(Work(alone, *data))
+            self._on_alone(Work(alone, b"", ()))
             elapsed_s = bundle.ended_at - bundle.started_at
             answer = Answer("cut", bundle.outcomes, bundle.buffers, elapsed_s)
             self._outbox.setdefault(peer, []).append((first, answer))
@@ -521,7 +527,9 @@ class Station:
                 # clocks of two cores may differ by a hair, and time that is negative
                 # is refused with all that it came with
                 [piece, a.status, a.payload, len(a.buffers), max(0.0, a.elapsed_s)],
-                _size(a.payload),
+                size_of_members(a.payload)
+                if isinstance(a.payload, list)
+                else len(a.payload),
                 a.buffers,
             )
             for piece, a in answers
@@ -582,13 +590,6 @@ class Station:
 
 def _nothing() -> None:
     """Do nothing: the turn in which it is done is what was wanted."""
-
-
-def _size(payload: Any) -> int:
-    """Return about how many bytes an encoded result, or the list of several, takes."""
-    if type(payload) is not list:
-        return len(payload)
-    return sum(len(one if type(one) is bytes else one[1]) for one in payload)
 
 
 def _ties_in(extra: Any) -> tuple[bytes | None, list[Wanted]]:

@@ -53,7 +53,7 @@ from opencluster.registration import (
 )
 from opencluster.serving import Answer, Station, Work
 from opencluster.wire import codec
-from opencluster.wire.batches import check_size
+from opencluster.wire.batches import check_size, members_in
 from opencluster.workpiece import WorkPiece
 
 PROGRESS_INTERVAL_S = 0.2
@@ -341,9 +341,10 @@ class Runner:
         """Perform the pieces of a bundle, as long as nothing happens to one of them."""
         station, now = self._station, started
         bundle = station.begin_bundle(work, started)
-        for place, payload in enumerate(work.payload):
+        members = members_in(work.payload, work.buffers)
+        for place, (payload, own) in enumerate(members):
             self._scoreboard.started_next(place)
-            status, value = self._perform(payload, (), ())
+            status, value = self._perform(payload, own, ())
             payload, buffers, status = encoded(
                 status, value, self.max_bytes, self._escaped
             )

@@ -40,7 +40,18 @@ class BundleWorker(Worker):
         return getattr(self, work.get("do", "answer"))(work)
 
     def answer(self, work: WorkPiece) -> WorkPiece:
-        return WorkPiece(n=work["n"], pid=os.getpid())
+        block = work.get("block")
+        total = None if block is None else int(block.sum())
+        return WorkPiece(n=work["n"], pid=os.getpid(), total=total)
+
+    def keep_block(self, work: WorkPiece) -> WorkPiece:
+        """Keep what came, to look at it later."""
+        self.kept = work["block"]
+        return self.answer(work)
+
+    def look_at_kept(self, work: WorkPiece) -> WorkPiece:
+        """Answer with the sum of what was kept."""
+        return WorkPiece(n=work["n"], total=int(self.kept.sum()))
 
     def same_array(self, work: WorkPiece) -> WorkPiece:
         """Return the same memory every time, with another content."""

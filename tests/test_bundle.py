@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from bundle_programs import ARRAY_BYTES, DEADLINE_S, TARGET, counts, runs
 
@@ -14,9 +15,10 @@ from opencluster import WorkPiece
 from opencluster.bundle import ENOUGH_BYTES
 from opencluster.config import load
 from opencluster.core.crew import Crew
-from opencluster.core.dispatch import Dispatch, Effect
+from opencluster.core.dispatch import Dispatch, Effect, Piece
 from opencluster.engines.base import Options, Outcome
 from opencluster.engines.cluster import ClusterEngine, connect
+from opencluster.engines.tickets import BUNDLE_BYTES
 from opencluster.errors import (
     Interrupted,
     PieceCancelled,
@@ -47,13 +49,15 @@ class Client:
     """A manager that sends its pieces in bundles, and what it was answered.
 
     ``answers`` has, of each answer to a bundle, its number, how many of its pieces were
-    over, and whether the next one ran on.
+    over, and whether the next one ran on; ``sizes`` how many pieces each bundle had,
+    or piece by itself, when it was handed in.
     """
 
     def __init__(self, engine: ClusterEngine, log: Path) -> None:
         self.engine = engine
         self.log = log
         self.answers: list[tuple[int, int, bool]] = []
+        self.sizes: list[int] = []
         self._outcomes: dict[int, Outcome] = {}
         self._places: dict[int, int] = {}
 
@@ -113,10 +117,19 @@ def client_of(
         return bundle_done(self, *args)
 
     monkeypatch.setattr(Dispatch, "bundle_done", noted)
+    submit = Dispatch.submit
+
+    def handed_in(self: Dispatch, now: float, pieces: Iterable[Piece]) -> list[Effect]:
+        pieces = list(pieces)
+        client.sizes += [piece.count for piece in pieces]
+        return submit(self, now, pieces)
+
+    monkeypatch.setattr(Dispatch, "submit", handed_in)
     # of a type that nothing was sent to yet, nobody is known
     engine.workers("Bundle", DEADLINE_S)
     client.check(*client.submit(1))
     client.log.unlink()
+    client.sizes.clear()
     monkeypatch.setattr(Crew, "bundle_size", property(lambda self: SIZE))
     yield client
     engine.close()
@@ -133,6 +146,82 @@ def test_pieces_of_bundles_are_performed_once_each(client: Client) -> None:
     client.check(*client.submit(5 * SIZE + 3))
     assert counts(client.log) == dict.fromkeys(range(5 * SIZE + 3), 1)
     assert len({first for first, _, _ in client.answers}) == 6
+
+
+def blocks(count: int, nbytes: int) -> dict[str, Any]:
+    """Return arrays for pieces, of which each has another sum."""
+    return {f"p{n}": {"block": np.full(nbytes, n, np.uint8)} for n in range(count)}
+
+
+def totals(client: Client, numbers: list[int]) -> list[int | None]:
+    return [outcome.value()["total"] for outcome in client.wait(*numbers)]
+
+
+@pytest.mark.parametrize("nbytes", [5_000, 100_000])
+def test_arrays_travel_in_bundles(client: Client, nbytes: int) -> None:
+    count = 3 * SIZE
+    odd = blocks(count, nbytes)
+    for n in range(0, count, 5):
+        del odd[f"p{n}"]
+    numbers = client.submit(count, **odd)
+    expected = [n * nbytes if n % 5 else None for n in range(count)]
+    assert totals(client, numbers) == expected
+    assert client.sizes == [SIZE] * 3
+    assert counts(client.log) == dict.fromkeys(range(count), 1)
+
+
+def test_arrays_travel_in_bundles_through_sockets_too(
+    two_workers: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENCLUSTER_NETWORK_EXPRESS_LANE", "false")
+    for client in client_of(two_workers, tmp_path, monkeypatch):
+        numbers = client.submit(2 * SIZE, **blocks(2 * SIZE, 100_000))
+        assert totals(client, numbers) == [n * 100_000 for n in range(2 * SIZE)]
+        assert client.sizes == [SIZE] * 2
+
+
+def test_a_bundle_has_no_more_arrays_than_are_copied_in_no_time(client: Client) -> None:
+    count, nbytes = SIZE, BUNDLE_BYTES // 4
+    odd = blocks(count, nbytes)
+    odd["p5"] = {"block": np.full(2 * BUNDLE_BYTES, 1, np.uint8)}
+    numbers = client.submit(count, **odd)
+    expected = [n * nbytes for n in range(count)]
+    expected[5] = 2 * BUNDLE_BYTES
+    assert totals(client, numbers) == expected
+    # the large one goes alone, and what follows it begins a bundle
+    assert client.sizes == [3, 2, 1, 2]
+
+
+def test_arrays_of_a_bundle_stay_as_long_as_somebody_has_them(client: Client) -> None:
+    nbytes = 100_000
+    odd = blocks(2 * SIZE, nbytes)
+    odd["p3"]["do"] = "keep_block"
+    odd[f"p{2 * SIZE - 1}"] = {"do": "look_at_kept"}
+    # all of it is for one of the workers
+    for worker in list(client.engine._dispatch._workers)[1:]:
+        client.engine._reactor.post(
+            lambda worker=worker: client.engine._dispatch.worker_draining(0.0, worker)
+        )
+    numbers = client.submit(2 * SIZE, **odd)
+    expected = [n * nbytes for n in range(2 * SIZE)]
+    expected[-1] = 3 * nbytes
+    assert totals(client, numbers) == expected
+
+
+@pytest.mark.parametrize("does", ["die_once", "drain", "until_told", "wait_for"])
+def test_arrays_go_to_whoever_does_what_was_left_of_a_bundle(
+    client: Client, does: str
+) -> None:
+    nbytes = 100_000
+    odd = blocks(SIZE, nbytes)
+    odd["p3"] |= {"do": does, "path": "/dev/null"}
+    numbers = client.submit(SIZE, **odd)
+    if does == "until_told":
+        client.until_begun(3)
+        client.engine.interrupt([numbers[3]])
+        client.wait(numbers.pop(3))
+    expected = {client._places[number] * nbytes for number in numbers}
+    assert set(totals(client, numbers)) == expected
 
 
 def test_a_piece_that_fails_hurts_only_itself(client: Client) -> None:

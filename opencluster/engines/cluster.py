@@ -46,7 +46,13 @@ from opencluster.engines.directory import Contact
 from opencluster.engines.reports import Reports
 from opencluster.engines.roster import Roster
 from opencluster.engines.sharing import Sharing
-from opencluster.engines.tickets import Ticket, closed, failure_in, piece_of, size_of
+from opencluster.engines.tickets import (
+    BUNDLE_BYTES,
+    Ticket,
+    closed,
+    failure_in,
+    piece_of,
+)
 from opencluster.engines.values import VALUE_KINDS, Recipe, Values
 from opencluster.engines.verdicts import alike, error_for, wanted
 from opencluster.errors import (
@@ -198,8 +204,8 @@ class ClusterEngine:
         refs: list[DataRef] = []
         for value, options in pieces:
             payload, buffers = codec.encode(value, "piece", refs)
-            check_size(payload, buffers, self._max_bytes)
-            ticket = Ticket(payload, buffers, options, done, job)
+            nbytes = check_size(payload, buffers, self._max_bytes)
+            ticket = Ticket(payload, buffers, nbytes, options, done, job)
             if refs:
                 ticket.refs, refs = tuple(refs), []
             tickets.append(ticket)
@@ -360,7 +366,7 @@ class ClusterEngine:
         incoming, tickets = self._incoming, self._tickets
         pieces: list[Piece] = []
         last: Piece | None = None
-        bundled, room = Options(), 0
+        bundled, room, room_bytes = Options(), 0, 0
         while incoming:
             number, type, ticket = incoming.popleft()
             tickets[number] = ticket
@@ -371,9 +377,10 @@ class ClusterEngine:
                 # the pieces of a bundle have one manner of being run, and follow
                 # each other
                 is_like = options is bundled and number == last.id + last.count
-                if is_like and ticket.is_small:
+                if is_like and ticket.nbytes <= room_bytes and ticket.is_small:
                     last.count += 1
                     room -= 1
+                    room_bytes -= ticket.nbytes
                     continue
             if ticket.refs or options.keep:
                 data = (ticket.payload, ticket.buffers)
@@ -385,6 +392,7 @@ class ClusterEngine:
             bundled, room = options, 0
             if incoming and options.may_be_bundled and ticket.is_small:
                 room = self._dispatch.bundle_size(type) - 1
+                room_bytes = BUNDLE_BYTES - ticket.nbytes
         if pieces:
             self._do(self._dispatch.submit(_now(), pieces))
 
@@ -400,8 +408,9 @@ class ClusterEngine:
                 self._values.not_made(id, outcome.error)
 
         (number,) = self._next_numbers(1)
+        # of no job, so that nobody asks how much of it is sent
         self._tickets[number] = Ticket(
-            recipe.payload, recipe.buffers, options, done, None
+            recipe.payload, recipe.buffers, 0, options, done, None
         )
         self._bonds.tie_again(piece_of(number, recipe.type, options), id, recipe)
 
@@ -451,21 +460,27 @@ class ClusterEngine:
         ticket = self._tickets[piece.id]
         payload, buffers = ticket.payload, ticket.buffers
         if ticket.job is not None:
-            nbytes = len(payload) + size_of(buffers) if buffers else len(payload)
-            ticket.job.statistics.bytes_sent += nbytes
+            ticket.job.statistics.bytes_sent += ticket.nbytes
         row = [piece.id, piece.priority, piece.timeout_s, payload, len(buffers)]
         return row, len(payload), buffers
 
     def _row_of_bundle(self, piece: Piece) -> Row:
-        payloads, nbytes = [], 0
+        members: list[Any] = []
+        buffers: list[Any] = []
+        nbytes = 0
         for number in piece.numbers:
             ticket = self._tickets[number]
-            payloads.append(ticket.payload)
-            size = len(ticket.payload)
-            nbytes += size
+            payload, own = ticket.payload, ticket.buffers
+            if own:
+                members.append([payload, len(own)])
+                buffers += own
+            else:
+                members.append(payload)
+            nbytes += len(payload)
             if ticket.job is not None:
-                ticket.job.statistics.bytes_sent += size
-        return [piece.id, piece.priority, piece.timeout_s, payloads, 0], nbytes, ()
+                ticket.job.statistics.bytes_sent += ticket.nbytes
+        row = [piece.id, piece.priority, piece.timeout_s, members, len(buffers)]
+        return row, nbytes, buffers
 
     def _tell(self, worker: str, header: bytes, buffers: Sequence[Any] = ()) -> None:
         contact = self._directory.contacts.get(worker)

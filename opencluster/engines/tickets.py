@@ -14,7 +14,10 @@ from opencluster.references import DataRef
 from opencluster.wire import codec
 
 SMALL_BYTES = 1024
-"""Largest piece that travels in a bundle."""
+"""Most that a piece in a bundle takes besides its arrays."""
+BUNDLE_BYTES = 1 << 20
+"""Most that the pieces of a bundle take together: they are sent when all of them are
+copied, and while one of them is at work nobody else can have the others."""
 
 
 @dataclass(slots=True)
@@ -23,6 +26,7 @@ class Ticket:
 
     payload: bytes
     buffers: Sequence[Any]
+    nbytes: int
     options: Options
     done: Done
     job: Job | None
@@ -30,8 +34,8 @@ class Ticket:
 
     @property
     def is_small(self) -> bool:
-        """Whether it may travel in a bundle: hardly any data, and no values."""
-        return len(self.payload) <= SMALL_BYTES and not (self.buffers or self.refs)
+        """Whether it may travel in a bundle, if that has room: it has no values."""
+        return len(self.payload) <= SMALL_BYTES and not self.refs
 
 
 def piece_of(number: int, type: str, options: Options) -> Piece:
@@ -61,8 +65,3 @@ def failure_in(outcome: Outcome) -> Mapping[str, Any]:
         if isinstance(failure, Mapping):
             return failure
     return {"message": "the worker sent a failure that cannot be read"}
-
-
-def size_of(buffers: Sequence[Any]) -> int:
-    """Return the size of buffers in bytes."""
-    return sum(memoryview(buffer).nbytes for buffer in buffers)

@@ -23,13 +23,14 @@ can be given up by itself."""
 class PieceRow(NamedTuple):
     """A piece in a message: its number, how to run it, and its encoded data.
 
-    That of a bundle is a list, of that of its pieces; these have no buffers.
+    That of a bundle is a list, of that of its pieces: the encoded data, or these and
+    the number of buffers.
     """
 
     number: int
     priority: int
     timeout_s: float
-    payload: bytes | list[bytes]
+    payload: bytes | list[Any]
     buffers: int
 
 
@@ -52,6 +53,10 @@ _TIME = {PieceRow: 2, ResultRow: 4}
 """Where a row has a time in seconds."""
 _PIECE_TYPES = (int, int, float, bytes, int)
 _RESULT_TYPES = (int, str, bytes, int, float)
+_MEMBER_TYPES = {PieceRow: (bytes, int), ResultRow: (str, bytes, int)}
+"""What stands for a piece of a bundle, or for what came of it, besides the payload
+alone."""
+_FEWEST_MEMBERS = {PieceRow: 2, ResultRow: 0}
 
 Row = tuple[list[Any], int, Sequence[Any]]
 """The fields of a row, the bytes of its payload, and its buffers."""
@@ -76,7 +81,7 @@ def batches(rows: Iterable[Row]) -> Iterator[tuple[list[list[Any]], list[Any]]]:
     buffers: list[Any] = []
     nbytes = buffer_bytes = 0
     for row, size, own in rows:
-        own_bytes = sum(memoryview(buffer).nbytes for buffer in own) if own else 0
+        own_bytes = sum(map(len, own)) if own else 0
         is_full = (
             nbytes + size > MAX_BATCH_BYTES
             or len(buffers) + len(own) > MAX_BATCH_BUFFERS
@@ -117,6 +122,30 @@ def results_in(
         When a row is malformed; then nothing of the message counts.
     """
     return _split(ResultRow, _RESULT_TYPES, rows, buffers)
+
+
+def members_in(
+    members: Sequence[Any], buffers: Sequence[Any]
+) -> Iterator[tuple[bytes, Sequence[Any]]]:
+    """Iterate over the pieces of a bundle, each with its buffers.
+
+    A list of buffers gets shorter meanwhile, so that the memory of a piece that is over
+    is free for others.
+    """
+    left = buffers if isinstance(buffers, list) else list(buffers)
+    for member in members:
+        if type(member) is bytes:
+            yield member, ()
+            continue
+        payload, count = member
+        own = left[:count]
+        del left[:count]
+        yield payload, own
+
+
+def size_of_members(members: Iterable[Any]) -> int:
+    """Return how many bytes the payloads of a bundle take."""
+    return sum(len(one if type(one) is bytes else one[-2]) for one in members)
 
 
 def numbers_in(numbers: Any) -> list[int]:
@@ -175,20 +204,19 @@ def _is_bundle(
     if type(members) is not list or tuple(map(type, alone)) != types:
         return False
     others = [member for member in members if type(member) is not bytes]
-    if kind is PieceRow:
-        return not others and 1 < len(members) <= MAX_MEMBERS and not fields[-1]
+    of_member = _MEMBER_TYPES[kind]
     return (
-        len(members) <= MAX_MEMBERS
+        _FEWEST_MEMBERS[kind] <= len(members) <= MAX_MEMBERS
         and all(
-            type(o) is list and tuple(map(type, o)) == (str, bytes, int) and o[2] >= 0
+            type(o) is list and tuple(map(type, o)) == of_member and o[-1] >= 0
             for o in others
         )
-        and sum(o[2] for o in others) == fields[3]
+        and sum(o[-1] for o in others) == fields[kind._fields.index("buffers")]
     )
 
 
-def check_size(payload: bytes, buffers: Sequence[Any], max_bytes: int) -> None:
-    """Refuse what the receiver would not take.
+def check_size(payload: bytes, buffers: Sequence[Any], max_bytes: int) -> int:
+    """Return the size in bytes of what is to be sent.
 
     Raises
     ------
@@ -201,11 +229,14 @@ def check_size(payload: bytes, buffers: Sequence[Any], max_bytes: int) -> None:
             f"the value takes {len(payload)} bytes besides its arrays, and at most "
             f"{inline_limit} can be sent; put large data into numpy arrays or files"
         )
+    size = len(payload)
     for buffer in buffers:
         nbytes = memoryview(buffer).nbytes
+        size += nbytes
         if nbytes > max_bytes:
             raise LocalProtocolError(
                 f"an array of {nbytes} bytes is larger than a message may be "
                 f"({max_bytes} bytes); raise [network] max_message_bytes on every "
                 "computer, or cut the array"
             )
+    return size

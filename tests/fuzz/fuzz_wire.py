@@ -186,11 +186,10 @@ class RowsEpisode(WireEpisode):
             rows = [1, 2, 3]
         if kind < 2 and random.random() < 0.5:
             at = 3 if kind == 0 else 2
-            members: list[Any] = [b"one", b"two", b"three"]
-            if kind == 1:
-                members[1] = ["failed", b"why", 1]
+            member = [b"two", 1] if kind == 0 else ["failed", b"why", 1]
+            members: list[Any] = [b"one", member, b"three"]
             for row in rows:
-                row[at], row[4 - kind] = members, kind
+                row[at], row[4 - kind] = members, 1
         for _ in range(random.randrange(3)):
             rows = self.mutator.tree(rows)
         self.last = repr(rows)[:200].encode("utf-8", "surrogatepass")
@@ -208,7 +207,7 @@ class RowsEpisode(WireEpisode):
         for row, own in found:
             assert type(row.number) is int and type(row.payload) in (bytes, list)
             if type(row.payload) is list:
-                parts = [m if type(m) is bytes else m[1] for m in row.payload]
+                parts = [m if type(m) is bytes else m[-2] for m in row.payload]
                 assert all(type(part) is bytes for part in parts)
             assert row.buffers == len(own)
             seconds = row.timeout_s if kind == 0 else row.elapsed_s

@@ -16,9 +16,11 @@ from opencluster.wire.batches import (
     MAX_MEMBERS,
     batches,
     check_size,
+    members_in,
     numbers_in,
     pieces_in,
     results_in,
+    size_of_members,
 )
 
 
@@ -98,6 +100,30 @@ def test_a_bundle_is_one_row_of_pieces(count: int) -> None:
     assert (alone.payload, list(own)) == (b"alone", [b"buffer"])
 
 
+def test_pieces_of_a_bundle_come_with_their_buffers() -> None:
+    members = [[b"one", 2], b"two", [b"three", 0], [b"four", 1]]
+    rows = [[1, 0, 0.0, members, 3], [9, 0, 0.0, b"alone", 1]]
+    (bundle, theirs), (_, own) = pieces_in(rows, [b"a", b"b", b"c", b"d"])
+    assert (list(theirs), list(own)) == ([b"a", b"b", b"c"], [b"d"])
+    pieces = [
+        (b"one", [b"a", b"b"]),
+        (b"two", []),
+        (b"three", []),
+        (b"four", [b"c"]),
+    ]
+    assert size_of_members(bundle.payload) == sum(len(data) for data, _ in pieces)
+    for buffers in (theirs, tuple(theirs)):
+        found = members_in(bundle.payload, buffers)
+        assert [(payload, list(those)) for payload, those in found] == pieces
+
+
+def test_nothing_is_kept_of_the_pieces_of_a_bundle_that_are_over() -> None:
+    members = [[b"one", 2], [b"two", 1]]
+    buffers = [b"a", b"b", b"c"]
+    left = [list(buffers) for _ in members_in(members, buffers)]
+    assert left == [[b"c"], []]
+
+
 @pytest.mark.parametrize(
     "members",
     [
@@ -106,6 +132,13 @@ def test_a_bundle_is_one_row_of_pieces(count: int) -> None:
         [b"one", "text"],
         [b"one", 2],
         [b"one", [b"two"]],
+        [b"one", [b"two", 1]],
+        [b"one", [b"two", -1]],
+        [[b"one", 1], [b"two", -1]],
+        [b"one", [b"two", False]],
+        [b"one", ["two", 0]],
+        [b"one", [[b"two"], 0]],
+        [b"one", ["done", b"two", 0]],
         [b"one", None],
         (b"one", b"two"),
         {b"one": b"two"},
