@@ -17,6 +17,7 @@ from muser_pipeline.calibration.flagging import (
     flag_inputs,
     flag_outliers,
     known_bad_inputs,
+    saturated_inputs,
 )
 from muser_pipeline.calibration.static import static_delays_ns
 from muser_pipeline.calibration.tables import (
@@ -39,6 +40,7 @@ __all__ = [
     "make_calibration",
     "phases_of_20151101",
     "read_calibration",
+    "saturated_inputs",
     "solve_antennas",
     "static_delays_ns",
     "table_name",

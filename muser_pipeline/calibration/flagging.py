@@ -14,6 +14,13 @@ from muser_pipeline.raw import Frames
 
 DEAD_BELOW = 0.05
 """Of the median antenna's power: less is no sky."""
+SATURATED_ABOVE = 30.0
+"""Times the median antenna's power: more is no sky either, as all look at the same."""
+SATURATED_PART = 0.25
+"""Of the parts of an antenna's correlations at an end of their range. A good antenna
+has such a part for each saturated one, of 40 or 60."""
+_LARGEST = float((1 << 23) - 1)
+"""Of the parts of a correlation."""
 OUTLIER = 8.0
 """Standard deviations. Noise alone goes beyond in one of 8e13 visibilities, if its
 deviation is known exactly; that of few frames is not."""
@@ -89,12 +96,40 @@ def dead_inputs(frames: Frames, below: float = DEAD_BELOW) -> list[int]:
     list of int
         Inputs, ascending.
     """
-    antennas = frames.describe().antennas
-    power = frames.autocorrelations[:, :, :antennas].astype(np.float64)
-    usual = np.maximum(np.median(power, axis=2, keepdims=True), 1.0)
-    relative = np.median(power / usual, axis=(0, 1))
-    dead: list[int] = np.flatnonzero(relative < below).tolist()
+    dead: list[int] = np.flatnonzero(_relative_power(frames) < below).tolist()
     return dead
+
+
+def saturated_inputs(frames: Frames, above: float = SATURATED_ABOVE) -> list[int]:
+    """Return the antennas that are driven beyond what can be measured.
+
+    An antenna is, whose power is far above that of the others (see `dead_inputs`), or
+    most of whose correlations stand at an end of the range of 24 bits.
+
+    Parameters
+    ----------
+    frames : Frames
+        At least one, as recorded: with fringes as they are.
+    above : float, optional
+        Multiple of the median antenna's power.
+
+    Returns
+    -------
+    list of int
+        Inputs, ascending.
+    """
+    described = frames.describe()
+    relative = _relative_power(frames)
+    parts = np.abs(frames.visibilities.view(np.float32))
+    share = np.zeros(described.antennas)
+    if parts.max(initial=0.0) >= _LARGEST:
+        clipped = (parts >= _LARGEST).mean(axis=(0, 2))
+        for ends in described.baseline_inputs():
+            np.add.at(share, ends, clipped)
+        share /= described.antennas - 1
+    is_saturated = (relative > above) | (share > SATURATED_PART)
+    saturated: list[int] = np.flatnonzero(is_saturated).tolist()
+    return saturated
 
 
 def flag_outliers(frames: Frames, threshold: float = OUTLIER) -> Frames:
@@ -124,6 +159,15 @@ def flag_outliers(frames: Frames, threshold: float = OUTLIER) -> Frames:
                 frames.visibilities[members], frames.flags[members], threshold
             )
     return frames.replace(flags=flags)
+
+
+def _relative_power(frames: Frames) -> NDArray[np.float64]:
+    """Return the power of each antenna in units of the median antenna's."""
+    antennas = frames.describe().antennas
+    power = frames.autocorrelations[:, :, :antennas].astype(np.float64)
+    usual = np.maximum(np.median(power, axis=2, keepdims=True), 1.0)
+    relative: NDArray[np.float64] = np.median(power / usual, axis=(0, 1))
+    return relative
 
 
 def _outliers(

@@ -6,7 +6,7 @@ Nothing here knows what a frame is used for.
 from muser_pipeline.raw.contents import Contents
 from muser_pipeline.raw.format import SWITCHED_OFF, SWITCHED_ON
 from muser_pipeline.raw.frames import LEFT, RIGHT, UNKNOWN, Frames
-from muser_pipeline.raw.reader import RawFile, open_raw
+from muser_pipeline.raw.reader import RawFile, open_raw, received_raw
 from muser_pipeline.raw.scan import SkippedFrame
 from muser_pipeline.raw.writer import (
     encode_frames,
@@ -29,5 +29,6 @@ __all__ = [
     "make_frames",
     "make_header",
     "open_raw",
+    "received_raw",
     "write_raw",
 ]

@@ -67,13 +67,13 @@ class Contents:
 
 
 def read_contents(
-    data: mmap, array: int, layout: Layout, new_layout_since: np.datetime64
+    data: mmap | bytes, array: int, layout: Layout, new_layout_since: np.datetime64
 ) -> Contents:
     """Read all headers of a file, and sort out the frames that cannot be believed.
 
     Parameters
     ----------
-    data : mmap
+    data : mmap or bytes
         The file.
     array : int
         Whose it is.
@@ -130,7 +130,7 @@ def read_contents(
 class _Candidates:
     """The frames of a file that have passed all checks so far."""
 
-    def __init__(self, data: mmap, found: Found, array: int) -> None:
+    def __init__(self, data: mmap | bytes, found: Found, array: int) -> None:
         self.skipped = list(found.skipped)
         self.number = found.number
         self.offset = found.offset
@@ -175,7 +175,7 @@ class _Candidates:
             raise RawFormatError(f"no frame can be read; {first}")
 
 
-def _headers(data: mmap, offset: NDArray[np.int64], array: int) -> Headers:
+def _headers(data: mmap | bytes, offset: NDArray[np.int64], array: int) -> Headers:
     """Return the headers at some places, without having all of the file in memory."""
     view = np.frombuffer(data, dtype=np.uint8)
     parts = []

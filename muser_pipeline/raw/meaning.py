@@ -176,7 +176,7 @@ def find_layout(
             f"{time_ns[0].astype('datetime64[ns]').astype('datetime64[D]')}; "
             'say layout="old" or layout="new" if you know it',
             LayoutWarning,
-            stacklevel=5,
+            stacklevel=6,
         )
     return by_date
 

@@ -24,6 +24,8 @@ from muser_pipeline.raw.meaning import HANDS, NEW_LAYOUT_SINCE
 from muser_pipeline.raw.payload import decode_payload
 from muser_pipeline.raw.scan import has_sync, let_go
 
+RECEIVED = Path("received frames")
+"""In place of a path in messages about frames that were never in a file."""
 MOST_TRIED = 8
 """Syncs at the beginning of a file from which the distance to others is looked at."""
 
@@ -73,13 +75,61 @@ def open_raw(
     LayoutWarning
         When the layout was guessed from the date.
     """
-    if layout not in ("auto", "old", "new"):
-        raise ValueError(f'layout is "auto", "old" or "new", not {layout!r}')
+    _check_layout(layout)
     path = Path(path)
     with path.open("rb") as file:
         if file.seek(0, 2) == 0:
             raise RawFormatError(f"{path}: the file is empty")
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return _opened(path, data, layout, array, conjugate, new_layout_since)
+
+
+def received_raw(
+    data: bytes,
+    layout: Layout = "auto",
+    *,
+    array: int | None = None,
+    conjugate: bool = True,
+    new_layout_since: np.datetime64 = NEW_LAYOUT_SINCE,
+) -> RawFile:
+    """Open raw frames that are in memory, such as those that came over a network.
+
+    Parameters
+    ----------
+    data : bytes
+        Frames back to back.
+    layout, array, conjugate, new_layout_since
+        As for `open_raw`.
+
+    Returns
+    -------
+    RawFile
+        Its path says that there is none.
+
+    Raises
+    ------
+    RawFormatError, WrongArrayError
+        As `open_raw`.
+    """
+    _check_layout(layout)
+    if not data:
+        raise RawFormatError(f"{RECEIVED}: there is nothing in them")
+    return _opened(RECEIVED, data, layout, array, conjugate, new_layout_since)
+
+
+def _check_layout(layout: Layout) -> None:
+    if layout not in ("auto", "old", "new"):
+        raise ValueError(f'layout is "auto", "old" or "new", not {layout!r}')
+
+
+def _opened(
+    path: Path,
+    data: mmap.mmap | bytes,
+    layout: Layout,
+    array: int | None,
+    conjugate: bool,
+    new_layout_since: np.datetime64,
+) -> RawFile:
     try:
         found = find_array(data)
         if array is not None and found != array:
@@ -113,7 +163,11 @@ class RawFile:
     """
 
     def __init__(
-        self, path: Path, data: mmap.mmap, contents: Contents, is_conjugated: bool
+        self,
+        path: Path,
+        data: mmap.mmap | bytes,
+        contents: Contents,
+        is_conjugated: bool,
     ) -> None:
         self.path = path
         self.array = contents.array
@@ -135,8 +189,9 @@ class RawFile:
     def close(self) -> None:
         """Let go of the file; frames that were read stay."""
         # an error on its way up may still look at the file, which then goes with it
-        with suppress(BufferError):
-            self._data.close()
+        if isinstance(self._data, mmap.mmap):
+            with suppress(BufferError):
+                self._data.close()
 
     @property
     def time_utc_ns(self) -> NDArray[np.int64]:
@@ -179,7 +234,7 @@ class RawFile:
         contents = self.contents
         array = load_array(self.array)
         # what is not there any more cannot be looked at, and would end the process
-        if self._data.size() < len(self._data):
+        if isinstance(self._data, mmap.mmap) and self._data.size() < len(self._data):
             raise RawFormatError(
                 f"{self.path} was cut to {self._data.size()} bytes while it was read"
             )

@@ -9,6 +9,7 @@ from muser_pipeline.calibration import (
     flag_inputs,
     flag_outliers,
     known_bad_inputs,
+    saturated_inputs,
 )
 from muser_pipeline.errors import FrameValueError
 from muser_pipeline.raw import Frames
@@ -59,6 +60,23 @@ def test_dead_inputs_are_found_by_their_power() -> None:
     autos[4:] *= 50
     assert dead_inputs(frames.replace(autocorrelations=autos)) == [7, 12]
     assert dead_inputs(frames.replace(autocorrelations=autos), below=0.2) == [7, 12, 13]
+
+
+def test_saturated_inputs_are_found_by_their_power_and_by_what_is_cut_off() -> None:
+    frames = make_frames(1, 8)
+    assert saturated_inputs(frames) == []
+    autos = frames.autocorrelations.copy()
+    autos[:, :, 7] = autos[:, :, 7] * 40 + 1000
+    autos[:, :, 12] *= 20  # strong, not saturated
+    autos[2, :, 20] = 1 << 31  # one frame is no fault of the antenna
+    first, second = frames.describe().baseline_inputs()
+    values = frames.visibilities.copy()
+    values[:, (first == 30) | (second == 30)] = complex(-(1 << 23), 12.0)
+    values[0, 5] = complex(1 << 23, 0)
+    found = saturated_inputs(
+        frames.replace(autocorrelations=autos, visibilities=values)
+    )
+    assert found == [7, 30]
 
 
 def steady(count: int = 160) -> Frames:

@@ -22,13 +22,14 @@ from raw_tools import (
 )
 
 from muser_pipeline.array import load_array
-from muser_pipeline.errors import FrameValueError
+from muser_pipeline.errors import FrameValueError, RawFormatError, WrongArrayError
 from muser_pipeline.raw import (
     Frames,
     encode_frames,
     make_frames,
     make_header,
     open_raw,
+    received_raw,
     write_raw,
 )
 from muser_pipeline.raw.clock import decode_time, encode_time
@@ -313,3 +314,20 @@ def test_frames_are_made_of_little(tmp_path: Path, array: int) -> None:
     assert not frames.delay_ns.any()
     assert not frames.autocorrelations.any()
     assert frames.is_conjugated == (array == 2)
+
+
+@pytest.mark.parametrize("array", [1, 2])
+def test_frames_in_memory_are_read_as_those_of_a_file(
+    tmp_path: Path, array: int
+) -> None:
+    path = write(tmp_path / "raw", b"lost", random_frames(array, 9))
+    with (
+        open_raw(path) as raw,
+        received_raw(path.read_bytes(), array=array) as received,
+    ):
+        assert_same(received.read(1, 5), raw.read(1, 5))
+        assert received.skipped == raw.skipped
+    with pytest.raises(WrongArrayError, match="received frames: of MUSER-"):
+        received_raw(path.read_bytes(), array=3 - array)
+    with pytest.raises(RawFormatError, match="received frames: there is nothing"):
+        received_raw(b"")
