@@ -46,6 +46,16 @@ class Backlog(Generic[Item]):
                 return found[1]
         return None
 
+    def first(self) -> Item | None:
+        """Return the first item, which stays, or ``None`` when nothing waits."""
+        while self._places:
+            _, number, key = self._places[0]
+            found = self._items.get(key)
+            if found is not None and found[0] == number:
+                return found[1]
+            heapq.heappop(self._places)
+        return None
+
     def pop_many(self, most: int) -> list[Item]:
         """Take out the first items, at most so many."""
         found: list[Item] = []

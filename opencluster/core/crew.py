@@ -18,6 +18,10 @@ Rules that this module keeps:
    moment before it is sent anything, or the piece would go back and forth.
 6. A piece that refers to values is left to the worker where it could begin soonest
    (see `core.locality`), until it would have begun elsewhere; then it is like others.
+7. A real-time piece goes before all batch pieces. Where these have used up the credit
+   of every worker it is sent beyond that, to who has the least in its way: at most one
+   piece that runs. A worker holds no more real-time pieces than its credit, or as many
+   as it was sent when that was larger.
 """
 
 from __future__ import annotations
@@ -29,7 +33,7 @@ from itertools import islice
 
 from opencluster.core.backlog import Backlog
 from opencluster.core.locality import Candidate, choose
-from opencluster.core.pieces import Piece, SendPieces, WithdrawPieces
+from opencluster.core.pieces import MAX_CUTS, Piece, SendPieces, WithdrawPieces
 
 LOOK_AHEAD_S = 0.02
 """Work that a worker may hold ahead: hides the way to it, delays nobody visibly."""
@@ -73,7 +77,10 @@ class Member:
     credit : int
         Pieces that it may hold.
     pieces : dict of int to Piece
-        Those that it holds, in the order they were sent.
+        Those that it holds, in the order they were sent; real-time pieces behind the
+        first, which runs.
+    urgent : int
+        How many of them are real-time pieces.
     wanted_by : Backlog of Piece
         Those that wait for this worker and no other, or for a while.
     chunk : int
@@ -97,6 +104,7 @@ class Member:
     concurrency: int
     credit: int
     pieces: dict[int, Piece] = field(default_factory=dict)
+    urgent: int = 0
     wanted_by: Backlog[Piece] = field(default_factory=Backlog)
     chunk: int = 1
     mean_s: float | None = None
@@ -130,6 +138,7 @@ class Crew:
     def __init__(self, max_credit: int) -> None:
         self.max_credit = max_credit
         self.queue: Backlog[Piece] = Backlog()
+        self.urgent: Backlog[Piece] = Backlog()
         self.workers: dict[str, Member] = {}
         self.starved_since: float | None = None
         self.is_warned = False
@@ -187,22 +196,24 @@ class Crew:
         if piece.needs and wanted is None:
             wanted = self._favour(now, piece)
         if wanted is not None:
-            wanted.wanted_by.push(piece.id, piece, piece.priority, piece.id)
+            wanted.wanted_by.push(piece.id, piece, piece.rank, piece.id)
             self._wanted[wanted.id] = wanted
             return
-        self.queue.push(piece.id, piece, piece.priority, piece.id)
+        queue = self.queue if piece.wait_s is None else self.urgent
+        queue.push(piece.id, piece, piece.priority, piece.id)
         if not self.workers:
             self._note_starvation(now)
 
     def remove(self, now: float, piece: Piece) -> None:
         """Let a piece wait no longer."""
-        if self.queue.take(piece.id) is None:
+        queue = self.queue if piece.wait_s is None else self.urgent
+        if queue.take(piece.id) is None:
             self.workers[piece.favoured or piece.wanted_worker].wanted_by.take(piece.id)
         self._note_starvation(now)
 
     def give_up(self, now: float) -> list[Piece]:
         """Take out all that waits for any worker."""
-        pieces = self.queue.clear()
+        pieces = [*self.urgent.clear(), *self.queue.clear()]
         self._note_starvation(now)
         return pieces
 
@@ -230,6 +241,8 @@ class Crew:
         if piece is None:
             return None
         piece.worker = ""
+        if piece.wait_s is not None:
+            worker.urgent -= 1
         if elapsed_s is not None:
             self._measure(worker, elapsed_s, count)
         self._rank(worker)
@@ -245,6 +258,8 @@ class Crew:
     def assign(self, now: float) -> list[SendPieces]:
         """Give out pieces while there are some, and workers with room for them."""
         batches: dict[str, list[Piece]] = {}
+        if self.urgent:
+            self._assign_urgent(now, batches)
         if self._wanted:
             self._assign_wanted(now, batches)
         by_rank = self._by_rank
@@ -262,7 +277,7 @@ class Crew:
     def recall(self, now: float) -> list[WithdrawPieces]:
         """Call back what waits behind a long piece while somebody else is idle."""
         idle = len(self._by_rank[0])
-        if not idle or self.queue:
+        if not idle or self.queue or self.urgent:
             return []
         busy = [worker for worker in self.workers.values() if len(worker.pieces) > 1]
         effects = []
@@ -290,16 +305,24 @@ class Crew:
         most = int(CHUNK_S / max(self._piece_s, CHUNK_S / MAX_BUNDLE))
         return min(most, max(MIN_BUNDLE, SHARED // len(self.workers)))
 
+    def unclaimed(self) -> Iterator[Piece]:
+        """Iterate over the pieces that wait for any worker."""
+        yield from self.urgent
+        yield from self.queue
+
     def waiting(self) -> Iterator[Piece]:
         """Iterate over the pieces that wait."""
-        yield from self.queue
+        yield from self.unclaimed()
         for worker in self.workers.values():
             yield from worker.wanted_by
 
     def check_invariants(self) -> None:
         """Fail when a rule of this module is broken."""
         self.queue.check_invariants()
-        is_starved = bool(self.queue) and not self.workers
+        self.urgent.check_invariants()
+        assert all(piece.wait_s is None for piece in self.queue)
+        assert all(piece.wait_s is not None for piece in self.urgent)
+        is_starved = any(self.unclaimed()) and not self.workers
         assert (self.starved_since is not None) == is_starved
         assert all(self.workers.get(i) is w for i, w in self._wanted.items())
         ranked = [worker for workers in self._by_rank for worker in workers.values()]
@@ -308,7 +331,10 @@ class Crew:
             worker.wanted_by.check_invariants()
             load = len(worker.pieces)
             most = max(self.max_credit, worker.concurrency)
-            assert worker.is_open and load <= most and 1 <= worker.credit <= most
+            assert worker.is_open and 1 <= worker.credit <= most
+            assert load - worker.urgent <= most and worker.urgent <= most
+            held = worker.pieces.values()
+            assert worker.urgent == sum(piece.wait_s is not None for piece in held)
             is_resting = worker.rests_until is not None
             assert is_resting == (self._resting.get(worker.id) is worker)
             has_room = not worker.is_full and not is_resting
@@ -323,10 +349,52 @@ class Crew:
 
     # --- inside --------------------------------------------------------------
 
+    def _assign_urgent(self, now: float, batches: dict[str, list[Piece]]) -> None:
+        """Give real-time pieces to who has room, and beyond that to who lets them pass.
+
+        All workers are looked at only for those; they are few.
+        """
+        while self._ready and (piece := self.urgent.pop()):
+            worker = next(self._least_loaded(1))
+            self._give_urgent(now, worker, piece, batches)
+        while self.urgent:
+            passable = [
+                worker for worker in self.workers.values() if _lets_pass(worker)
+            ]
+            if not passable:
+                return
+            passable.sort(key=lambda worker: _in_the_way(now, worker))
+            for worker in passable[: len(self.urgent)]:
+                if (piece := self.urgent.pop()) is not None:
+                    self._give_urgent(now, worker, piece, batches)
+
+    def _give_urgent(
+        self,
+        now: float,
+        worker: Member,
+        piece: Piece,
+        batches: dict[str, list[Piece]],
+    ) -> None:
+        """Give a worker a real-time piece, which it performs before batch pieces."""
+        worker.urgent += 1
+        self._give(now, worker, [piece], batches)
+        first, *others = worker.pieces.values()
+        others.sort(key=lambda piece: piece.wait_s is None)
+        worker.pieces = {piece.id: piece for piece in (first, *others)}
+
     def _assign_wanted(self, now: float, batches: dict[str, list[Piece]]) -> None:
         for worker in list(self._wanted.values()):
-            while worker.rank is not None and (piece := worker.wanted_by.pop()):
-                self._give(now, worker, [piece], batches)
+            while worker.wanted_by:
+                first = worker.wanted_by.first()
+                is_urgent = first is not None and first.wait_s is not None
+                if worker.rank is None and not (is_urgent and _lets_pass(worker)):
+                    break
+                piece = worker.wanted_by.pop()
+                assert piece is not None
+                if is_urgent:
+                    self._give_urgent(now, worker, piece, batches)
+                else:
+                    self._give(now, worker, [piece], batches)
             if not worker.wanted_by:
                 del self._wanted[worker.id]
 
@@ -426,7 +494,7 @@ class Crew:
         worker.chunk = max(1, min(worker.credit, int(CHUNK_S / max(mean, shortest_s))))
 
     def _note_starvation(self, now: float) -> None:
-        if self.workers or not self.queue:
+        if self.workers or not (self.queue or self.urgent):
             self.starved_since = None
             self.is_warned = False
         elif self.starved_since is None:
@@ -448,13 +516,34 @@ def _candidate(now: float, worker: Member) -> Candidate:
     return Candidate(worker.id, worker.host, wait_s, worker.rank is not None)
 
 
+def _lets_pass(worker: Member) -> bool:
+    """Return whether a worker takes a real-time piece although its credit is used up.
+
+    It does where batch pieces used it up.
+    """
+    is_passed_by = worker.urgent < min(worker.credit, len(worker.pieces))
+    return is_passed_by and worker.rests_until is None
+
+
+def _in_the_way(now: float, worker: Member) -> tuple[int, bool, float]:
+    """Return how long a real-time piece would wait at a worker, to be compared.
+
+    By the real-time pieces before it, then whether what runs is left to end, then how
+    long that takes, if that is known.
+    """
+    first = next(iter(worker.pieces.values()))
+    is_left = first.cuts >= MAX_CUTS
+    mean_s = math.inf if worker.mean_s is None else worker.mean_s
+    return worker.urgent, is_left, mean_s - (now - first.sent_at)
+
+
 def _late(now: float, worker: Member) -> list[Piece]:
     """Return what a worker may be asked to give back, in the order it was sent."""
     behind = list(worker.pieces.values())[max(1, worker.concurrency) :]
     return [
         piece
         for piece in behind
-        if now - piece.sent_at > RECALL_AFTER_S
+        if (piece.wait_s is not None or now - piece.sent_at > RECALL_AFTER_S)
         and piece.wanted_worker != worker.id
         and (not piece.favoured or now >= piece.favoured_until)
         and not (piece.is_recalled or piece.is_over)

@@ -16,6 +16,8 @@ Rules that this module keeps:
    one of them. When it does, each is a piece of its own again, and the rules above
    hold for it.
 6. The same events lead to the same effects, in the same order.
+7. A batch piece that was cut short for a real-time piece waits again: that is no
+   failure and no loss. After `MAX_CUTS` times it is left to end.
 """
 
 from __future__ import annotations
@@ -97,6 +99,8 @@ class Dispatch:
         for piece in pieces:
             if piece.id not in self._pieces:
                 self._pieces[piece.id] = piece
+                if piece.wait_s is not None:
+                    piece.due_at = now + piece.wait_s
                 crew = crews[piece.type] = self._crew(piece.type)
                 crew.add(now, piece)
         return [effect for crew in crews.values() for effect in crew.assign(now)]
@@ -195,6 +199,19 @@ class Dispatch:
             return []
         if not piece.is_recalled and piece.interrupted_at is None:
             self._crews[piece.type].rest(now, self._workers[worker_id])
+        return self._put_back(now, piece)
+
+    def cut_short(self, now: float, worker_id: str, piece_id: int) -> list[Effect]:
+        """Take back a piece that its worker left for a real-time piece.
+
+        The caller follows a batch of these with `assign`.
+        """
+        piece = self._take_from(worker_id, piece_id)
+        if piece is None:
+            return []
+        if piece.count == 1 and piece.interrupted_at is not None:
+            return [self._end(piece, Verdict.INTERRUPTED)]
+        piece.cuts += 1
         return self._put_back(now, piece)
 
     def assign(self, now: float) -> list[Effect]:
@@ -569,5 +586,6 @@ class Dispatch:
             return [self._end(piece, Verdict.NO_WORKER, detail) for piece in pieces]
         if not crew.is_warned and absent_s >= WARN_AFTER_S:
             crew.is_warned = True
-            return [WarnNoWorker(name, sum(piece.count for piece in crew.queue))]
+            count = sum(piece.count for piece in crew.unclaimed())
+            return [WarnNoWorker(name, count)]
         return []

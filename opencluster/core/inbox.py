@@ -3,7 +3,8 @@
 Rules that this module keeps:
 
 1. As many pieces run as there are runners (one in a worker, several in a service);
-   the rest waits by priority, then by arrival.
+   the rest waits by priority, then by arrival; real-time pieces before batch pieces,
+   whoever sent them.
 2. Every piece that came in is answered exactly once: with its outcome, as returned,
    or (when its manager is gone) not at all. One that comes in again meanwhile is the
    same piece; unless it comes alone and was of a bundle, or the other way round: then
@@ -12,7 +13,12 @@ Rules that this module keeps:
    code can see, then an exception in it, and is then somebody else's to enforce.
 4. A draining worker starts nothing more: what waits is returned at once.
 5. The queue is bounded, in pieces and in bytes; what exceeds it is returned, never
-   dropped. A single piece may wait whatever its size, or it would run nowhere.
+   dropped. A single piece may wait whatever its size, or it would run nowhere. Batch
+   pieces take up no room of real-time pieces.
+6. A batch piece that runs is asked to make way when a real-time piece waits for it and
+   would begin too late: at once if it will go on for longer, by what such pieces took,
+   or if that is not known; else when it is too late. A bundle makes way at once, as it
+   can between two of its pieces.
 """
 
 from __future__ import annotations
@@ -22,6 +28,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from opencluster.core.backlog import Backlog
+from opencluster.core.pieces import REALTIME
 
 Key = tuple[bytes, int]
 """A piece as the worker knows it: who sent it, and the number it has there."""
@@ -47,6 +54,11 @@ class Waiting(NamedTuple):
     members : int
         How many pieces it stands for: more than one are a bundle, which is answered
         as one, or as far as it was performed.
+    due_at : float or None
+        When a real-time piece should have begun, in seconds; ``None`` for a batch
+        piece.
+    may_be_cut : bool
+        A batch piece makes way for real-time pieces.
     """
 
     manager: bytes
@@ -56,6 +68,13 @@ class Waiting(NamedTuple):
     nbytes: int = 0
     data: Any = None
     members: int = 1
+    due_at: float | None = None
+    may_be_cut: bool = True
+
+    @property
+    def rank(self) -> int:
+        """What it is ordered by, the highest first."""
+        return self.priority if self.due_at is None else self.priority + REALTIME
 
     @property
     def key(self) -> Key:
@@ -71,6 +90,7 @@ class _Running:
     reason: str = ""
     is_raised: bool = False
     is_silent: bool = False
+    is_cut: bool = False
 
 
 # --- effects ----------------------------------------------------------------
@@ -107,12 +127,26 @@ class CutBundle:
     key: Key
 
 
-Effect = ReturnPiece | RaiseFlag | RaiseException | CutBundle
+@dataclass(frozen=True, slots=True)
+class MakeWay:
+    """Let a running batch piece stop as soon as it can, and give it back.
+
+    Of a bundle the piece that runs is performed, and what is not begun given back.
+    """
+
+    key: Key
+
+
+Effect = ReturnPiece | RaiseFlag | RaiseException | CutBundle | MakeWay
 
 TIME_LIMIT = "time limit"
 INTERRUPT = "interrupt"
 CANCELLED = "cancelled"
 DRAINED = "drained"
+CUT_SHORT = "cut short"
+
+SMOOTHING = 0.2
+"""Weight of the newest piece in the running mean of how long batch pieces take."""
 
 
 class Inbox:
@@ -126,6 +160,8 @@ class Inbox:
         Time between the flag and the exception.
     kill_grace_s : float
         Time between the exception and the enforcement from outside.
+    makes_way : bool
+        What runs makes way for real-time pieces; of no use where several run.
     """
 
     def __init__(
@@ -134,21 +170,29 @@ class Inbox:
         interrupt_grace_s: float = 2.0,
         kill_grace_s: float = 5.0,
         max_queued_bytes: int = 1 << 30,
+        makes_way: bool = True,
     ) -> None:
         self.max_queued = max_queued
         self.max_queued_bytes = max_queued_bytes
         self.interrupt_grace_s = interrupt_grace_s
         self.kill_grace_s = kill_grace_s
+        self.makes_way = makes_way
         self.is_draining = False
         self._waiting: Backlog[Waiting] = Backlog()
         self._running: dict[Key, _Running] = {}
         self._arrivals = 0
         self._queued_bytes = 0
+        self._urgent: dict[Key, Waiting] = {}
+        self._urgent_bytes = 0
+        self._piece_s: float | None = None
 
     # --- events --------------------------------------------------------------
 
     def receive(self, pieces: Iterable[Waiting]) -> list[Effect]:
-        """Take in pieces from a manager."""
+        """Take in pieces from a manager.
+
+        If there are real-time pieces among them, a `tick` may be due at once.
+        """
         effects: list[Effect] = []
         for piece in pieces:
             key = piece.key
@@ -163,21 +207,38 @@ class Inbox:
                 continue
             self._arrivals += 1
             self._queued_bytes += piece.nbytes
-            self._waiting.push(key, piece, piece.priority, self._arrivals)
+            self._waiting.push(key, piece, piece.rank, self._arrivals)
+            if piece.due_at is not None:
+                self._urgent[key] = piece
+                self._urgent_bytes += piece.nbytes
         return effects
 
     def start(self, now: float) -> Waiting | None:
         """Take out the next piece to run, or ``None``."""
         piece = self._waiting.pop()
         if piece is not None:
-            self._queued_bytes -= piece.nbytes
+            self._leaves(piece)
             self._running[piece.key] = _Running(piece, now)
         return piece
 
-    def finish(self, key: Key) -> bool:
-        """Note that a running piece is over; ``True`` if its manager wants to know."""
+    def finish(self, key: Key, each_s: float | None = None) -> bool:
+        """Note that a running piece is over; ``True`` if its manager wants to know.
+
+        Parameters
+        ----------
+        key : Key
+            Which one.
+        each_s : float, optional
+            How long it took, each piece of a bundle, if it took as long as such pieces
+            do.
+        """
         running = self._running.pop(key, None)
-        return running is not None and not running.is_silent
+        if running is None:
+            return False
+        if each_s is not None and running.waiting.due_at is None:
+            mean_s = each_s if self._piece_s is None else self._piece_s
+            self._piece_s = mean_s + SMOOTHING * (each_s - mean_s)
+        return not running.is_silent
 
     def leave_alone(self, key: Key, place: int, data: Any) -> Waiting | None:
         """Let the piece of a bundle that runs be a piece of its own from now on.
@@ -203,6 +264,8 @@ class Inbox:
         manager, first = key
         waiting = running.waiting._replace(piece=first + place, data=data, members=1)
         running.waiting = waiting
+        # it was asked to make way between two pieces, if it was
+        running.is_cut = False
         self._running[waiting.key] = running
         # one that came again, as its manager gave up the bundle, is the same piece
         self._give_back(manager, [waiting.piece])
@@ -252,7 +315,8 @@ class Inbox:
     def drain(self) -> list[Effect]:
         """Start nothing more, and return what waits."""
         self.is_draining = True
-        self._queued_bytes = 0
+        self._queued_bytes = self._urgent_bytes = 0
+        self._urgent.clear()
         return [ReturnPiece(waiting.key) for waiting in self._waiting.clear()]
 
     def interrupt_running(self, now: float) -> list[Effect]:
@@ -264,7 +328,10 @@ class Inbox:
         """Do what only the passing of time brings about."""
         effects: list[Effect] = []
         for running in self._running.values():
-            at = self._next_time(running)
+            if (at := self._cut_at(running)) is not None and now >= at:
+                running.is_cut = True
+                effects.append(MakeWay(running.waiting.key))
+            at = self._limit_at(running)
             if at is None or now < at:
                 continue
             if running.flagged_at is None:
@@ -279,7 +346,8 @@ class Inbox:
 
     def next_time(self) -> float | None:
         """Return when `tick` has something to do next, or ``None``."""
-        times = [self._next_time(running) for running in self._running.values()]
+        running = self._running.values()
+        times = [*map(self._limit_at, running), *map(self._cut_at, running)]
         return min((at for at in times if at is not None), default=None)
 
     @property
@@ -299,10 +367,15 @@ class Inbox:
 
     def check_invariants(self) -> None:
         """Fail when a rule of this module is broken."""
-        assert len(self._waiting) <= self.max_queued
+        assert len(self._urgent) <= self.max_queued
+        assert len(self._waiting) - len(self._urgent) <= self.max_queued
         nbytes = sum(waiting.nbytes for waiting in self._waiting)
         assert nbytes == self._queued_bytes
-        assert nbytes <= self.max_queued_bytes or len(self._waiting) == 1
+        urgent = {w.key: w for w in self._waiting if w.due_at is not None}
+        assert urgent == self._urgent
+        urgent_bytes = sum(waiting.nbytes for waiting in urgent.values())
+        assert urgent_bytes == self._urgent_bytes
+        assert urgent_bytes <= self.max_queued_bytes or len(urgent) == 1
         assert not (self.is_draining and self._waiting)
         self._waiting.check_invariants()
         assert not any(waiting.key in self._running for waiting in self._waiting)
@@ -313,16 +386,43 @@ class Inbox:
     def _give_back(self, manager: bytes, pieces: Iterable[int]) -> list[Effect]:
         taken = [self._waiting.take((manager, piece)) for piece in pieces]
         back = [waiting for waiting in taken if waiting is not None]
-        self._queued_bytes -= sum(waiting.nbytes for waiting in back)
+        for waiting in back:
+            self._leaves(waiting)
         return [ReturnPiece(waiting.key) for waiting in back]
 
     def _is_full(self, piece: Waiting) -> bool:
         """Return whether there is no room for one more piece."""
-        nbytes = self._queued_bytes + piece.nbytes
-        is_too_much = bool(self._waiting) and nbytes > self.max_queued_bytes
-        return len(self._waiting) >= self.max_queued or is_too_much
+        is_urgent = piece.due_at is not None
+        count = len(self._urgent) if is_urgent else len(self._waiting)
+        nbytes = self._urgent_bytes if is_urgent else self._queued_bytes
+        is_too_much = count > 0 and nbytes + piece.nbytes > self.max_queued_bytes
+        return count >= self.max_queued or is_too_much
 
-    def _next_time(self, running: _Running) -> float | None:
+    def _leaves(self, waiting: Waiting) -> None:
+        """Count a piece that waits no longer."""
+        self._queued_bytes -= waiting.nbytes
+        if waiting.due_at is not None:
+            del self._urgent[waiting.key]
+            self._urgent_bytes -= waiting.nbytes
+
+    def _cut_at(self, running: _Running) -> float | None:
+        """Return when a running piece should make way, if one waits for that."""
+        waiting = running.waiting
+        if not (self._urgent and self.makes_way) or running.is_cut:
+            return None
+        if waiting.due_at is not None or running.flagged_at is not None:
+            return None
+        if waiting.members > 1:
+            return running.started_at
+        if not waiting.may_be_cut:
+            return None
+        due_at = min(w.due_at for w in self._urgent.values() if w.due_at is not None)
+        is_soon_over = (
+            self._piece_s is not None and running.started_at + self._piece_s <= due_at
+        )
+        return due_at if is_soon_over else running.started_at
+
+    def _limit_at(self, running: _Running) -> float | None:
         if running.is_raised:
             return None
         if running.flagged_at is not None:

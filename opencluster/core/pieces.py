@@ -9,11 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from opencluster.core.locality import Need
 from opencluster.errors import DeathEvidence
 
 NONE: frozenset[int] = frozenset()
+MAX_CUTS = 3
+"""How often a batch piece is cut short for real-time pieces; then it is left to end."""
+REALTIME = 1 << 64
+"""What a real-time piece has over the priorities of batch pieces, which are numbers of
+64 bits."""
 
 
 @dataclass(slots=True)
@@ -69,6 +75,12 @@ class Piece:
         Pieces of a bundle whose interrupt was asked for.
     stops_running : bool
         Whichever piece of a bundle runs is to be interrupted.
+    wait_s : float or None
+        How long a real-time piece may wait; ``None`` makes it a batch piece.
+    due_at : float
+        When a real-time piece should have begun, in seconds.
+    cuts : int
+        How often a batch piece was cut short for a real-time piece.
     """
 
     id: int
@@ -95,6 +107,26 @@ class Piece:
     gone: frozenset[int] = NONE
     stopping: frozenset[int] = NONE
     stops_running: bool = False
+    wait_s: float | None = None
+    due_at: float = 0.0
+    cuts: int = 0
+
+    @property
+    def rank(self) -> int:
+        """What it is ordered by among pieces of both classes, the highest first."""
+        return self.priority if self.wait_s is None else self.priority + REALTIME
+
+    @property
+    def urgency(self) -> int | list[Any]:
+        """Its priority, as its worker is told it.
+
+        Alone, that of a batch piece which may be cut short. Else with how long it may
+        wait from when it is sent, in seconds, or ``None`` for a batch piece that was
+        cut short often enough.
+        """
+        if self.wait_s is not None:
+            return [self.priority, max(0.0, self.due_at - self.sent_at)]
+        return self.priority if self.cuts < MAX_CUTS else [self.priority, None]
 
     @property
     def numbers(self) -> range:
