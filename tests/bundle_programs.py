@@ -45,13 +45,12 @@ class BundleWorker(Worker):
         return WorkPiece(n=work["n"], pid=os.getpid(), total=total)
 
     def keep_block(self, work: WorkPiece) -> WorkPiece:
-        """Keep what came, to look at it later."""
-        self.kept = work["block"]
-        return self.answer(work)
-
-    def look_at_kept(self, work: WorkPiece) -> WorkPiece:
-        """Answer with the sum of what was kept."""
-        return WorkPiece(n=work["n"], total=int(self.kept.sum()))
+        """Keep what came, and look at all that was kept, for what it was filled with."""
+        if not hasattr(self, "kept"):
+            self.kept: list[tuple[int, Any]] = []
+        self.kept.append((work["n"], work["block"]))
+        is_well = all((block == n).all() for n, block in self.kept)
+        return WorkPiece(n=work["n"], is_well=is_well)
 
     def same_array(self, work: WorkPiece) -> WorkPiece:
         """Return the same memory every time, with another content."""
