@@ -45,7 +45,7 @@ class BundleWorker(Worker):
         return WorkPiece(n=work["n"], pid=os.getpid(), total=total)
 
     def keep_block(self, work: WorkPiece) -> WorkPiece:
-        """Keep what came, and look at all that was kept, for what it was filled with."""
+        """Keep what came, and look at all that was kept: whose is it still?"""
         if not hasattr(self, "kept"):
             self.kept: list[tuple[int, Any]] = []
         self.kept.append((work["n"], work["block"]))
