@@ -50,6 +50,7 @@ from opencluster.net.transport import (
     TransportEvent,
 )
 from opencluster.net.zmq_transport import INBOUND, ZmqTransport
+from opencluster.node.notify import Notifier
 from opencluster.store.epochs import EpochFile
 from opencluster.wire import figures, frames, kinds
 
@@ -154,6 +155,12 @@ class Factory:
     def end_with(self, pidfd: int) -> None:
         """Stop when the process that a file descriptor stands for has ended."""
         self._reactor.watch(pidfd, self.stop)
+
+    def report_to(self, notifier: Notifier) -> None:
+        """Tell the service manager when it is ready, and that it lives."""
+        self._reactor.post(notifier.ready)
+        if notifier.interval_s:
+            self._reactor.every(notifier.interval_s, notifier.alive)
 
     @property
     def epoch(self) -> Epoch:

@@ -34,6 +34,7 @@ from opencluster.node.floor import EAGER_POLL_S, Floor
 from opencluster.node.gpus import probe
 from opencluster.node.host import host_id, host_name
 from opencluster.node.measure import Measurer
+from opencluster.node.notify import Notifier
 from opencluster.node.orders import read_count, read_entry
 from opencluster.place import Place, factories, keys_directory, listening_endpoint
 from opencluster.registration import unknown_in
@@ -149,6 +150,12 @@ class Workshop:
             self._floor.stop_all()
 
         self._reactor.watch(pidfd, ended)
+
+    def report_to(self, notifier: Notifier) -> None:
+        """Tell the service manager when it is ready, and that it lives."""
+        self._reactor.post(notifier.ready)
+        if notifier.interval_s:
+            self._reactor.every(notifier.interval_s, notifier.alive)
 
     def _wanted(self, has_keys: bool) -> list[str]:
         """Return where to listen."""

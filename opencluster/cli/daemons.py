@@ -6,9 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from types import FrameType
-from typing import Any
 
 import click
 
@@ -18,6 +16,7 @@ from opencluster.core.roles import FACTORY
 from opencluster.errors import ConfigError
 from opencluster.net.descriptors import allow_many
 from opencluster.net.keys import Keyring
+from opencluster.node.notify import Notifier, Supervised
 from opencluster.place import (
     Place,
     check_listening,
@@ -80,9 +79,7 @@ def factory_command(
     place.make()
     state = place.factory_state(number or 1)
     factory = Factory(config, [listen], state, names, me, keys)
-    end_on_signals(factory.stop)
-    watch(factory, while_pid)
-    factory.run()
+    run_daemon(factory, while_pid)
 
 
 def standing(
@@ -149,9 +146,7 @@ def workshop_command(workers: tuple[str, ...], only: bool, while_pid: int) -> No
     allow_many()
     place = Place.find()
     workshop = Workshop(config, place)
-    end_on_signals(workshop.stop)
-    watch(workshop, while_pid)
-    workshop.run()
+    run_daemon(workshop, while_pid)
 
 
 def catalogue_of(
@@ -230,17 +225,21 @@ def kind_of(target: str) -> tuple[str, str]:
     return kind, type
 
 
-def end_on_signals(stop: Callable[[], None]) -> None:
-    """End in good order on SIGTERM and on Ctrl-C."""
+def run_daemon(daemon: Supervised, while_pid: int = 0) -> None:
+    """Run a daemon in the foreground, and end it in good order.
+
+    It ends on SIGTERM, on Ctrl-C, and when another process ends, if one is given. If
+    systemd started it, systemd hears how it is doing.
+    """
+    notifier = Notifier()
 
     def handle(number: int, frame: FrameType | None) -> None:
-        stop()
+        notifier.stopping()
+        daemon.stop()
 
     signal.signal(signal.SIGTERM, handle)
     signal.signal(signal.SIGINT, handle)
-
-
-def watch(daemon: Any, pid: int) -> None:
-    """End a daemon when a process ends, if one is given."""
-    if pid:
-        daemon.end_with(os.pidfd_open(pid))
+    if while_pid:
+        daemon.end_with(os.pidfd_open(while_pid))
+    daemon.report_to(notifier)
+    daemon.run()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from opencluster.cli.daemons import end_on_signals, watch, while_option
+from opencluster.cli.daemons import run_daemon, while_option
 from opencluster.cli.options import directory_option
 from opencluster.config import load
 from opencluster.place import Place
@@ -59,6 +59,4 @@ def dispatcher_command(
         only=only or None,
         until_empty=until_empty,
     )
-    end_on_signals(dispatcher.stop)
-    watch(dispatcher, while_pid)
-    dispatcher.run()
+    run_daemon(dispatcher, while_pid)

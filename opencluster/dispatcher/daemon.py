@@ -30,6 +30,7 @@ from opencluster.dispatcher.clerk import (
 from opencluster.dispatcher.running import Ending, Running, Verdict
 from opencluster.errors import StartFailed
 from opencluster.node.host import host_name
+from opencluster.node.notify import Notifier
 from opencluster.place import Place
 from opencluster.store.mounts import shared_file_system
 from opencluster.taskqueue import Lease, Leased, Leases, TaskQueue
@@ -109,6 +110,7 @@ class TaskDispatcher:
             end.setblocking(False)
         self._selector.register(self._wake_in, selectors.EVENT_READ)
         self._watched_fd = -1
+        self._notifier = Notifier({})
 
     def run(self) -> None:
         """Run tasks until `stop` is called.
@@ -142,6 +144,11 @@ class TaskDispatcher:
         self._watched_fd = fd
         self._selector.register(fd, selectors.EVENT_READ)
 
+    def report_to(self, notifier: Notifier) -> None:
+        """Tell the service manager that it is ready, and in each turn that it lives."""
+        self._notifier = notifier
+        notifier.ready()
+
     # --- inside --------------------------------------------------------------
 
     def _warn_of_shared_disk(self) -> None:
@@ -172,6 +179,8 @@ class TaskDispatcher:
         return bool(self._stops) or (self._ends_when_empty and self._is_empty)
 
     def _turn(self) -> None:
+        if self._notifier.interval_s:
+            self._notifier.alive()
         for key, _ in self._selector.select(self._wait_s()):
             if key.fileobj is self._wake_in:
                 with contextlib.suppress(BlockingIOError):
@@ -189,6 +198,7 @@ class TaskDispatcher:
     def _wait_s(self) -> float | None:
         looks = [run.next_look() for run in self._runs.values()]
         soonest = min(looks, default=math.inf) - time.monotonic()
+        soonest = min(soonest, self._notifier.interval_s or math.inf)
         return None if math.isinf(soonest) else max(0.0, soonest)
 
     def _take_in(self, news: News) -> None:
