@@ -1,0 +1,259 @@
+"""Phases of antennas, solved for on a burst that is nearly a point.
+
+With gains g of modulus 1 a point of flux S at l, m is seen as
+
+    V_ij = g_i S exp(+2 pi i (u l + v m + w (n - 1))) conj(g_j)
+
+Source of the solver: Salvini and Wijnholds 2014, Fast gain calibration in radio
+astronomy using alternating direction implicit methods (StEFCal), A&A 571, A97.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from muser_pipeline.imaging.plane import depth
+from muser_pipeline.imaging.visibilities import SPEED_OF_LIGHT_M_PER_S, Snapshot
+
+_TOLERANCE = 1e-10
+_MOST_ITERATIONS = 500
+_HELD_OUT = 5
+"""One baseline in so many is left out of the solution that is judged."""
+_FEWEST_ANTENNAS = 4
+"""Three antennas have as many phases as baselines: whatever they see is a point."""
+_LEAST_GAIN = 1.0
+"""The flux on baselines left out must not be less than it was before."""
+
+
+@dataclass(frozen=True, eq=False)
+class Phases:
+    """Solutions.
+
+    Attributes
+    ----------
+    gains : ndarray of complex128, shape (antenna,)
+        Of modulus 1; 1 for antennas without data.
+    iterations : int
+        Taken.
+    converged : bool
+        Whether the tolerance was reached.
+    """
+
+    gains: NDArray[np.complex128]
+    iterations: int
+    converged: bool
+
+
+@dataclass(frozen=True, eq=False)
+class SelfCalibration:
+    """What came of the phases of one hand.
+
+    Attributes
+    ----------
+    polarization : str
+        The hand.
+    antennas : ndarray of int64, shape (antenna,)
+        Their numbers.
+    phases_rad : ndarray of float64, shape (antenna,)
+        Of their gains, relative to the first antenna with data.
+    l, m : float
+        Where the burst is.
+    iterations : int
+        Of the solver.
+    converged : bool
+        Whether it came to an end.
+    flux_before, flux_held_out : float
+        Flux of the burst on baselines that were left out of a solution, without and
+        with it. Phases fitted to noise do not raise the second.
+    flux_solved : float
+        The same on the baselines that were solved: it rises even for noise.
+    applied : bool
+        Whether the phases were taken: only where the flux left out did not fall.
+    """
+
+    polarization: str
+    antennas: NDArray[np.int64]
+    phases_rad: NDArray[np.float64]
+    l: float  # noqa: E741  the name of this coordinate everywhere
+    m: float
+    iterations: int
+    converged: bool
+    flux_before: float
+    flux_held_out: float
+    flux_solved: float
+    applied: bool
+
+
+def solve_phases(
+    ratios: NDArray[np.complex128],
+    weights: NDArray[np.float64],
+    tolerance: float = _TOLERANCE,
+) -> Phases:
+    """Return phases of antennas from visibilities divided by those of a model.
+
+    Parameters
+    ----------
+    ratios : ndarray of complex128, shape (antenna, antenna)
+        X_ij = g_i S conj(g_j), Hermitian.
+    weights : ndarray of float64, shape (antenna, antenna)
+        Symmetric; 0 on the diagonal and where there are no data.
+    tolerance : float, optional
+        Relative change of the gains at which to stop.
+
+    Returns
+    -------
+    Phases
+        Referred to the first antenna with data.
+    """
+    used = weights.any(axis=1)
+    gains = np.ones(len(ratios), dtype=np.complex128)
+    weighted = ratios * weights
+    converged = False
+    iteration = 0
+    for iteration in range(1, _MOST_ITERATIONS + 1):
+        new = weighted @ gains
+        size = np.abs(new)
+        new = np.where(size > 0, new / np.where(size > 0, size, 1.0), gains)
+        if iteration % 2 == 0:
+            new = new + gains
+            size = np.abs(new)
+            new = np.where(size > 0, new / np.where(size > 0, size, 1.0), gains)
+        change = np.linalg.norm(new - gains)
+        gains = new
+        if change < tolerance * np.linalg.norm(gains):
+            converged = True
+            break
+    if used.any():
+        gains = gains * np.conj(gains[np.argmax(used)])
+    gains[~used] = 1.0
+    return Phases(gains, iteration, converged)
+
+
+def self_calibrate(
+    snapshot: Snapshot,
+    polarization: str,
+    east: float,
+    north: float,
+    shortest_wavelengths: float = 0.0,
+) -> tuple[Snapshot, tuple[SelfCalibration, ...]]:
+    """Correct the phases of antennas by a burst at a known place.
+
+    Each hand is solved for by itself; all channels and times of a hand together.
+
+    Parameters
+    ----------
+    snapshot : Snapshot
+        The visibilities.
+    polarization : str
+        Of the image: hands that it does not need are left as they are.
+    east, north : float
+        l and m of the burst.
+    shortest_wavelengths : float, optional
+        Baselines that are shorter do not count: they see more than the burst.
+
+    Returns
+    -------
+    snapshot : Snapshot
+        Corrected, where that is an improvement.
+    found : tuple of SelfCalibration
+        One for each hand.
+    """
+    per_m = snapshot.frequency_hz / SPEED_OF_LIGHT_M_PER_S
+    offsets = np.array([east, north, float(depth(np.array(east), np.array(north)))])
+    cycles = np.multiply.outer(snapshot.uvw_m @ offsets, per_m)
+    point = np.exp(2j * np.pi * cycles)
+    lengths = np.hypot(snapshot.uvw_m[:, 0], snapshot.uvw_m[:, 1])
+    is_long = np.multiply.outer(lengths, per_m) >= shortest_wavelengths
+    data = snapshot.data.copy()
+    found = []
+    for hand, name in enumerate(snapshot.polarizations):
+        if name not in _hands_of(polarization, snapshot.polarizations):
+            continue
+        values, weights = snapshot.stokes(name)
+        used = np.where(is_long, weights, 0.0).astype(np.float64)
+        one = _Hand(snapshot, values * np.conj(point), used)
+        solution = one.solve(name, east, north)
+        if solution.applied:
+            data[hand] *= one.correction(solution.phases_rad).astype(np.complex64)
+        found.append(solution)
+    return snapshot.replace(data=data), tuple(found)
+
+
+Kind = Literal["all", "solved", "held out"]
+
+
+class _Hand:
+    """Visibilities of one hand, divided by those of a point of 1."""
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        ratios: NDArray[np.complex128],
+        weights: NDArray[np.float64],
+    ) -> None:
+        self.numbers, inverse = np.unique(
+            np.concatenate([snapshot.antenna1, snapshot.antenna2]), return_inverse=True
+        )
+        self.first, self.second = np.split(inverse, 2)
+        count = len(self.numbers)
+        self.weights = np.zeros((count, count))
+        self.ratios = np.zeros((count, count), dtype=np.complex128)
+        cross = self.first != self.second
+        at = self.first[cross], self.second[cross]
+        np.add.at(self.weights, at, weights[cross].sum(axis=1))
+        np.add.at(self.ratios, at, (weights * ratios)[cross].sum(axis=1))
+        self.weights += self.weights.T
+        self.ratios += np.conj(self.ratios.T)
+        seen = self.weights > 0
+        self.ratios[seen] /= self.weights[seen]
+        i, j = np.indices((count, count))
+        # of each antenna about as many are left out, and of a pair both directions
+        self.held_out = (i + j) % _HELD_OUT == 0
+
+    def solve(self, name: str, east: float, north: float) -> SelfCalibration:
+        """Return the phases, and whether they are worth having."""
+        judged = solve_phases(self.ratios, self._among("solved"))
+        final = solve_phases(self.ratios, self.weights)
+        before = self._flux(np.ones_like(judged.gains), "held out")
+        after = self._flux(judged.gains, "held out")
+        antennas = int(self.weights.any(axis=1).sum())
+        return SelfCalibration(
+            polarization=name,
+            antennas=self.numbers,
+            phases_rad=np.angle(final.gains).astype(np.float64),
+            l=east,
+            m=north,
+            iterations=final.iterations,
+            converged=final.converged,
+            flux_before=before,
+            flux_held_out=after,
+            flux_solved=self._flux(judged.gains, "solved"),
+            applied=antennas >= _FEWEST_ANTENNAS and after >= _LEAST_GAIN * before,
+        )
+
+    def correction(self, phases_rad: NDArray[np.float64]) -> NDArray[np.complex128]:
+        """Return what to multiply the visibilities by; shape (row, 1)."""
+        turn = phases_rad[self.second] - phases_rad[self.first]
+        return np.asarray(np.exp(1j * turn)[:, np.newaxis])
+
+    def _among(self, kind: Kind) -> NDArray[np.float64]:
+        if kind == "all":
+            return self.weights
+        return np.where(self.held_out == (kind == "held out"), self.weights, 0.0)
+
+    def _flux(self, gains: NDArray[np.complex128], kind: Kind) -> float:
+        weights = self._among(kind)
+        corrected = np.conj(gains)[:, np.newaxis] * self.ratios * gains
+        total = weights.sum()
+        return float(np.sum(weights * corrected.real) / total) if total else 0.0
+
+
+def _hands_of(polarization: str, there: tuple[str, ...]) -> set[str]:
+    """Return the hands that an image of a polarization is made of."""
+    if polarization in there:
+        return {polarization}
+    return {"RR", "LL"} & set(there) or {"XX", "YY"} & set(there)
