@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from opencluster.arrays import empty
     from opencluster.dispatcher import TaskDispatcher
     from opencluster.factory import Factory
+    from opencluster.ingest import IngestServer
     from opencluster.manager import Manager
     from opencluster.mapping import Completed
     from opencluster.pool import ManagerPool
@@ -30,6 +31,7 @@ __all__ = [
     "Completed",
     "DataRef",
     "Factory",
+    "IngestServer",
     "Manager",
     "ManagerPool",
     "Service",
@@ -47,6 +49,7 @@ _HOMES = {
     "Completed": "mapping",
     "DataRef": "references",
     "Factory": "factory",
+    "IngestServer": "ingest",
     "Manager": "manager",
     "ManagerPool": "pool",
     "Service": "service",

@@ -118,6 +118,13 @@ class TaskFailed(QueueError):
         self.output = output
 
 
+# --- ingest -----------------------------------------------------------------
+
+
+class IngestError(OpenClusterError):
+    """What comes in over TCP cannot be served, or an item cannot be sent."""
+
+
 # --- work -------------------------------------------------------------------
 
 

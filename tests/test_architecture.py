@@ -40,7 +40,7 @@ SHELL = MEANS | SHARED
 UPPER = SHELL | BASE_CLASSES | {"observe"}
 PLACES = {"engines", "launchers"}
 DAEMONS = {"taskqueue", "dispatcher", "ingest"}
-PUBLIC = {"__init__", "errors", "references", "workpiece", "testing"}
+PUBLIC = {"__init__", "errors", "references", "workpiece", "testing", "ingest"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
@@ -57,6 +57,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "place": {"errors", "config"},
     "targets": {"errors"},
     "start": {"errors", "config", "targets"},
+    "priorities": set(),
     "progress": set(),
     "stream": GROUND,
     "arrays": {"config", "net"},
@@ -73,7 +74,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "service": SHELL | {"worker"},
     "collective": GROUND | {"core", "engines.base"},
     "futures": {"errors", "engines.base"},
-    "manager": SHELL | {"mapping", "stream", "collective", "futures"},
+    "manager": SHELL | {"mapping", "stream", "collective", "futures", "priorities"},
     "pool": GROUND | {"manager"},
     "launchers": MEANS | {"place"},
     "engines": UPPER | {"targets", "launchers"},
@@ -84,7 +85,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "testing": UPPER | PLACES | DAEMONS,
     "__init__": GROUND
     | BASE_CLASSES
-    | {"arrays", "wire", "mapping", "pool", "taskqueue", "dispatcher"},
+    | {"arrays", "wire", "mapping", "pool", "taskqueue", "dispatcher", "ingest"},
     "demo": {"__init__"},
     "cli": UPPER
     | PLACES

@@ -29,6 +29,7 @@ def test_public_names_are_these() -> None:
         "Completed",
         "DataRef",
         "Factory",
+        "IngestServer",
         "Manager",
         "ManagerPool",
         "Service",

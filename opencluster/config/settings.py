@@ -241,6 +241,11 @@ class ManagerSettings:
         3, "Workers that a piece may end before it is quarantined.", 1
     )
     timeout_s: float = _seconds(0.0, "Seconds that a piece may run; 0 means no limit.")
+    deadline_s: float = _seconds(
+        0.1,
+        "Seconds that a real-time piece waits before a batch piece that runs is cut "
+        "short for it.",
+    )
     buffer_bytes: int = _size(
         64 * 1000**2, "Bytes of inputs and results that one map holds.", 1
     )
@@ -294,6 +299,60 @@ class TaskQueueSettings:
     )
     kept_s: float = _seconds(
         30 * 86400.0, "Seconds that ended tasks are kept; 0 keeps them for ever."
+    )
+
+
+@dataclass(frozen=True)
+class IngestSettings:
+    """Servers that take items over TCP, and have a manager run for each."""
+
+    port: int = _integer(
+        9110, "TCP port to listen on; 0 takes a free one.", maximum=65535
+    )
+    policy: str = _setting(
+        choice("block", "drop-oldest", "sample"),
+        "block",
+        "What happens when more comes than is processed and the spool is full: the "
+        "sender waits, the oldest item goes, or fewer items are kept.",
+    )
+    managers: int = _integer(2, "Items that are processed at a time.", 1, 1000)
+    retries: int = _integer(3, "Times that an item is tried again after an error.")
+    retry_delay_s: float = _seconds(
+        5.0, "Seconds before an item is tried again; then doubled."
+    )
+    spool_bytes: int = _size(
+        10 * 1000**3, "Most that items may take on disk in all.", 1
+    )
+    margin_bytes: int = _size(
+        16 * 1000**2, "Room on that disk that items leave for the book.", 0
+    )
+    failed_bytes: int = _size(
+        1000**3, "Items that failed, of which the last ones are kept up to this size."
+    )
+    kept_s: float = _seconds(
+        2 * 86400.0, "Seconds for which an item that comes again is known."
+    )
+    max_item_bytes: int = _size(
+        256 * 1000**2, "Largest item; a larger one is refused.", 1
+    )
+    max_connections: int = _integer(200, "Senders at a time; more are refused.", 1)
+    max_connections_per_address: int = _integer(
+        50, "Of these, senders at one address.", 1
+    )
+    rate_bytes: int = _size(
+        0, "Bytes a second that are read from one sender; 0 means no limit."
+    )
+    idle_s: float = _seconds(
+        60.0, "Seconds of silence after which a sender is cut off.", 0.1
+    )
+    slow_s: float = _seconds(
+        10.0, "Seconds in which a sender with something unfinished is measured.", 0.1
+    )
+    slow_bytes: int = _size(
+        1000, "Bytes a second below which such a sender is cut off.", 0
+    )
+    stop_grace_s: float = _seconds(
+        10.0, "Seconds that a server which stops waits for answers and managers."
     )
 
 
@@ -408,6 +467,9 @@ class Config:
     taskqueue: TaskQueueSettings = _section(
         TaskQueueSettings,
         "The durable queue of tasks, and the dispatchers that drain it.",
+    )
+    ingest: IngestSettings = _section(
+        IngestSettings, "Servers that take items over TCP, a manager run for each."
     )
     limits: LimitSettings = _section(
         LimitSettings, "What one client may ask for; what exceeds it is refused."
