@@ -29,6 +29,7 @@ from opencluster.engines.base import (
 from opencluster.engines.choice import EngineChoice
 from opencluster.futures import PieceFuture
 from opencluster.mapping import WINDOW, Completed, Flow, checked_piece
+from opencluster.priorities import BATCH, Priority, urgency
 from opencluster.proxy import ServiceProxy
 from opencluster.references import DataRef
 from opencluster.stream import Stream
@@ -48,10 +49,18 @@ class Manager:
 
     Attributes
     ----------
+    priority : str or int
+        Class of all pieces of this manager of which none is said: ``"batch"`` or
+        ``"realtime"``; or their number among batch pieces, the higher goes first.
+    deadline_s : float or None
+        How long its real-time pieces may wait of which that is not said, in seconds;
+        by default ``[manager] deadline_s``.
     log : logging.Logger
         For messages of the task.
     """
 
+    priority: Priority = BATCH
+    deadline_s: float | None = None
     log: logging.Logger = logging.getLogger("opencluster.manager")
     _engine_name: str = ""
     _choice: EngineChoice | None = None
@@ -127,7 +136,8 @@ class Manager:
         retries: int | None = None,
         error_retries: int = 0,
         timeout_s: float | None = None,
-        priority: int = 0,
+        priority: Priority | None = None,
+        deadline_s: float | None = None,
         keep: bool = False,
         recompute: bool = False,
         return_errors: bool = False,
@@ -153,8 +163,15 @@ class Manager:
             How often a piece runs again after ``perform()`` raised.
         timeout_s : float, optional
             Time limit of each piece in seconds.
-        priority : int
-            Higher goes first, among all pieces of this type from this process.
+        priority : str or int, optional
+            ``"realtime"``: a worker takes the piece before batch pieces of whatever
+            manager, and cuts one short that runs for too long, at its next call of
+            `Worker.progress`; that one is performed again later. ``"batch"``: when
+            there is time. Or a number: the higher goes first, among all pieces of its
+            class, and of this type, from this process. By default `Manager.priority`.
+        deadline_s : float, optional
+            How long a real-time piece may wait, in seconds; by default as the manager
+            and ``[manager] deadline_s`` say. A piece that has one is a real-time piece.
         keep : bool
             Leave each result in the memory of the worker that made it, and yield a
             `DataRef`, which may stand in any later piece.
@@ -178,7 +195,9 @@ class Manager:
             The first failure, at the place of its piece.
         """
         options = self._options(
-            retries, error_retries, timeout_s, priority, keep=keep, recompute=recompute
+            *(retries, error_retries, timeout_s, priority, deadline_s),
+            keep=keep,
+            recompute=recompute,
         )
         flow = self._flow(type, pieces, options, progress, return_errors, False)
         for done in flow.run(ordered):
@@ -192,7 +211,8 @@ class Manager:
         retries: int | None = None,
         error_retries: int = 0,
         timeout_s: float | None = None,
-        priority: int = 0,
+        priority: Priority | None = None,
+        deadline_s: float | None = None,
         keep: bool = False,
         recompute: bool = False,
         return_errors: bool = False,
@@ -206,7 +226,9 @@ class Manager:
             A named tuple ``(number, piece, result)``.
         """
         options = self._options(
-            retries, error_retries, timeout_s, priority, keep=keep, recompute=recompute
+            *(retries, error_retries, timeout_s, priority, deadline_s),
+            keep=keep,
+            recompute=recompute,
         )
         flow = self._flow(type, pieces, options, progress, return_errors, True)
         yield from flow.run(ordered=False)
@@ -253,7 +275,8 @@ class Manager:
         retries: int | None = None,
         error_retries: int = 0,
         timeout_s: float | None = None,
-        priority: int = 0,
+        priority: Priority | None = None,
+        deadline_s: float | None = None,
         keep: bool = False,
         recompute: bool = False,
         on_progress: Callable[[float, float], None] | None = None,
@@ -268,7 +291,7 @@ class Manager:
             What to perform.
         on_progress : callable, optional
             Called with (done, total) when the worker reports progress.
-        retries, error_retries, timeout_s, priority, keep, recompute
+        retries, error_retries, timeout_s, priority, deadline_s, keep, recompute
             As for `map`.
 
         Returns
@@ -281,6 +304,7 @@ class Manager:
             error_retries,
             timeout_s,
             priority,
+            deadline_s,
             "",
             on_progress,
             keep=keep,
@@ -385,7 +409,8 @@ class Manager:
         retries: int | None = None,
         error_retries: int = 0,
         timeout_s: float | None = None,
-        priority: int = 0,
+        priority: Priority | None = None,
+        deadline_s: float | None = None,
     ) -> Any:
         """Join many values into one, in a tree over the workers that hold them.
 
@@ -404,7 +429,7 @@ class Manager:
             How many values are joined at a time.
         keep : bool
             Leave the result with its worker, and return a `DataRef`.
-        recompute, retries, error_retries, timeout_s, priority
+        recompute, retries, error_retries, timeout_s, priority, deadline_s
             As for `map`.
 
         Returns
@@ -413,7 +438,9 @@ class Manager:
             What came of all.
         """
         options = self._options(
-            retries, error_retries, timeout_s, priority, keep=True, recompute=recompute
+            *(retries, error_retries, timeout_s, priority, deadline_s),
+            keep=True,
+            recompute=recompute,
         )
         job = self._job()
         tree = collective.Tree(
@@ -436,6 +463,10 @@ class Manager:
         """
         found = self.engine.workers(type, self.config.manager.worker_wait_s)
         return [WorkerHandle(self, info, _current_job.get()) for info in found]
+
+    def worker_types(self) -> dict[str, int]:
+        """Return how many workers of each type are here; waits for none."""
+        return dict(self.engine.types())
 
     def service(self, name: str) -> ServiceProxy:
         """Return a proxy through which the methods of a service are called.
@@ -472,23 +503,27 @@ class Manager:
         retries: int | None,
         error_retries: int,
         timeout_s: float | None,
-        priority: int,
+        priority: Priority | None,
+        deadline_s: float | None = None,
         worker: str = "",
         on_progress: Callable[[float, float], None] | None = None,
         keep: bool = False,
         recompute: bool = False,
     ) -> Options:
         asked = (
-            *(retries, error_retries, timeout_s, priority),
-            *(worker, on_progress, keep, recompute),
+            *(retries, error_retries, timeout_s, priority, deadline_s),
+            *(worker, on_progress, keep, recompute, self.priority, self.deadline_s),
         )
         last = self._last_options
         if last is not None and last[0] == asked:
             # who asks piece by piece mostly asks for the same
             return last[1]
         settings = self.config.manager
+        own_s = self.deadline_s
+        default_s = settings.deadline_s if own_s is None else own_s
+        number, wait_s = urgency(priority, deadline_s, self.priority, default_s)
         options = Options(
-            priority,
+            number,
             settings.timeout_s if timeout_s is None else timeout_s,
             settings.retries if retries is None else retries,
             error_retries,
@@ -496,6 +531,7 @@ class Manager:
             on_progress,
             keep,
             recompute,
+            wait_s,
         )
         self._last_options = asked, options
         return options
@@ -594,22 +630,41 @@ class WorkerHandle:
             info.host,
         )
 
-    def perform(self, work: WorkPiece, *, timeout_s: float | None = None) -> WorkPiece:
+    def perform(
+        self,
+        work: WorkPiece,
+        *,
+        timeout_s: float | None = None,
+        priority: Priority | None = None,
+        deadline_s: float | None = None,
+    ) -> WorkPiece:
         """Have this worker perform a piece, and wait for the result.
 
-        When the worker is lost meanwhile, another of its type takes the piece.
+        When the worker is lost meanwhile, another of its type takes the piece. The
+        options are as for `Manager.map`.
         """
-        options = self._manager._options(None, 0, timeout_s, 0, self.id)
+        options = self._manager._options(
+            None, 0, timeout_s, priority, deadline_s, self.id
+        )
         return self._manager._perform(self.type, work, options, self._job)
 
     def submit(
-        self, work: WorkPiece, *, timeout_s: float | None = None, keep: bool = False
+        self,
+        work: WorkPiece,
+        *,
+        timeout_s: float | None = None,
+        priority: Priority | None = None,
+        deadline_s: float | None = None,
+        keep: bool = False,
     ) -> Future[Any]:
         """Have this worker perform a piece; the result comes as a `Future`.
 
-        With `keep` the worker keeps it, and a `DataRef` comes instead.
+        With `keep` the worker keeps it, and a `DataRef` comes instead. The options are
+        as for `Manager.map`.
         """
-        options = self._manager._options(None, 0, timeout_s, 0, self.id, keep=keep)
+        options = self._manager._options(
+            None, 0, timeout_s, priority, deadline_s, self.id, keep=keep
+        )
         return self._manager._submit(self.type, work, options, self._job)
 
     def interrupt(self) -> None:

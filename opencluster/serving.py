@@ -22,6 +22,7 @@ from opencluster.core.inbox import (
     CutBundle,
     Effect,
     Inbox,
+    MakeWay,
     RaiseException,
     RaiseFlag,
     ReturnPiece,
@@ -57,6 +58,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _ORDERS = (kinds.PIECES, kinds.WITHDRAW, kinds.CANCEL, kinds.INTERRUPT)
+
+_WHOLE = ("done", "kept")
+"""Of pieces that took as long as such pieces do."""
 
 GRACE_S = 0.05
 """How long a piece may run before the background thread sees to the sockets: of many
@@ -101,8 +105,8 @@ class Answer(NamedTuple):
     ----------
     status : str
         ``done``, ``kept``, ``missing``, ``failed``, ``interrupted``, ``timeout``,
-        ``cancelled`` or ``drained``; of a bundle ``bundle``, or ``cut`` if the piece
-        that follows runs alone.
+        ``cancelled``, ``cut short`` or ``drained``; of a bundle ``bundle``, or ``cut``
+        if the piece that follows runs alone.
     payload, buffers
         The encoded result or failure; of a bundle, what came of its pieces.
     elapsed_s : float
@@ -137,6 +141,9 @@ class Station:
     on_alone : callable
         Called in the I/O thread with the piece of a bundle that runs, when it is one
         by itself from then on.
+    on_make_way : callable, optional
+        Called in the I/O thread when the running piece should stop for a real-time
+        piece as soon as it can, and be given back. Without it none is asked to.
     """
 
     def __init__(
@@ -148,6 +155,7 @@ class Station:
         on_flag: Callable[[RaiseFlag], None],
         on_exception: Callable[[RaiseException], None],
         on_alone: Callable[[Work], None] | None = None,
+        on_make_way: Callable[[MakeWay], None] | None = None,
     ) -> None:
         worker = config.worker
         self._kind = kind
@@ -169,6 +177,7 @@ class Station:
         self._on_flag = on_flag
         self._on_exception = on_exception
         self._on_alone = on_alone
+        self._on_make_way = on_make_way
         self._bundle: Bundle | None = None
         self._is_watching = False
         # the condition of the mutex; taking a bare one costs a third of the time
@@ -179,6 +188,7 @@ class Station:
             worker.interrupt_grace_s,
             worker.kill_grace_s,
             worker.max_queued_bytes,
+            on_make_way is not None,
         )
         self._outbox: dict[Peer, list[tuple[int, Answer]]] = {}
         self._returns: dict[Peer, list[int]] = {}
@@ -308,8 +318,13 @@ class Station:
             # it may wait for others to travel with, while the next piece runs
             _, *buffers = owned(answer.payload, answer.buffers)
             answer = answer._replace(buffers=buffers)
+        each_s = None
+        if answer.status in _WHOLE:
+            each_s = answer.elapsed_s
+        elif answer.status == "bundle" and answer.payload:
+            each_s = answer.elapsed_s / len(answer.payload)
         with self._mutex:
-            if not self._inbox.finish(key):
+            if not self._inbox.finish(key, each_s):
                 return
             is_first = not self._outbox
             self._outbox.setdefault(peer, []).append((piece, answer))
@@ -410,6 +425,7 @@ class Station:
     ) -> None:
         ties = {number: _ties_in(extra) for number, extra in extras.items()}
         pieces = []
+        has_urgent = False
         for (number, priority, timeout_s, payload, _), own in pieces_in(rows, buffers):
             data: tuple[Any, ...] = (payload, own)
             if type(payload) is list:
@@ -420,8 +436,20 @@ class Station:
                 nbytes += sum(map(len, own))
             if ties and number in ties:
                 data += ties[number]
+            if not isinstance(priority, list):
+                pieces.append(
+                    Waiting(peer, number, priority, timeout_s, nbytes, data, count)
+                )
+                continue
+            order, wait_s = priority
+            due_at = None if wait_s is None else time.monotonic() + wait_s
+            has_urgent |= due_at is not None
             pieces.append(
-                Waiting(peer, number, priority, timeout_s, nbytes, data, count)
+                Waiting(
+                    *(peer, number, order, timeout_s, nbytes, data, count),
+                    due_at=due_at,
+                    may_be_cut=False,
+                )
             )
         if self._inbox.is_draining:
             self._send(peer, frames.pack(kinds.DRAINING))
@@ -429,6 +457,8 @@ class Station:
             effects = self._inbox.receive(pieces)
             self._lock.notify(len(pieces))
         self._do(effects)
+        if has_urgent:
+            self._look()
         for _, wanted in ties.values():
             self.keeper.fetch_ahead(wanted)
 
@@ -464,6 +494,8 @@ class Station:
                     self._on_exception(effect)
                 case CutBundle():
                     self._cut_bundle()
+                case MakeWay() if self._on_make_way is not None:
+                    self._on_make_way(effect)
 
     def _plan_tick(self) -> None:
         """Have the inbox look at the time when it has to; one timer does for all."""
@@ -476,6 +508,10 @@ class Station:
 
     def _tick(self) -> None:
         self._tick_at = None
+        self._look()
+
+    def _look(self) -> None:
+        """Have the inbox look at the time now, and when it has to again."""
         self._locked(lambda: self._inbox.tick(time.monotonic()))
         self._plan_tick()
 
@@ -509,6 +545,8 @@ class Station:
             elapsed_s = bundle.ended_at - bundle.started_at
             answer = Answer("cut", bundle.outcomes, bundle.buffers, elapsed_s)
             self._outbox.setdefault(peer, []).append((first, answer))
+        # a real-time piece may wait, for which a piece alone makes way in its own time
+        self._look()
 
     def _flush(self) -> None:
         if self._outbox:

@@ -24,7 +24,15 @@ from typing import Any
 from opencluster.bundle import Then
 from opencluster.config import Config, load
 from opencluster.core.entries import Entry
-from opencluster.core.inbox import INTERRUPT, TIME_LIMIT, RaiseException, RaiseFlag
+from opencluster.core.inbox import (
+    CUT_SHORT,
+    INTERRUPT,
+    TIME_LIMIT,
+    Key,
+    MakeWay,
+    RaiseException,
+    RaiseFlag,
+)
 from opencluster.core.piece_names import piece_name
 from opencluster.core.roles import WORKER
 from opencluster.engines.base import Engine
@@ -142,6 +150,9 @@ class Worker:
     def progress(self, done: float, total: float = 1.0) -> None:
         """Say how far the piece is; ends it here when it was interrupted.
 
+        It also ends here when a real-time piece waits that cannot wait for it. Then it
+        is no failure, and it is performed again from the start.
+
         Parameters
         ----------
         done, total : float
@@ -154,8 +165,12 @@ class Worker:
 
     @property
     def interrupted(self) -> bool:
-        """Whether the running piece should stop: look at it in long loops."""
-        return self._runner is not None and self._runner.flag is not None
+        """Whether the running piece should stop: look at it in long loops.
+
+        If that is to make way for a real-time piece, whatever ``perform()`` returns
+        after it was looked at is dropped, and the piece is performed again.
+        """
+        return self._runner is not None and self._runner.is_asked_to_stop()
 
 
 def type_of(cls: type) -> str:
@@ -198,11 +213,14 @@ class Runner:
             self._flagged,
             self._insisted,
             self._left_alone,
+            self._asked_to_make_way if self.kind == "worker" else None,
         )
         self._is_fork = False
         self._is_performing = False
         self._to_raise: RaiseException | None = None
         self._last_flag: RaiseFlag | None = None
+        self._makes_way: Key | None = None
+        self._has_seen_way = False
         self._deadline = 0.0
         self._current: Work | None = None
         self._piece_name = ""
@@ -233,6 +251,7 @@ class Runner:
             self._run(work)
             # or it would count for a piece of that number that comes once more
             self._last_flag = None
+            self._makes_way = None
             if self._should_recycle():
                 self._station.drain()
 
@@ -315,6 +334,8 @@ class Runner:
             self._run_bundle(work, started)
             return
         status, value = self._perform(work.payload, work.buffers, work.wanted)
+        if self._has_seen_way:
+            status, value = self._cut_short(started)
         if work.keep is not None and status == "done":
             box = [value]
             del value
@@ -332,7 +353,8 @@ class Runner:
             signal.setitimer(signal.ITIMER_REAL, 0)
         self._current = None
         self._station.answer(work, Answer(status, payload, buffers, elapsed_s))
-        self._count(status)
+        if status != CUT_SHORT:
+            self._count(status)
         if self._deadline:
             # or the workshop would take it for overdue
             self._scoreboard.idle()
@@ -345,13 +367,17 @@ class Runner:
         for place, (payload, own) in enumerate(members):
             self._scoreboard.started_next(place)
             status, value = self._perform(payload, own, ())
+            if self._has_seen_way:
+                status, value = self._cut_short(now)
             payload, buffers, status = encoded(
                 status, value, self.max_bytes, self._escaped
             )
             del value
-            self._count(status)
+            if status != CUT_SHORT:
+                self._count(status)
             begun, now = now, time.monotonic()
-            is_last = self.flag is not None or self._should_recycle()
+            is_last = self.flag is not None or self._makes_way is not None
+            is_last = is_last or self._should_recycle()
             then = station.note(bundle, status, payload, buffers, now, is_last)
             if then is Then.NEXT:
                 continue
@@ -360,6 +386,16 @@ class Runner:
                 station.answer(alone, Answer(status, payload, buffers, now - begun))
             break
         self._current = None
+
+    def _cut_short(self, started: float) -> tuple[str, Any]:
+        """Return what came of a piece that stopped for a real-time piece."""
+        self._has_seen_way = False
+        self.worker.log.info(
+            "piece %s was cut short after %.3f s for a real-time piece; it waits again",
+            self._piece_name,
+            time.monotonic() - started,
+        )
+        return CUT_SHORT, None
 
     def _count(self, status: str) -> None:
         self.pieces_done += 1
@@ -370,6 +406,7 @@ class Runner:
         limit_s = waiting.timeout_s
         self.flag = None
         self._to_raise = None
+        self._has_seen_way = False
         self._reported_at = 0.0
         self._deadline = now + limit_s if limit_s else 0.0
         self._current = work
@@ -425,7 +462,7 @@ class Runner:
         if not wanted:
             return codec.decode(payload, buffers)
         keeper = self._station.keeper
-        self._inputs = Inputs(keeper, wanted, self._is_flagged)
+        self._inputs = Inputs(keeper, wanted, self.is_asked_to_stop)
         try:
             return self._inputs.decode(payload, buffers)
         except Stopped:
@@ -453,8 +490,11 @@ class Runner:
 
     def progress(self, done: float, total: float) -> None:
         """Note and report progress, and stop here when the piece should stop."""
-        if self.flag is not None and self._is_performing:
-            raise PieceInterrupt(self.flag.reason)
+        if self._is_performing:
+            if self.flag is not None:
+                raise PieceInterrupt(self.flag.reason)
+            if self.is_asked_to_stop():
+                raise PieceInterrupt(CUT_SHORT)
         self._scoreboard.progress(done, total)
         now = time.monotonic()
         if self._current is not None and now - self._reported_at > PROGRESS_INTERVAL_S:
@@ -470,8 +510,25 @@ class Runner:
             self.flag = effect
             self._scoreboard.enforce(self._piece_name, effect.enforce_at)
 
+    def is_asked_to_stop(self) -> bool:
+        """Return whether the running piece should stop, for whatever reason."""
+        if self.flag is not None:
+            return True
+        current, wanted = self._current, self._makes_way
+        if wanted is None or current is None or current.waiting.key != wanted:
+            return False
+        if current.waiting.members > 1:
+            # what is left of the bundle is given back, between two of its pieces
+            return False
+        self._has_seen_way = True
+        return True
+
+    def _asked_to_make_way(self, effect: MakeWay) -> None:
+        self._makes_way = effect.key
+
     def _left_alone(self, work: Work) -> None:
         """Note that the piece of a bundle that runs is one by itself now."""
+        self._makes_way = None
         self._current = work
 
     def _insisted(self, effect: RaiseException) -> None:

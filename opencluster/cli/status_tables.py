@@ -66,6 +66,7 @@ _JOBS: Columns = {
     "done>": lambda row: f"{row['pieces_done']} of {row['pieces_submitted']}",
     "failed>": lambda row: row["pieces_failed"] or "",
     "retried>": lambda row: row["pieces_retried"] or "",
+    "cut short>": lambda row: row["pieces_cut"] or "",
     "sent>": lambda row: size(row["bytes_sent"]),
     "received>": lambda row: size(row["bytes_received"]),
     "time>": lambda row: _number(row["elapsed_s"], " s", 1),

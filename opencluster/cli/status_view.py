@@ -58,6 +58,7 @@ _JOB: Fields = (
     ("pieces_done", 0, int),
     ("pieces_failed", 0, int),
     ("pieces_retried", 0, int),
+    ("pieces_cut", 0, int),
     ("bytes_sent", 0, int),
     ("bytes_received", 0, int),
 )

@@ -21,7 +21,7 @@ class Options:
     Attributes
     ----------
     priority : int
-        Higher goes first within a type.
+        Higher goes first within a type and a class.
     timeout_s : float
         Time limit of one run, 0 for none.
     retries : int
@@ -36,6 +36,9 @@ class Options:
         The worker keeps the result, and a `DataRef` comes in its place.
     recompute : bool
         A kept result that is lost is made again when it is needed.
+    deadline_s : float or None
+        How long a real-time piece may wait before batch pieces are cut short for it;
+        ``None`` makes it a batch piece.
     """
 
     priority: int = 0
@@ -46,18 +49,20 @@ class Options:
     on_progress: Callable[[float, float], None] | None = None
     keep: bool = False
     recompute: bool = False
+    deadline_s: float | None = None
 
     @property
     def may_be_bundled(self) -> bool:
         """Whether it may be sent and answered with others, when pieces are short.
 
         What needs to be seen to by itself may not: a time limit, a run after an error,
-        a worker of its own; nor a piece that must not run again, as nobody knows of a
-        lost bundle what was done of it.
+        a worker of its own, no time to wait; nor a piece that must not run again, as
+        nobody knows of a lost bundle what was done of it.
         """
         is_plain = not (self.timeout_s or self.error_retries or self.worker)
         is_watched = self.on_progress is not None or self.keep
-        return is_plain and not is_watched and self.retries > 0
+        is_urgent = self.deadline_s is not None
+        return is_plain and not (is_watched or is_urgent) and self.retries > 0
 
     def __post_init__(self) -> None:
         """Refuse what a worker could not take; an endless time limit is none."""
@@ -72,10 +77,18 @@ class Options:
             if not -MAX_NUMBER <= number <= MAX_NUMBER:
                 raise ValueError(f"{name} must be within 64 bits, not {value!r}")
             object.__setattr__(self, name, number)
-        limit_s = float(self.timeout_s)
-        if math.isnan(limit_s) or limit_s < 0:
-            raise ValueError(f"timeout_s must be a time in seconds, not {limit_s!r}")
+        limit_s = _time("timeout_s", self.timeout_s)
         object.__setattr__(self, "timeout_s", 0.0 if math.isinf(limit_s) else limit_s)
+        if self.deadline_s is not None:
+            wait_s = _time("deadline_s", self.deadline_s)
+            object.__setattr__(self, "deadline_s", wait_s)
+
+
+def _time(name: str, value: float) -> float:
+    time_s = float(value)
+    if math.isnan(time_s) or time_s < 0:
+        raise ValueError(f"{name} must be a time in seconds, not {time_s!r}")
+    return time_s
 
 
 MAX_NUMBER = 2**63 - 1
@@ -165,12 +178,16 @@ class WorkerInfo:
 
 @dataclass
 class JobStatistics:
-    """What happened to the pieces of one job so far."""
+    """What happened to the pieces of one job so far.
+
+    Batch pieces that were cut short for real-time pieces are counted each time.
+    """
 
     pieces_submitted: int = 0
     pieces_done: int = 0
     pieces_failed: int = 0
     pieces_retried: int = 0
+    pieces_cut: int = 0
     bytes_sent: int = 0
     bytes_received: int = 0
 

@@ -31,6 +31,7 @@ from opencluster.core.dispatch import (
     WarnNoWorker,
     WithdrawPieces,
 )
+from opencluster.core.inbox import CUT_SHORT
 from opencluster.core.roles import ASKER, MANAGER, WORKER, check
 from opencluster.engines.base import (
     Done,
@@ -461,7 +462,7 @@ class ClusterEngine:
         payload, buffers = ticket.payload, ticket.buffers
         if ticket.job is not None:
             ticket.job.statistics.bytes_sent += ticket.nbytes
-        row = [piece.id, piece.priority, piece.timeout_s, payload, len(buffers)]
+        row = [piece.id, piece.urgency, piece.timeout_s, payload, len(buffers)]
         return row, len(payload), buffers
 
     def _row_of_bundle(self, piece: Piece) -> Row:
@@ -479,7 +480,7 @@ class ClusterEngine:
             nbytes += len(payload)
             if ticket.job is not None:
                 ticket.job.statistics.bytes_sent += ticket.nbytes
-        row = [piece.id, piece.priority, piece.timeout_s, members, len(buffers)]
+        row = [piece.id, piece.urgency, piece.timeout_s, members, len(buffers)]
         return row, nbytes, buffers
 
     def _tell(self, worker: str, header: bytes, buffers: Sequence[Any] = ()) -> None:
@@ -501,6 +502,9 @@ class ClusterEngine:
             if status == "drained":
                 self._do(self._dispatch.returned(now, worker, number))
                 continue
+            if status == CUT_SHORT:
+                self._cut_short(now, worker, number)
+                continue
             # of a status that this version does not know we know that it is no result
             verdict = _VERDICTS.get(status, Verdict.FAILED)
             if status in _OF_BONDS and number not in self._bonds:
@@ -513,6 +517,14 @@ class ClusterEngine:
             if not effects and status == "kept":
                 self._values.unwanted(contact, payload)
         self._do(self._dispatch.assign(now))
+
+    def _cut_short(self, now: float, worker: str, number: int) -> None:
+        """Take back a piece that made way for a real-time piece, and count that."""
+        ticket = self._tickets.get(number)
+        is_held = number in self._dispatch.pieces_at(worker)
+        if is_held and ticket is not None and ticket.job is not None:
+            ticket.job.statistics.pieces_cut += 1
+        self._do(self._dispatch.cut_short(now, worker, number))
 
     def _bundle_results(
         self,

@@ -48,6 +48,7 @@ def piece_of(number: int, type: str, options: Options) -> Piece:
         options.retries,
         options.error_retries,
         options.worker,
+        wait_s=options.deadline_s,
     )
 
 

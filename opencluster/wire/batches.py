@@ -24,11 +24,13 @@ class PieceRow(NamedTuple):
     """A piece in a message: its number, how to run it, and its encoded data.
 
     That of a bundle is a list, of that of its pieces: the encoded data, or these and
-    the number of buffers.
+    the number of buffers. A priority that is a list is that of a real-time piece, with
+    how long it may wait in seconds; or, with nothing, of a piece that makes way for
+    none of those.
     """
 
     number: int
-    priority: int
+    priority: int | list[Any]
     timeout_s: float
     payload: bytes | list[Any]
     buffers: int
@@ -174,7 +176,7 @@ def _split(
     time_at = _TIME[kind]
     for fields in rows:
         if not isinstance(fields, list) or (
-            tuple(map(type, fields)) != types and not _is_bundle(kind, types, fields)
+            tuple(map(type, fields)) != types and not _is_special(kind, types, fields)
         ):
             raise RemoteProtocolError(
                 f"a {kind.__name__} is malformed: {fields!r:.100}"
@@ -190,6 +192,27 @@ def _split(
         split.append((row, buffers[taken : taken + row.buffers]))
         taken += row.buffers
     return split
+
+
+def _is_special(
+    kind: type[PieceRow | ResultRow], types: tuple[type, ...], fields: list[Any]
+) -> bool:
+    """Return whether a row is well-formed that is not of the usual types."""
+    if kind is PieceRow and len(fields) == len(types) and type(fields[1]) is list:
+        if not _is_urgency(fields[1]):
+            return False
+        fields = [fields[0], 0, *fields[2:]]
+        if tuple(map(type, fields)) == types:
+            return True
+    return _is_bundle(kind, types, fields)
+
+
+def _is_urgency(urgency: list[Any]) -> bool:
+    """Return whether this is a priority with what the priority alone does not tell."""
+    if len(urgency) != 2 or type(urgency[0]) is not int:
+        return False
+    wait_s = urgency[1]
+    return wait_s is None or (type(wait_s) is float and wait_s >= 0.0)
 
 
 def _is_bundle(
