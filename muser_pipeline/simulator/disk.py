@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from muser_pipeline.array import SPEED_OF_LIGHT_M_PER_S, read_table
+from muser_pipeline.array import SPEED_OF_LIGHT_M_PER_S
+from muser_pipeline.array.quiet_sun import profiles_k
 
 _BOLTZMANN_J_PER_K = 1.380649e-23
 _SFU_W = 1e-22
@@ -93,27 +94,6 @@ class QuietSun:
             scaled = wavelengths[:, channel] * radius_rad
             found[:, channel] = np.interp(scaled, grid, table, right=0.0)
         return found * per_k
-
-
-def profiles_k(frequency_hz: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return radial profiles of brightness temperature from the packaged table.
-
-    Parameters
-    ----------
-    frequency_hz : ndarray, shape (channel,)
-        Between two rows of the table the logarithm is interpolated linearly.
-
-    Returns
-    -------
-    ndarray of float64, shape (channel, 200)
-        Kelvin at 0, 0.01, ... 1.99 solar radii.
-    """
-    rows = read_table("quiet_sun_disk")
-    known_hz = np.array([float(row["freq_mhz"]) for row in rows]) * 1e6
-    table = np.array([[float(row[f"r{k}"]) for k in range(200)] for row in rows])
-    logarithms = np.log(np.maximum(table, 1e-9))
-    between = [np.interp(frequency_hz, known_hz, column) for column in logarithms.T]
-    return np.asarray(np.exp(np.array(between).T))
 
 
 def _projection(

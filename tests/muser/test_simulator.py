@@ -11,6 +11,7 @@ import pytest
 from raw_tools import NOON_NS, assert_same
 
 from muser_pipeline.array import SPEED_OF_LIGHT_M_PER_S, load_array
+from muser_pipeline.array.quiet_sun import profiles_k
 from muser_pipeline.calibration import correct_delays, static_delays_ns
 from muser_pipeline.errors import FrameValueError
 from muser_pipeline.geometry import FixedSource, Sun, follow, heliographic, uvw_m
@@ -23,7 +24,7 @@ from muser_pipeline.simulator import (
     SkySource,
     simulate,
 )
-from muser_pipeline.simulator.disk import QuietSun, profiles_k
+from muser_pipeline.simulator.disk import QuietSun
 from muser_pipeline.simulator.observation import SkyModel
 
 ARCSEC = pi / 180 / 3600
