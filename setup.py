@@ -2,15 +2,19 @@
 
 from setuptools import find_packages, setup
 
-WEB = "opencluster_web"
+# Nobody's site-packages should get packages that are called "web" and "deploy".
+FOLDERS = {"opencluster_web": "web", "opencluster_deploy": "deploy"}
 
 setup(
     packages=[
         *find_packages(include=["opencluster", "opencluster.*"]),
         *find_packages(include=["muser_pipeline", "muser_pipeline.*"]),
-        WEB,
-        *(f"{WEB}.{name}" for name in find_packages("web")),
+        *FOLDERS,
+        *(
+            f"{package}.{name}"
+            for package, folder in FOLDERS.items()
+            for name in find_packages(folder)
+        ),
     ],
-    # Nobody's site-packages should get a package that is called "web".
-    package_dir={WEB: "web"},
+    package_dir=FOLDERS,
 )

@@ -18,6 +18,7 @@ FOLDERS = {
     "opencluster": "opencluster",
     "muser_pipeline": "muser_pipeline",
     "web": "opencluster_web",
+    "deploy": "opencluster_deploy",
     "examples": "examples",
 }
 """Folders with source, and the names under which they are imported."""
@@ -98,6 +99,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 OUTSIDE: dict[str, set[str]] = {
     "muser_pipeline": PUBLIC,
     "muser_pipeline.imaging": set(),
+    "opencluster_deploy": {"errors", "net"},
     "opencluster_web": UPPER | PLACES | DAEMONS | {"__init__"},
     "examples": PUBLIC | BASE_CLASSES | PLACES | DAEMONS,
 }

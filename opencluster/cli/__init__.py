@@ -42,7 +42,10 @@ _COMMANDS = {
     "worker": "workers",
     "workshop": "daemons",
 }
-_APPLICATIONS = {"muser": "muser_pipeline.cli"}
+_APPLICATIONS = {
+    "deploy": "opencluster_deploy.command",
+    "muser": "muser_pipeline.cli",
+}
 """Commands of packages that are installed beside this one, and where they are."""
 
 
