@@ -45,7 +45,6 @@ from opencluster.ingest.framing import (
     ItemBegun,
     ItemData,
     ItemEnded,
-    ItemGivenUp,
     Verdict,
 )
 
@@ -113,7 +112,7 @@ class ItemFraming(Framing):
                 self.looked_at(part)
             if self._left == 0:
                 self._left = -1
-                events.append(self.judged(self._expected, now))
+                events += self.judged(self._expected, now)
         return events
 
     def is_unfinished(self) -> bool:
@@ -130,8 +129,8 @@ class ItemFraming(Framing):
     def looked_at(self, data: memoryview) -> None:
         """Be shown bytes of the item, for subclasses; they must not be kept."""
 
-    def judged(self, checksum: int, now: float) -> ItemEnded | ItemGivenUp:
-        """Decide on an item whose bytes are all there; for subclasses.
+    def judged(self, checksum: int, now: float) -> Sequence[Event]:
+        """Return what is to be made of an item whose bytes are there; for subclasses.
 
         Parameters
         ----------
@@ -140,7 +139,7 @@ class ItemFraming(Framing):
         now : float
             Seconds since 1970.
         """
-        return ItemEnded(checksum=checksum)
+        return [ItemEnded(checksum=checksum)]
 
     # --- inside --------------------------------------------------------------
 
