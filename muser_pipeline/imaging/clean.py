@@ -7,17 +7,27 @@ algorithms. The minor cycles are in modules of their own.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from muser_pipeline.imaging.backend import Array, namespace_of
+from muser_pipeline.imaging.clark import Clark
 from muser_pipeline.imaging.errors import ImagingError
+from muser_pipeline.imaging.hogbom import Hogbom
+from muser_pipeline.imaging.minor import Found, Minor
+from muser_pipeline.imaging.multiscale import MultiScale
+from muser_pipeline.imaging.thresholds import peak_of, threshold_of
 
 Algorithm = Literal["hogbom", "clark", "multiscale", "none"]
-StoppedBy = Literal["iterations", "threshold", "sigma", "diverged", "empty"]
+StoppedBy = Literal["iterations", "threshold", "sigma", "cycles", "diverged", "empty"]
 ALGORITHMS: tuple[Algorithm, ...] = ("hogbom", "clark", "multiscale", "none")
+_SETTLED = 0.99
+"""A threshold that falls by less than to this part of what it was has been reached."""
+_CENTRE = 1e-3
+"""How far the centre of a beam may be from 1."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +116,8 @@ class Cleaned:
     iterations : int
         Components taken.
     stopped_by : str
-        ``"iterations"``, ``"threshold"``, ``"sigma"``, ``"diverged"``, or ``"empty"``
-        where nothing was left or nothing was asked for.
+        ``"iterations"``, ``"threshold"``, ``"sigma"``, ``"cycles"``, ``"diverged"``
+        (what there was before is given back), or ``"empty"`` where nothing was left.
     threshold : float
         The one in force at the end, in units of the image.
     components : ndarray of float64, shape (k, 3), or None
@@ -116,8 +126,8 @@ class Cleaned:
         Major cycles.
     """
 
-    model: Any
-    residual: Any
+    model: Array
+    residual: Array
     iterations: int
     stopped_by: StoppedBy
     threshold: float
@@ -126,11 +136,11 @@ class Cleaned:
 
 
 def clean(
-    dirty: Any,
-    psf: Any,
+    dirty: Array,
+    psf: Array,
     options: CleanOptions,
-    mask: Any = None,
-    residual_of: Callable[[Any], Any] | None = None,
+    mask: Array = None,
+    residual_of: Callable[[Array], Array] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Cleaned:
     """Clean an image.
@@ -160,48 +170,123 @@ def clean(
     Raises
     ------
     ImagingError
-        Where the image or the beam is not finite (``"not-finite"``), or their shapes do
-        not fit (``"shape"``).
+        Where the image or the beam is not finite (``"not-finite"``), their shapes do
+        not fit (``"shape"``), or the beam is not 1 in its centre (``"beam"``).
     """
     check(dirty, psf, mask)
-    residual = np.array(dirty, dtype=np.float32)
-    model = np.zeros_like(residual)
-    components: list[tuple[int, int, float]] = []
-    size = len(residual)
-    stopped_by: StoppedBy = "empty"
-    if options.algorithm != "none":
-        stopped_by = "iterations"
-        while len(components) < options.iterations:
-            height = np.abs(residual) if options.negative else residual
-            if mask is not None:
-                height = np.where(mask, height, -np.inf)
-            y, x = divmod(int(np.argmax(height)), size)
-            if height[y, x] <= options.threshold:
-                stopped_by = "threshold"
-                break
-            flux = np.float32(options.gain) * residual[y, x]
-            model[y, x] += flux
-            _subtract(residual, psf, y, x, flux)
-            components.append((y, x, float(flux)))
-            if progress is not None:
-                progress(len(components), options.iterations)
-    found = np.array(components, dtype=np.float64).reshape(-1, 3)
-    return Cleaned(model, residual, len(found), stopped_by, options.threshold, found, 1)
+    if options.algorithm == "none":
+        options = replace(options, algorithm="hogbom", iterations=0)
+    return _Cleaning(dirty, psf, options, mask, residual_of, progress).done()
 
 
-def _subtract(residual: Any, psf: Any, y: int, x: int, flux: np.float32) -> None:
-    half = len(psf) // 2
-    top, left = half - y, half - x
-    rows = slice(max(0, -top), min(len(residual), len(psf) - top))
-    columns = slice(max(0, -left), min(len(residual), len(psf) - left))
-    beam = psf[
-        rows.start + top : rows.stop + top,
-        columns.start + left : columns.stop + left,
-    ]
-    residual[rows, columns] -= flux * beam
+class _Cleaning:
+    """The major cycles of one image."""
+
+    def __init__(
+        self,
+        dirty: Array,
+        psf: Array,
+        options: CleanOptions,
+        mask: Array | None,
+        residual_of: Callable[[Array], Array] | None,
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        xp = namespace_of(dirty)
+        self._options, self._mask = options, mask
+        self._residual_of, self._progress = residual_of, progress
+        self._residual = xp.array(dirty, dtype=np.float32)
+        self._model = xp.zeros_like(self._residual)
+        self._minor = _minor_of(xp.asarray(psf, dtype=np.float32), options, mask)
+        self._fraction = options.cycle_fraction
+        if residual_of is None and self._minor.is_exact:
+            self._fraction = 0.0
+        self._found: list[Found] = []
+        self._count = 0
+        self._threshold = np.inf
+        self._least = np.inf
+
+    def done(self) -> Cleaned:
+        """Do it all."""
+        stopped_by: StoppedBy | None = None
+        while stopped_by is None:
+            stopped_by = self._cycle()
+        return Cleaned(
+            self._model,
+            self._residual,
+            self._count,
+            stopped_by,
+            self._threshold,
+            self._components(),
+            len(self._found),
+        )
+
+    def _cycle(self) -> StoppedBy | None:
+        """Do a major cycle; return why it was the last one, if it was."""
+        options, before = self._options, self._threshold
+        self._threshold, wish = threshold_of(
+            self._residual, options.threshold, options.threshold_sigma
+        )
+        if self._count >= options.iterations:
+            return "iterations"
+        if self._fraction and len(self._found) == options.cycles:
+            return "cycles"
+        if not self._fraction and self._threshold > _SETTLED * before:
+            return wish
+        limit = options.iterations - self._count
+        found = self._minor.run(
+            self._residual, limit, self._threshold, self._fraction, self._tell
+        )
+        if len(found.flux):
+            is_better = self._take(found)
+        elif found.ended == "floor":
+            return wish if self._threshold else "empty"
+        if found.ended == "diverged" or not is_better:
+            return "diverged"
+        return None
+
+    def _take(self, found: Found) -> bool:
+        """Take what a minor cycle found, unless it makes the image worse."""
+        model = self._model.copy()
+        self._minor.add(model)
+        if self._residual_of is None:
+            residual = self._minor.left(self._tell)
+        else:
+            residual = self._residual_of(model)
+        if self._fraction:
+            peak = peak_of(residual, self._mask, not self._options.negative)
+            worst = self._least * (self._options.divergence or np.inf)
+            if not peak <= worst:
+                return False
+            self._least = min(self._least, peak)
+        self._model, self._residual = model, residual
+        self._found.append(found)
+        self._count += len(found.flux)
+        return True
+
+    def _tell(self, count: int) -> None:
+        if self._progress is not None:
+            self._progress(self._count + count, self._options.iterations)
+
+    def _components(self) -> NDArray[np.float64] | None:
+        if not self._minor.finds_points:
+            return None
+        columns = [np.column_stack([f.places, f.flux]) for f in self._found]
+        components: NDArray[np.float64] = np.concatenate([np.zeros((0, 3)), *columns])
+        return components
 
 
-def check(dirty: Any, psf: Any, mask: Any = None) -> None:
+def _minor_of(psf: Array, options: CleanOptions, mask: Array | None) -> Minor:
+    """Return the minor cycle that is asked for."""
+    common = (options.gain, mask, options.negative, options.divergence)
+    match options.algorithm:
+        case "clark":
+            return Clark(psf, *common)
+        case "multiscale":
+            return MultiScale(psf, *common, options.scales_pixels, options.scale_bias)
+    return Hogbom(psf, *common)
+
+
+def check(dirty: Array, psf: Array, mask: Array | None = None) -> None:
     """Turn down images that cannot be cleaned.
 
     Raises
@@ -209,13 +294,17 @@ def check(dirty: Any, psf: Any, mask: Any = None) -> None:
     ImagingError
         See `clean`.
     """
-    shape = np.shape(dirty)
+    shape = dirty.shape
     if len(shape) != 2 or shape[0] != shape[1] or shape[0] % 2:
         raise ImagingError("shape", f"an image is square and even, not {shape}")
-    if np.shape(psf) != shape:
-        raise ImagingError("shape", f"image {shape}, beam {np.shape(psf)}")
-    if mask is not None and np.shape(mask) != shape:
-        raise ImagingError("shape", f"image {shape}, mask {np.shape(mask)}")
+    if psf.shape != shape:
+        raise ImagingError("shape", f"image {shape}, beam {psf.shape}")
+    if mask is not None and mask.shape != shape:
+        raise ImagingError("shape", f"image {shape}, mask {mask.shape}")
+    xp = namespace_of(dirty)
     for name, array in (("image", dirty), ("beam", psf)):
-        if not np.isfinite(array).all():
+        if not xp.isfinite(array).all():
             raise ImagingError("not-finite", f"the {name} has values that are none")
+    centre = float(psf[shape[0] // 2, shape[1] // 2])
+    if abs(centre - 1) > _CENTRE:
+        raise ImagingError("beam", f"a beam is 1 in its centre, not {centre:.4g}")
