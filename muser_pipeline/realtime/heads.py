@@ -19,8 +19,8 @@ from muser_pipeline.raw.format import ARRAY_TAGS, SYNC
 
 HEAD_BYTES = 209
 """As much of a frame as is looked at."""
-STEP_NS = 4_000_000
-"""From one frame to the next it is 3.125 ms; more is a gap, or a wrong time."""
+STEP_NS = 50_000_000
+"""A few frames may be lost; a longer step is a gap, or a wrong time."""
 GAP_NS = 10**9
 """Two frames further apart do not bear each other out."""
 RECENT = 64
