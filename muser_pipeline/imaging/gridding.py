@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,16 +11,19 @@ from numpy.typing import NDArray
 from muser_pipeline.imaging.backend import Array, Device, library_of
 from muser_pipeline.imaging.errors import ImagingError
 from muser_pipeline.imaging.grid import Grid
-from muser_pipeline.imaging.plane import FLAT, Plane, fit_plane, pixel_depths
-from muser_pipeline.imaging.transforms import DuccTransform, NufftTransform, Transform
+from muser_pipeline.imaging.plane import FLAT, Plane, fit_plane
+from muser_pipeline.imaging.transforms import (
+    FINEST,
+    DuccTransform,
+    NufftTransform,
+    Transform,
+)
 from muser_pipeline.imaging.visibilities import SPEED_OF_LIGHT_M_PER_S
-from muser_pipeline.imaging.wterm import bessel, chebyshev
+from muser_pipeline.imaging.wterm import WTerms, expand
 
 WMode = Literal["auto", "plane", "stack", "none"]
-_MOST_TERMS = 6
-"""On a CPU; w-stacking costs as much as about a dozen transforms without w."""
-_MOST_TERMS_ON_GPU = 64
-_NEGLIGIBLE_DEPTH = 1e-12
+_MOST_TERMS = {"cpu": 5, "cuda": 40}
+"""From there on w-stacking takes less time on a CPU; a GPU has nothing else."""
 
 
 class Gridder:
@@ -39,8 +42,9 @@ class Gridder:
     w : str, optional
         "plane": the image is in the slanted coordinates of the plane that the
         baselines are nearest to, with further terms for what is left of w; "stack":
-        plain coordinates and all of w; "none": w is left out; "auto": "plane" where
-        few terms are enough, otherwise "stack".
+        plain coordinates and all of w; "none": w is left out; "auto": plain
+        coordinates with few terms where that is enough, which is "none" when one is;
+        otherwise "plane" with few terms; otherwise "stack".
     epsilon : float, optional
         Accuracy relative to the peak of an image. Single precision ends at 1e-6.
     device : str, optional
@@ -50,10 +54,18 @@ class Gridder:
 
     Attributes
     ----------
+    grid : Grid
+        The pixels.
     plane : Plane or None
         That of the slanted coordinates; None where they are plain.
     terms : int
-        Two-dimensional transforms that an image takes; 1 with "stack" on a CPU.
+        Two-dimensional transforms that an image takes; 0 for w-stacking.
+
+    Raises
+    ------
+    ImagingError
+        When the device is missing, with the reason "device", or when the w of these
+        baselines is more than the device or the plane can have, with the reason "w".
     """
 
     def __init__(
@@ -63,47 +75,27 @@ class Gridder:
         grid: Grid,
         *,
         w: WMode = "auto",
-        epsilon: float = 1e-6,
+        epsilon: float = FINEST,
         device: Device = "cpu",
         threads: int = 1,
     ) -> None:
-        if w not in ("auto", "plane", "stack", "none"):
-            raise ImagingError("w", f"w is auto, plane, stack or none, not {w!r}")
         self.grid = grid
-        self.epsilon = epsilon
-        self.device = device
+        self._epsilon = epsilon
+        self._device = device
         self._xp = library_of(device)
-        self.plane: Plane | None = None
-        self._factors: list[tuple[Array, float]] = []
-        self._polynomials: list[Array] = []
-        stacks = w == "stack" and device == "cpu"
-        if w in ("auto", "plane"):
-            plane = fit_plane(uvw_m)
-            most = _MOST_TERMS if w == "auto" else _MOST_TERMS_ON_GPU
-            if self._expand(uvw_m, frequency_hz, plane, most):
-                self.plane = plane
-            elif w == "plane":
-                raise ImagingError(
-                    "w",
-                    f"the baselines are up to {plane.residual_m:.3g} m from a plane",
-                )
-            else:
-                stacks = device == "cpu"
-        if (
-            device == "cuda"
-            and w != "none"
-            and self.plane is None
-            and not self._expand(uvw_m, frequency_hz, FLAT, _MOST_TERMS_ON_GPU)
-        ):
-            raise ImagingError("w", "w is too large for this field")
-        self.terms = max(1, len(self._factors))
+        self._per_m = frequency_hz / SPEED_OF_LIGHT_M_PER_S
+        self.plane, self._terms, stacks = self._choose(uvw_m, w)
+        self.terms = 0 if stacks else len(self._terms.sizes) if self._terms else 1
         self._transform: Transform
         if device == "cpu":
             self._transform = DuccTransform(uvw_m, frequency_hz, grid, stacks, threads)
         else:
-            library = importlib.import_module("cufinufft")
             self._transform = NufftTransform(
-                uvw_m, frequency_hz, grid, self._xp, library
+                uvw_m,
+                frequency_hz,
+                grid,
+                self._xp,
+                importlib.import_module("cufinufft"),
             )
 
     def image(self, values: Array, weights: Array) -> Array:
@@ -119,7 +111,7 @@ class Gridder:
         Returns
         -------
         ndarray of float32, shape (size, size)
-            In units of the visibilities per beam, on the device.
+            On the device, in units of the visibilities per beam.
 
         Raises
         ------
@@ -127,23 +119,13 @@ class Gridder:
             When nothing has a weight; its reason is "flagged".
         """
         xp = self._xp
-        weights = xp.asarray(weights, dtype=xp.float32)
-        total = float(weights.sum(dtype=xp.float64))
-        if not total > 0:
-            raise ImagingError("flagged", "no visibility has a weight")
-        weighted = xp.asarray(values, dtype=xp.complex64) * (
-            weights * xp.float32(1.0 / total)
-        )
-        if not self._factors:
-            return self._transform.adjoint(weighted, self.epsilon)
-        image = None
-        for (factor, size), polynomial in zip(
-            self._factors, self._polynomials, strict=True
-        ):
-            part = self._transform.adjoint(
-                weighted * factor.conj(), self.epsilon / size
-            )
-            image = part if image is None else image + polynomial * part
+        parts = self._weighted(weights) * xp.asarray(values, dtype=xp.complex64)
+        if self._terms is None:
+            return self._transform.adjoint(parts[np.newaxis], [self._epsilon])[0]
+        parts = parts * self._terms.factors.conj()
+        image, *others = self._transform.adjoint(parts, self._epsilons(self._terms))
+        for polynomial, other in zip(self._terms.polynomials, others, strict=True):
+            image += polynomial * other
         return image
 
     def beam(self, weights: Array) -> Array:
@@ -154,9 +136,8 @@ class Gridder:
         weights : ndarray of float32, shape (row, channel)
             Of the visibilities.
         """
-        xp = self._xp
-        weights = xp.asarray(weights, dtype=xp.float32)
-        return self.image(xp.ones(weights.shape, dtype=xp.complex64), weights)
+        ones = self._xp.ones(weights.shape, dtype=self._xp.complex64)
+        return self.image(ones, weights)
 
     def predict(self, model: Array) -> Array:
         """Return the visibilities of a model.
@@ -164,57 +145,66 @@ class Gridder:
         Parameters
         ----------
         model : ndarray of float32, shape (size, size)
-            Jy in each pixel.
+            Flux in each pixel.
 
         Returns
         -------
         ndarray of complex64, shape (row, channel)
+            On the device.
         """
         xp = self._xp
-        model = xp.asarray(model, dtype=xp.float32)
-        if not self._factors:
-            return self._transform.forward(model, self.epsilon)
-        values = None
-        for (factor, size), polynomial in zip(
-            self._factors, self._polynomials, strict=True
-        ):
-            part = factor * self._transform.forward(
-                model * polynomial, self.epsilon / size
-            )
-            values = part if values is None else values + part
-        return values
+        model = xp.asarray(model, dtype=xp.float32)[np.newaxis]
+        if self._terms is None:
+            return self._transform.forward(model, [self._epsilon])[0]
+        models = xp.concatenate([model, self._terms.polynomials * model])
+        parts = self._transform.forward(models, self._epsilons(self._terms))
+        parts *= self._terms.factors
+        return parts.sum(axis=0)
+
+    def _choose(
+        self, uvw_m: NDArray[np.float64], w: WMode
+    ) -> tuple[Plane | None, WTerms | None, bool]:
+        """Return the plane, the terms for the rest of w, and whether w is stacked."""
+        if w not in ("auto", "plane", "stack", "none"):
+            raise ImagingError("w", f"w is auto, plane, stack or none, not {w!r}")
+        most = _MOST_TERMS[self._device]
+        if w in ("auto", "plane"):
+            plane = fit_plane(uvw_m)
+            terms = self._expand(uvw_m, plane, most)
+            if terms is None and w == "plane":
+                raise ImagingError(
+                    "w",
+                    f"baselines are up to {plane.residual_m:.3g} m from a plane, too "
+                    "far for an image of this size",
+                )
+            # plain coordinates are preferred where they cost no more
+            count = len(terms.sizes) if terms else most
+            flat = self._expand(uvw_m, FLAT, count) if w == "auto" else None
+            if flat or terms:
+                return (None, flat, False) if flat else (plane, terms, False)
+        if w == "none" or self._device == "cpu":
+            return None, None, w != "none"
+        flat = self._expand(uvw_m, FLAT, most)
+        if flat is None:
+            raise ImagingError("w", "w is too large for an image of this size on a GPU")
+        return None, flat, False
 
     def _expand(
-        self,
-        uvw_m: NDArray[np.float64],
-        frequency_hz: NDArray[np.float64],
-        plane: Plane,
-        most: int,
-    ) -> bool:
-        """Make the terms for what a plane leaves of w; whether few enough will do."""
-        depths = pixel_depths(plane, self.grid)
-        if not np.isfinite(depths).all():
-            return False
-        half_depth = -float(depths.min()) / 2
-        per_m = frequency_hz / SPEED_OF_LIGHT_M_PER_S
-        left = np.multiply.outer(plane.residuals_m(uvw_m), per_m)
-        x = 2 * np.pi * half_depth * left
-        if np.max(np.abs(x), initial=0.0) > most:
-            return False
-        factors: list[tuple[Array, float]] = []
-        shift = np.exp(-1j * x)
-        for k in range(most + 1):
-            amplitude = (1 if k == 0 else 2) * bessel(k, x)
-            size = float(np.mean(np.abs(amplitude)))
-            if size < self.epsilon:
-                break
-            factor = (shift * (1j**k * amplitude)).astype(np.complex64)
-            factors.append((self._xp.asarray(factor), size))
-        else:
-            return False
-        self._factors = factors
-        self._polynomials = [
-            self._xp.asarray(polynomial, dtype=self._xp.float32)
-            for polynomial in chebyshev(depths, half_depth, len(factors))
-        ]
-        return True
+        self, uvw_m: NDArray[np.float64], plane: Plane, most: int
+    ) -> WTerms | None:
+        """Return the terms for what a plane leaves of w, if there are not too many."""
+        rest = np.multiply.outer(plane.residuals_m(uvw_m), self._per_m)
+        return expand(rest, plane, self.grid, self._epsilon, most, self._xp)
+
+    def _epsilons(self, terms: WTerms) -> list[float]:
+        """Return how exact the transform of each term has to be."""
+        return [self._epsilon / size for size in terms.sizes]
+
+    def _weighted(self, weights: Array) -> Any:
+        """Return weights whose sum is 1."""
+        xp = self._xp
+        weights = xp.asarray(weights, dtype=xp.float32)
+        total = float(weights.sum(dtype=xp.float64))
+        if not total > 0:
+            raise ImagingError("flagged", "no visibility has a weight")
+        return weights * xp.float32(1.0 / total)

@@ -14,10 +14,12 @@ Source: Calabretta and Greisen 2002, A&A 395, 1077, section 5.1.5.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from muser_pipeline.imaging.backend import Array
 from muser_pipeline.imaging.grid import Grid
 
 
@@ -67,7 +69,7 @@ class Plane:
         square = slanted_east**2 + slanted_north**2
         half = 1.0 - self.a * slanted_east - self.b * slanted_north
         with np.errstate(invalid="ignore"):
-            root = np.sqrt(half**2 - (1.0 + self.a**2 + self.b**2) * square)
+            root = np.sqrt(half**2 - _steepness(self) * square)
         # that form of the root of a quadratic equation which loses no digits
         below = -square / (half + root)
         return slanted_east - self.a * below, slanted_north - self.b * below, below
@@ -78,6 +80,10 @@ class Plane:
         """Return l' and m' of directions l and m."""
         below = depth(east, north)
         return east + self.a * below, north + self.b * below
+
+
+def _steepness(plane: Plane) -> float:
+    return 1.0 + plane.a**2 + plane.b**2
 
 
 FLAT = Plane(0.0, 0.0)
@@ -91,10 +97,38 @@ def depth(east: NDArray[np.float64], north: NDArray[np.float64]) -> NDArray[np.f
     return below
 
 
-def pixel_depths(plane: Plane, grid: Grid) -> NDArray[np.float64]:
-    """Return n - 1 of all pixels; shape (size, size)."""
+def deepest(plane: Plane, grid: Grid) -> float:
+    """Return the largest 1 - n of all pixels; not a number if some are not sky."""
     east, north = grid.coordinates()
-    return plane.directions(east[np.newaxis, :], north[:, np.newaxis])[2]
+    # on the rim, since 1 - n is a convex function of the coordinates
+    _, _, columns = plane.directions(east, north[[0, -1], np.newaxis])
+    _, _, rows = plane.directions(east[[0, -1], np.newaxis], north)
+    return -float(min(np.min(columns), np.min(rows)))
+
+
+def pixel_depths(plane: Plane, grid: Grid, xp: Any) -> Array:
+    """Return n - 1 of all pixels, as an array of a library.
+
+    Single precision loses no more than its last digit: nothing is subtracted that is
+    nearly equal.
+
+    Parameters
+    ----------
+    plane : Plane
+        Of the coordinates.
+    grid : Grid
+        The pixels.
+    xp : module
+        The library, numpy or cupy.
+
+    Returns
+    -------
+    ndarray of float32, shape (size, size)
+    """
+    east, north = (xp.asarray(each.astype(np.float32)) for each in grid.coordinates())
+    square = (east**2) + (north**2)[:, np.newaxis]
+    half = (1 - plane.a * east) - (plane.b * north)[:, np.newaxis]
+    return -square / (half + xp.sqrt(half**2 - _steepness(plane) * square))
 
 
 def fit_plane(uvw_m: NDArray[np.float64]) -> Plane:

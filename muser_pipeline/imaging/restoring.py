@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import cos, log, pi, sin
+from math import atan2, ceil, cos, log, pi, sin
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,11 @@ from muser_pipeline.imaging.grid import Grid
 
 _HALF = 4.0 * log(2.0)
 _FEWEST = 6
+"""Pixels that a Gaussian is fitted to."""
+_FIRST_REACH = 16
+"""Pixels from the centre in which the main lobe is looked for at first."""
+_REACH = 2.5
+"""Widths at which a Gaussian has fallen to 3e-8."""
 
 
 @dataclass(frozen=True)
@@ -68,22 +74,20 @@ def fit_beam(psf: Array, cell_rad: float) -> Beam:
     ImagingError
         When the beam has no such lobe; its reason is "beam".
     """
-    values, east, north = _main_lobe(to_host(psf))
+    values, east, north = _main_lobe(psf)
     terms = np.stack([north**2, 2 * north * east, east**2], axis=1)
-    logarithm = -np.log(values)
-    weight = values
+    # of the logarithm, in which a Gaussian is linear; weighted as the beam is seen
     shape = np.linalg.lstsq(
-        terms * weight[:, np.newaxis], logarithm * weight, rcond=None
+        terms * values[:, np.newaxis], -np.log(values) * values, rcond=None
     )[0]
-    matrix = np.array([[shape[0], shape[1]], [shape[1], shape[2]]])
-    sizes, axes = np.linalg.eigh(matrix)
-    if not sizes[0] > 0:
-        raise ImagingError("beam", "the main lobe of the beam is no Gaussian")
-    major, minor = np.sqrt(_HALF / sizes) * cell_rad
+    steepness, axes = np.linalg.eigh([shape[:2], shape[1:]])
+    if not steepness[0] > _HALF / psf.shape[0] ** 2:
+        raise ImagingError("beam", "the main lobe of the beam is longer than the image")
+    major, minor = np.sqrt(_HALF / steepness) * cell_rad
     towards_north, towards_east = axes[:, 0]
-    angle = np.arctan2(towards_east, towards_north)
+    angle = atan2(towards_east, towards_north)
     angle = (angle + pi / 2) % pi - pi / 2
-    return Beam(float(major), float(minor), float(angle))
+    return Beam(float(major), float(minor), angle)
 
 
 def restore(model: Array, residual: Array, beam: Beam, grid: Grid) -> Array:
@@ -107,47 +111,82 @@ def restore(model: Array, residual: Array, beam: Beam, grid: Grid) -> Array:
     """
     xp = namespace_of(model)
     size = grid.size
-    reach = int(np.ceil(2 * beam.major_rad / grid.cell_rad))
-    padded = size + 2 * reach
-    freq_y = np.fft.fftfreq(padded) / grid.cell_rad
-    freq_x = -np.fft.rfftfreq(padded) / grid.cell_rad
-    c, s = cos(beam.angle_rad), sin(beam.angle_rad)
-    along = (freq_y[:, np.newaxis] * c + freq_x * s) * beam.major_rad
-    across = (freq_x * c - freq_y[:, np.newaxis] * s) * beam.minor_rad
-    transfer = beam.pixels(grid) * np.exp(-(pi**2) / _HALF * (along**2 + across**2))
-    spectrum = xp.fft.rfft2(model, (padded, padded)) * xp.asarray(
-        transfer.astype(np.float32)
-    )
+    padded = _smooth(size + ceil(_REACH * beam.major_rad / grid.cell_rad))
+    spectrum = xp.fft.rfft2(model, (padded, padded))
+    spectrum *= _transfer(beam, grid, padded, xp)
     blurred = xp.fft.irfft2(spectrum, (padded, padded))[:size, :size]
-    return (blurred + residual).astype(xp.float32)
+    return blurred.astype(xp.float32) + residual
+
+
+def _transfer(beam: Beam, grid: Grid, padded: int, xp: Any) -> Array:
+    """Return the Fourier transform of the beam, for a real transform of pixels."""
+    north = np.fft.fftfreq(padded)[:, np.newaxis] * pi / grid.cell_rad
+    east = -np.fft.rfftfreq(padded) * pi / grid.cell_rad
+    c, s = cos(beam.angle_rad), sin(beam.angle_rad)
+    wide, narrow = beam.major_rad**2 / _HALF, beam.minor_rad**2 / _HALF
+    mixed = 2 * (wide - narrow) * s * c
+    north, east = (xp.asarray(each.astype(np.float32)) for each in (north, east))
+    exponent = (wide * c * c + narrow * s * s) * north**2
+    exponent = exponent + (wide * s * s + narrow * c * c) * east**2
+    exponent += (mixed * north) * east
+    return xp.exp(-exponent) * xp.float32(beam.pixels(grid))
+
+
+def _smooth(least: int) -> int:
+    """Return the next even number without factors above 5, which are fast."""
+    size = least + least % 2
+    while True:
+        rest = size
+        for factor in (2, 3, 5):
+            while rest % factor == 0:
+                rest //= factor
+        if rest == 1:
+            return size
+        size += 2
 
 
 def _main_lobe(
-    psf: NDArray[np.float32],
+    psf: Array,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return the pixels at the centre that are above half the peak, and where."""
+    """Return the pixels around the centre that are above half the peak, and where."""
     middle = psf.shape[0] // 2
-    peak = float(psf[middle, middle])
+    reach = _FIRST_REACH
+    while True:
+        reach = min(reach, middle - 1)
+        window = slice(middle - reach, middle + reach + 1)
+        values = to_host(psf[window, window]).astype(np.float64)
+        lobe = _connected(values)
+        if reach == middle - 1 or not _touches_rim(lobe):
+            break
+        reach *= 2
+    if np.count_nonzero(lobe) < _FEWEST:
+        inner = slice(reach - 1, reach + 2)
+        lobe[inner, inner] |= values[inner, inner] > 0
+    rows, columns = np.nonzero(lobe)
+    of_peak = values[rows, columns] / values[reach, reach]
+    return of_peak, (reach - columns).astype(float), (rows - reach).astype(float)
+
+
+def _connected(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return the pixels above half the middle one that hang together with it."""
+    middle = values.shape[0] // 2
+    peak = values[middle, middle]
     if not peak > 0:
         raise ImagingError("beam", f"the beam is {peak} at its centre, not 1")
-    above = psf >= 0.5 * peak
+    above: NDArray[np.bool_] = values >= 0.5 * peak
     lobe = np.zeros_like(above)
     lobe[middle, middle] = True
-    size = 1
-    while True:
-        grown = lobe.copy()
-        grown[1:] |= lobe[:-1]
-        grown[:-1] |= lobe[1:]
-        grown[:, 1:] |= grown[:, :-1]
-        grown[:, :-1] |= grown[:, 1:]
-        lobe = grown & above
-        if lobe.sum() == size:
-            break
-        size = int(lobe.sum())
-    if size < _FEWEST:
-        lobe[middle - 1 : middle + 2, middle - 1 : middle + 2] |= (
-            psf[middle - 1 : middle + 2, middle - 1 : middle + 2] > 0
-        )
-    rows, columns = np.nonzero(lobe)
-    values = psf[rows, columns].astype(np.float64) / peak
-    return values, (middle - columns).astype(np.float64), (rows - middle).astype(float)
+    before = np.zeros_like(lobe)
+    while (before != lobe).any():
+        before = lobe.copy()
+        lobe[1:] |= lobe[:-1]
+        lobe[:-1] |= lobe[1:]
+        lobe[:, 1:] |= lobe[:, :-1]
+        lobe[:, :-1] |= lobe[:, 1:]
+        lobe &= above
+    return lobe
+
+
+def _touches_rim(lobe: NDArray[np.bool_]) -> bool:
+    edges = (lobe[0], lobe[-1], lobe[:, 0], lobe[:, -1])
+    return any(edge.any() for edge in edges)

@@ -1,7 +1,8 @@
 """Two-dimensional Fourier transforms between visibilities and pixels.
 
-Each class holds what can be kept between transforms of the same places. The sums are
-those of the real image of a half plane, which stands for its conjugate half too:
+Each class holds what can be kept between transforms of the same places, and does
+several at once. The sums are those of the real image of a half plane, which stands for
+its conjugate half too:
 
     adjoint: D(l, m) = sum of Re[V exp(-2 pi i (u l + v m))]
     forward: V(u, v) = sum of I exp(+2 pi i (u l + v m))
@@ -10,6 +11,8 @@ those of the real image of a half plane, which stands for its conjugate half too
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
+from math import floor, log10
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,23 +24,31 @@ from muser_pipeline.imaging.visibilities import SPEED_OF_LIGHT_M_PER_S
 
 FINEST = 1e-6
 """Single precision has no more to give."""
-_COARSEST = 0.1
-
-
-def bounded(epsilon: float) -> float:
-    """Return the accuracy to ask a library for, in single precision."""
-    return min(max(epsilon, FINEST), _COARSEST)
+_COARSEST = 1e-2
+"""Less exact is not faster."""
 
 
 class Transform(Protocol):
     """A pair of transforms between some visibilities and the pixels of a grid."""
 
-    def adjoint(self, values: Array, epsilon: float) -> Array:
-        """Return the image of visibilities (row, channel); not normalised."""
+    def adjoint(self, values: Array, epsilons: Sequence[float]) -> Array:
+        """Return images of visibilities.
+
+        Parameters
+        ----------
+        values : ndarray of complex64, shape (k, row, channel)
+            Visibilities times weights.
+        epsilons : sequence of float
+            The accuracy that each of the k has to have at least.
+
+        Returns
+        -------
+        ndarray of float32, shape (k, size, size)
+        """
         ...
 
-    def forward(self, image: Array, epsilon: float) -> Array:
-        """Return the visibilities (row, channel) of an image."""
+    def forward(self, images: Array, epsilons: Sequence[float]) -> Array:
+        """Return the visibilities of images; shapes as for `adjoint`."""
         ...
 
 
@@ -68,6 +79,7 @@ class DuccTransform:
     ) -> None:
         # the first axis of the library becomes y, so that nothing is transposed
         self._uvw = np.ascontiguousarray(uvw_m[:, [1, 0, 2]])
+        self._shape = (len(uvw_m), len(frequency_hz))
         self._size = grid.size
         self._options: dict[str, Any] = {
             "freq": np.ascontiguousarray(frequency_hz, dtype=np.float64),
@@ -83,26 +95,33 @@ class DuccTransform:
         self._library = importlib.import_module("ducc0").wgridder
 
     def adjoint(
-        self, values: NDArray[np.complex64], epsilon: float
+        self, values: NDArray[np.complex64], epsilons: Sequence[float]
     ) -> NDArray[np.float32]:
-        """Return the image of visibilities (row, channel); not normalised."""
-        image: NDArray[np.float32] = self._library.vis2dirty(
-            uvw=self._uvw,
-            vis=values,
-            npix_x=self._size,
-            npix_y=self._size,
-            epsilon=bounded(epsilon),
-            **self._options,
-        )
-        return image
+        """Return images of visibilities; see `Transform`."""
+        images = np.empty((len(values), self._size, self._size), dtype=np.float32)
+        for image, each, epsilon in zip(images, values, epsilons, strict=True):
+            self._library.vis2dirty(
+                uvw=self._uvw,
+                vis=each,
+                dirty=image,
+                epsilon=_bounded(epsilon),
+                **self._options,
+            )
+        return images
 
     def forward(
-        self, image: NDArray[np.float32], epsilon: float
+        self, images: NDArray[np.float32], epsilons: Sequence[float]
     ) -> NDArray[np.complex64]:
-        """Return the visibilities (row, channel) of an image."""
-        values: NDArray[np.complex64] = self._library.dirty2vis(
-            uvw=self._uvw, dirty=image, epsilon=bounded(epsilon), **self._options
-        )
+        """Return the visibilities of images; see `Transform`."""
+        values = np.empty((len(images), *self._shape), dtype=np.complex64)
+        for each, image, epsilon in zip(values, images, epsilons, strict=True):
+            self._library.dirty2vis(
+                uvw=self._uvw,
+                dirty=image,
+                vis=each,
+                epsilon=_bounded(epsilon),
+                **self._options,
+            )
         return values
 
 
@@ -116,7 +135,7 @@ class NufftTransform:
     xp : module
         The library of arrays, cupy.
     library : module
-        With a class `Plan` as cufinufft has it.
+        That has a class ``Plan``: cufinufft.
     """
 
     def __init__(
@@ -132,39 +151,46 @@ class NufftTransform:
         self._shape = (len(uvw_m), len(frequency_hz))
         self._size = grid.size
         turn = 2 * np.pi * grid.cell_rad * frequency_hz / SPEED_OF_LIGHT_M_PER_S
-        # phases wrap in double precision, before single precision cuts them
         self._y = self._wrapped(np.multiply.outer(uvw_m[:, 1], turn))
         self._x = self._wrapped(np.multiply.outer(-uvw_m[:, 0], turn))
-        self._plans: dict[tuple[int, float], Any] = {}
+        self._plans: dict[tuple[int, int, int], Any] = {}
 
-    def adjoint(self, values: Array, epsilon: float) -> Array:
-        """Return the image of visibilities (row, channel); not normalised."""
-        plan = self._plan(1, epsilon)
-        return self._xp.ascontiguousarray(plan.execute(values.ravel()).real)
+    def adjoint(self, values: Array, epsilons: Sequence[float]) -> Array:
+        """Return images of visibilities; see `Transform`."""
+        plan = self._plan(1, len(values), min(epsilons))
+        images = plan.execute(values.reshape(len(values), -1))
+        return self._xp.ascontiguousarray(images.real)
 
-    def forward(self, image: Array, epsilon: float) -> Array:
-        """Return the visibilities (row, channel) of an image."""
-        plan = self._plan(2, epsilon)
-        values = plan.execute(image.astype(self._xp.complex64))
-        return values.reshape(self._shape)
+    def forward(self, images: Array, epsilons: Sequence[float]) -> Array:
+        """Return the visibilities of images; see `Transform`."""
+        plan = self._plan(2, len(images), min(epsilons))
+        values = plan.execute(images.astype(self._xp.complex64))
+        return values.reshape(len(images), *self._shape)
 
     def _wrapped(self, phases: NDArray[np.float64]) -> Array:
+        # in double precision, before single precision cuts digits off
         turned = (phases + np.pi) % (2 * np.pi) - np.pi
         return self._xp.asarray(turned.ravel().astype(np.float32))
 
-    def _plan(self, kind: int, epsilon: float) -> Any:
-        """Return the plan for an accuracy, made when it is first needed."""
-        # powers of ten, so that there are few plans
-        digits = float(10.0 ** np.floor(np.log10(bounded(epsilon)) + 1e-9))
-        plan = self._plans.get((kind, digits))
+    def _plan(self, kind: int, count: int, epsilon: float) -> Any:
+        """Return a plan, made when it is first needed."""
+        # whole digits, so that there are few plans
+        digits = floor(log10(_bounded(epsilon)) + 1e-9)
+        plan = self._plans.get((kind, count, digits))
         if plan is None:
             plan = self._library.Plan(
                 kind,
                 (self._size, self._size),
-                eps=digits,
+                n_trans=count,
+                eps=10.0**digits,
                 isign=-1 if kind == 1 else 1,
                 dtype="complex64",
             )
             plan.setpts(self._y, self._x)
-            self._plans[kind, digits] = plan
+            self._plans[kind, count, digits] = plan
         return plan
+
+
+def _bounded(epsilon: float) -> float:
+    """Return the accuracy to ask a library for."""
+    return min(max(epsilon, FINEST), _COARSEST)

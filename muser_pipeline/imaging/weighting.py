@@ -139,6 +139,7 @@ def _by_density(
         shared = np.where(weights > 0, own, 1.0)
     else:
         strength = (5.0 * 10.0**-weighting.robust) ** 2
-        shared = 1.0 + own * (strength * density.sum() / np.sum(density**2))
+        # the sums of W and of W^2 over cells, as sums over visibilities
+        shared = 1.0 + own * (strength * np.sum(weights) / np.sum(weights * own))
     divided: NDArray[np.float64] = weights / shared
     return divided
