@@ -19,13 +19,11 @@ from muser_pipeline.imaging.errors import ImagingError
 from muser_pipeline.imaging.hogbom import Hogbom
 from muser_pipeline.imaging.minor import Found, Minor
 from muser_pipeline.imaging.multiscale import MultiScale
-from muser_pipeline.imaging.thresholds import peak_of, threshold_of
+from muser_pipeline.imaging.thresholds import is_settled, peak_of, threshold_of
 
 Algorithm = Literal["hogbom", "clark", "multiscale", "none"]
 StoppedBy = Literal["iterations", "threshold", "sigma", "cycles", "diverged", "empty"]
 ALGORITHMS: tuple[Algorithm, ...] = ("hogbom", "clark", "multiscale", "none")
-_SETTLED = 0.99
-"""A threshold that falls by less than to this part of what it was has been reached."""
 _CENTRE = 1e-3
 """How far the centre of a beam may be from 1."""
 
@@ -230,7 +228,7 @@ class _Cleaning:
             return "iterations"
         if self._fraction and len(self._found) == options.cycles:
             return "cycles"
-        if not self._fraction and self._threshold > _SETTLED * before:
+        if not self._fraction and is_settled(self._threshold, before):
             return wish
         limit = options.iterations - self._count
         found = self._minor.run(

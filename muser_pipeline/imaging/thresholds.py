@@ -10,6 +10,8 @@ from muser_pipeline.imaging.backend import Array, namespace_of
 
 NORMAL = 1.4826
 """Standard deviation of normal noise, in median absolute deviations."""
+_SETTLED = 0.99
+"""Part of what it was to which a threshold falls at least, or it has been reached."""
 _SAMPLES = 1 << 18
 """Pixels that the noise is taken from at most: neighbours say the same twice."""
 
@@ -73,6 +75,11 @@ def threshold_of(
     if by_noise > absolute:
         return by_noise, "sigma"
     return absolute, "threshold"
+
+
+def is_settled(threshold: float, before: float) -> bool:
+    """Return whether a threshold, measured again, has not fallen any more."""
+    return threshold > _SETTLED * before
 
 
 def single(value: float) -> np.float32:
