@@ -12,7 +12,8 @@ import os
 import random
 import time
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from opencluster.core.election import (
     Follow,
     Lead,
     Quorum,
+    Role,
     SaveEpochs,
     SendMessage,
     StepDown,
@@ -31,6 +33,7 @@ from opencluster.core.entries import Delta, Entry
 from opencluster.core.epochs import Epoch
 from opencluster.core.factory_messages import from_fields, to_fields
 from opencluster.core.lineup import lineup, public_role
+from opencluster.core.metrics import Metric, one, rejected
 from opencluster.core.registry import Registry
 from opencluster.core.replication import Effect, Publish, ReplicatedRegistry
 from opencluster.core.roles import FACTORY, check, claim, permits
@@ -271,6 +274,37 @@ class Factory:
         own = {"endpoints": self.endpoints} | self._transport.counts.to_fields()
         rows = lineup(self._core, now, time.time())
         return [row | own if row["endpoint"] == self.name else row for row in rows]
+
+    # --- how it is doing -------------------------------------------------------
+
+    def metrics(self) -> list[Metric]:
+        """Return numbers by which it is watched; call it from its loop, see `post`."""
+        election, now = self._core.election, _now()
+        snapshot = self.registry.snapshot()
+        members = Counter((e["kind"], e["type"]) for e in snapshot["entries"])
+        jobs = Counter(str(job.get("state", "")) for job in snapshot["jobs"])
+        return [
+            one("factory_leading", "1 for who leads.", election.role is Role.LEADING),
+            one("factory_epoch", "Leaders so far.", election.led.number),
+            one("factory_revision", "Changes of members.", self.registry.revision),
+            one(
+                "factory_leader_silence_seconds",
+                "Time since the leader was heard.",
+                election.silence_s(now) or 0.0,
+            ),
+            one("factory_subscribers", "Who follows it.", len(self._subscribers)),
+            Metric(
+                "members",
+                "Processes that are registered.",
+                [((("kind", k), ("type", t)), n) for (k, t), n in members.items()],
+            ),
+            Metric("jobs", "Runs.", [((("state", s),), n) for s, n in jobs.items()]),
+            *rejected(self._transport.counts.to_fields()),
+        ]
+
+    def post(self, callback: Callable[[], None]) -> None:
+        """Have a callback run in its loop."""
+        self._reactor.post(callback)
 
     # --- events --------------------------------------------------------------
 

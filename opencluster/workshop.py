@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 from opencluster.config import CatalogueEntry, Config
 from opencluster.core.bounds import Bounds
 from opencluster.core.entries import Entry
+from opencluster.core.metrics import Labels, Metric, one, rejected
 from opencluster.core.roles import ASKER, WORKSHOP, check
 from opencluster.core.supervision import ReportStartFailure
 from opencluster.errors import DeathEvidence, RemoteProtocolError, RequestRefused
@@ -31,9 +33,10 @@ from opencluster.net.transport import PeerLost, Received, TransportEvent
 from opencluster.net.zmq_transport import ZmqTransport, ipc_endpoint
 from opencluster.node.claim import Claim
 from opencluster.node.floor import EAGER_POLL_S, Floor
-from opencluster.node.gpus import probe
+from opencluster.node.gpus import Gpu, probe
 from opencluster.node.host import host_id, host_name
 from opencluster.node.measure import Measurer
+from opencluster.node.metrics import of_computer, of_processes
 from opencluster.node.notify import Notifier
 from opencluster.node.orders import read_count, read_entry
 from opencluster.place import Place, factories, keys_directory, listening_endpoint
@@ -109,6 +112,7 @@ class Workshop:
         self._claim.clear(place.sockets)
         self._measurer = Measurer()
         self._failures: dict[str, Entry] = {}
+        self._deaths: Counter[str] = Counter()
         self._heartbeats = 0
         self._metronome = Metronome(
             self._reactor,
@@ -170,6 +174,35 @@ class Workshop:
             delay_s = self._floor.poll()
         finally:
             self._reactor.after(delay_s, self._poll)
+
+    # --- how it is doing -------------------------------------------------------
+
+    def metrics(self) -> list[Metric]:
+        """Return numbers by which it is watched; call it from its loop, see `post`."""
+        entries = {entry.id: entry for entry in self._floor.entries()}
+        processes: dict[Labels, Mapping[str, Any]] = {
+            (("type", entries[i].type), ("name", entries[i].name)): own
+            for i, own in self._floor.figures().items()
+            if i in entries
+        }
+        return [
+            *of_computer(self._measurer.sample(), self._gpus()),
+            *of_processes(processes),
+            Metric(
+                "deaths_total",
+                "Processes that ended unasked since the workshop began.",
+                [((("type", type),), n) for type, n in self._deaths.items()],
+            ),
+            one("types_failing", "Types that do not start.", len(self._failures)),
+            *rejected(self._transport.counts.to_fields()),
+        ]
+
+    def post(self, callback: Callable[[], None]) -> None:
+        """Have a callback run in its loop."""
+        self._reactor.post(callback)
+
+    def _gpus(self) -> Sequence[Gpu]:
+        return probe() if self._floor.gpus.uuids else []
 
     # --- what others ask -----------------------------------------------------
 
@@ -242,6 +275,7 @@ class Workshop:
 
     def process_died(self, entry: Entry, evidence: DeathEvidence) -> None:
         """Take a process out of the registry, with the cause of its end."""
+        self._deaths[entry.type] += 1
         arguments = {"id": entry.id, "cause": asdict(evidence)}
         self._link.request("deregister", arguments)
 
@@ -334,7 +368,7 @@ class Workshop:
     def _heartbeat(self) -> None:
         if not self._link.is_up:
             return
-        gpus = [gpu.to_fields() for gpu in probe()] if self._floor.gpus.uuids else []
+        gpus = [gpu.to_fields() for gpu in self._gpus()]
         counts = self._transport.counts.to_fields()
         own: Mapping[str, Any] = self._measurer.sample() | counts | {"gpus": gpus}
         packed = figures.pack({self.id: own} | self._floor.figures())

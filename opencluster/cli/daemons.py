@@ -6,17 +6,20 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
 from types import FrameType
+from typing import Protocol
 
 import click
 
 from opencluster.cli.options import directory_option, parse_workers
 from opencluster.config import Config, load
+from opencluster.core.metrics import Metric
 from opencluster.core.roles import FACTORY
 from opencluster.errors import ConfigError
 from opencluster.net.descriptors import allow_many
 from opencluster.net.keys import Keyring
-from opencluster.node.notify import Notifier, Supervised
+from opencluster.node.notify import Notifier
 from opencluster.place import (
     Place,
     check_listening,
@@ -79,7 +82,7 @@ def factory_command(
     place.make()
     state = place.factory_state(number or 1)
     factory = Factory(config, [listen], state, names, me, keys)
-    run_daemon(factory, while_pid)
+    run_daemon(factory, while_pid, config.metrics.factory_port)
 
 
 def standing(
@@ -146,7 +149,7 @@ def workshop_command(workers: tuple[str, ...], only: bool, while_pid: int) -> No
     allow_many()
     place = Place.find()
     workshop = Workshop(config, place)
-    run_daemon(workshop, while_pid)
+    run_daemon(workshop, while_pid, config.metrics.workshop_port)
 
 
 def catalogue_of(
@@ -225,11 +228,36 @@ def kind_of(target: str) -> tuple[str, str]:
     return kind, type
 
 
-def run_daemon(daemon: Supervised, while_pid: int = 0) -> None:
+class Daemon(Protocol):
+    """What `run_daemon` runs: something with a loop of its own."""
+
+    config: Config
+
+    def run(self) -> None:
+        """Work until it is stopped."""
+
+    def stop(self) -> None:
+        """End in good order; may be called from a signal handler."""
+
+    def end_with(self, pidfd: int, /) -> None:
+        """Stop when a process has ended."""
+
+    def report_to(self, notifier: Notifier) -> None:
+        """Tell from the loop when it is ready, and again and again that it lives."""
+
+    def post(self, callback: Callable[[], None]) -> None:
+        """Have a callback run in the loop."""
+
+    def metrics(self) -> Iterable[Metric]:
+        """Return numbers by which it is watched; called in the loop."""
+
+
+def run_daemon(daemon: Daemon, while_pid: int = 0, metrics_port: int = 0) -> None:
     """Run a daemon in the foreground, and end it in good order.
 
     It ends on SIGTERM, on Ctrl-C, and when another process ends, if one is given. If
-    systemd started it, systemd hears how it is doing.
+    systemd started it, systemd hears how it is doing; with a port, so does whoever
+    asks there.
     """
     notifier = Notifier()
 
@@ -242,4 +270,14 @@ def run_daemon(daemon: Supervised, while_pid: int = 0) -> None:
     if while_pid:
         daemon.end_with(os.pidfd_open(while_pid))
     daemon.report_to(notifier)
-    daemon.run()
+    if not metrics_port:
+        daemon.run()
+        return
+    from opencluster.observe.exposition import Exposition, asked_of
+
+    ask = asked_of(daemon.post, daemon.metrics)
+    shown = Exposition(daemon.config.metrics.host, metrics_port, ask)
+    try:
+        daemon.run()
+    finally:
+        shown.close()

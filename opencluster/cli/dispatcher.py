@@ -59,4 +59,4 @@ def dispatcher_command(
         only=only or None,
         until_empty=until_empty,
     )
-    run_daemon(dispatcher, while_pid)
+    run_daemon(dispatcher, while_pid, config.metrics.dispatcher_port)

@@ -393,6 +393,17 @@ class LimitSettings:
 
 
 @dataclass(frozen=True)
+class MetricsSettings:
+    """Numbers for Prometheus, at /metrics of each daemon."""
+
+    host: str = _setting(TEXT, "127.0.0.1", "Address to show metrics at.")
+    factory_port: int = _integer(0, "Port of a factory; 0 shows none.", 0, 65535)
+    workshop_port: int = _integer(0, "Port of a workshop; 0 shows none.", 0, 65535)
+    dispatcher_port: int = _integer(0, "Port of a dispatcher; 0 shows none.", 0, 65535)
+    ingest_port: int = _integer(0, "Port of an ingest; 0 shows none.", 0, 65535)
+
+
+@dataclass(frozen=True)
 class LogSettings:
     """What the processes say about themselves."""
 
@@ -473,6 +484,9 @@ class Config:
     )
     limits: LimitSettings = _section(
         LimitSettings, "What one client may ask for; what exceeds it is refused."
+    )
+    metrics: MetricsSettings = _section(
+        MetricsSettings, "Numbers for Prometheus, at /metrics of each daemon."
     )
     log: LogSettings = _section(LogSettings, "What the processes say about themselves.")
     catalogue: tuple[CatalogueEntry, ...] = ()

@@ -14,10 +14,11 @@ import selectors
 import socket
 import time
 import uuid
-from collections import deque
-from collections.abc import Collection
+from collections import Counter, deque
+from collections.abc import Callable, Collection
 
 from opencluster.config import Config, load
+from opencluster.core.metrics import Metric, one
 from opencluster.dispatcher.clerk import (
     Begin,
     Broken,
@@ -111,6 +112,8 @@ class TaskDispatcher:
         self._selector.register(self._wake_in, selectors.EVENT_READ)
         self._watched_fd = -1
         self._notifier = Notifier({})
+        self._posted: deque[Callable[[], None]] = deque()
+        self._ended: Counter[str] = Counter()
 
     def run(self) -> None:
         """Run tasks until `stop` is called.
@@ -148,6 +151,23 @@ class TaskDispatcher:
         """Tell the service manager that it is ready, and in each turn that it lives."""
         self._notifier = notifier
         notifier.ready()
+
+    def metrics(self) -> list[Metric]:
+        """Return numbers by which it is watched; call it from its loop, see `post`."""
+        return [
+            one("tasks_running", "Tasks that this dispatcher runs.", len(self._runs)),
+            one("tasks_running_max", "Tasks that it may run.", self.managers),
+            Metric(
+                "tasks_ended_total",
+                "Tasks that ended here.",
+                [((("outcome", how),), n) for how, n in self._ended.items()],
+            ),
+        ]
+
+    def post(self, callback: Callable[[], None]) -> None:
+        """Have a callback run in its loop."""
+        self._posted.append(callback)
+        self._wake()
 
     # --- inside --------------------------------------------------------------
 
@@ -190,6 +210,8 @@ class TaskDispatcher:
                 self._stops = max(1, self._stops)
         while self._news:
             self._take_in(self._news.popleft())
+        while self._posted:
+            self._posted.popleft()()
         if self._stops:
             self._stop_all()
         for run in list(self._runs.values()):
@@ -253,6 +275,7 @@ class TaskDispatcher:
             run.progress = None
         if ending is not None:
             del self._runs[run.lease]
+            self._ended[ending.verdict.value.replace(" ", "_")] += 1
             self._clerk.ended(run.lease, ending)
         elif now >= run.valid_until:
             grace_s = min(self._grace_s, MARGIN * self._lease_s)

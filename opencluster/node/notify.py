@@ -14,7 +14,6 @@ import logging
 import os
 import socket
 from collections.abc import Mapping
-from typing import Protocol
 
 log = logging.getLogger(__name__)
 
@@ -62,22 +61,6 @@ class Notifier:
                 end.sendto(state.encode(), self._address)
         except OSError as error:
             log.warning("the service manager cannot be told %s: %s", state, error)
-
-
-class Supervised(Protocol):
-    """A daemon whose own loop says that it lives, so that a loop that hangs is seen."""
-
-    def run(self) -> None:
-        """Work until it is stopped."""
-
-    def stop(self) -> None:
-        """End in good order; may be called from a signal handler."""
-
-    def end_with(self, pidfd: int, /) -> None:
-        """Stop when a process has ended."""
-
-    def report_to(self, notifier: Notifier) -> None:
-        """Tell when it is ready, and every `Notifier.interval_s` that it lives."""
 
 
 def _watchdog_s(environment: Mapping[str, str]) -> float:

@@ -1,0 +1,1 @@
+"""What is seen of a cluster from outside: metrics so far."""
