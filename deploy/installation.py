@@ -231,7 +231,13 @@ def _config(factories: Sequence[str]) -> str:
         f"keys = /{KEYS}\n\n"
         "[network]\n"
         "# the address of this computer at which the others reach it\n"
-        f"bind = {_own_address(factories)}\n"
+        f"bind = {_own_address(factories)}\n\n"
+        "[metrics]\n"
+        "# needs pip install 'opencluster[metrics]'; 0 shows none\n"
+        "factory_port = 0\n"
+        "workshop_port = 0\n"
+        "dispatcher_port = 0\n"
+        "ingest_port = 0\n"
     )
 
 
