@@ -40,9 +40,14 @@ LOOK_AHEAD_S = 0.02
 CHUNK_S = 0.001
 """Work that one worker gets although another is less loaded: so little takes longer to
 send to several than to do."""
-SHORT_S = 50e-6
+SHORT_S = 100e-6
 """Pieces that take less are sent and answered in bundles: to see to each by itself
-would take as long as they do."""
+would take about half as long as they do."""
+SLICE_S = 0.01
+"""A piece or bundle that took less may have waited for the core most of that time."""
+MOST_GROWTH = 4.0
+"""How many times as much as usual it counts for then at most: else bundles would come
+apart each time that somebody else has the core."""
 MAX_BUNDLE = 64
 """Most pieces of a bundle."""
 MIN_BUNDLE = 16
@@ -487,7 +492,10 @@ class Crew:
         if worker.concurrency or not 0.0 <= elapsed_s < math.inf:
             return
         mean = worker.mean_s = _smoothed(worker.mean_s, elapsed_s)
-        self._piece_s = _smoothed(self._piece_s, elapsed_s / count)
+        piece_s = elapsed_s / count
+        if self._piece_s is not None and elapsed_s < SLICE_S:
+            piece_s = min(piece_s, max(SHORT_S, MOST_GROWTH * self._piece_s))
+        self._piece_s = _smoothed(self._piece_s, piece_s)
         shortest_s = LOOK_AHEAD_S / self.max_credit
         ahead = int(LOOK_AHEAD_S / max(mean, shortest_s))
         worker.credit = min(self.max_credit, 1 + ahead)

@@ -360,6 +360,10 @@ class Inbox:
         """The pieces that run."""
         return list(self._running)
 
+    def waiting(self) -> list[Waiting]:
+        """Return the pieces that wait, in no particular order."""
+        return list(self._waiting)
+
     def managers(self) -> set[bytes]:
         """Return the managers whose pieces are here."""
         running = (k[0] for k, r in self._running.items() if not r.is_silent)

@@ -113,6 +113,7 @@ def test_it_does_what_a_sorted_list_does(events: list[tuple[str, int, int]]) -> 
             assert waiting.take(key) == expected
         elif event == "pop":
             first = min(model, key=lambda k: model[k], default=None)
+            assert waiting.first() == first
             assert waiting.pop() == first
             model.pop(first or 0, None)
         waiting.check_invariants()

@@ -137,7 +137,13 @@ class DispatchModel(RuleBasedStateMachine):
             worker.holds.append(piece.id)
             self.sent.append((name, piece.id))
             self.recalled.discard((name, piece.id))
-        assert len(worker.holds) <= worker.credit
+            if piece.wait_s is None:
+                assert len(worker.holds) <= worker.credit
+                continue
+            first, *others = worker.holds
+            others.sort(key=self.is_batch)
+            worker.holds = [first, *others]
+            assert self.urgent_at(worker) <= worker.credit
 
     def end(self, piece: Piece, verdict: Verdict) -> None:
         assert piece is self.pieces[piece.id]
@@ -168,6 +174,13 @@ class DispatchModel(RuleBasedStateMachine):
                 return name
         return None
 
+    def is_batch(self, number: int) -> bool:
+        return self.pieces[number].wait_s is None
+
+    def urgent_at(self, worker: SimWorker) -> int:
+        """Return how many real-time pieces a worker holds."""
+        return sum(not self.is_batch(number) for number in worker.holds)
+
     def open_workers(self, type: str) -> list[SimWorker]:
         return [w for w in self.workers.values() if w.is_open and w.type == type]
 
@@ -186,7 +199,7 @@ class DispatchModel(RuleBasedStateMachine):
             and self.holder(piece.id) is None
             and not self.is_wished(piece)
         ]
-        return sorted(waiting, key=lambda piece: (-piece.priority, piece.id))
+        return sorted(waiting, key=lambda piece: (-piece.rank, piece.id))
 
     def assigned(self, effects: list[Effect]) -> None:
         """Check that nothing waits that could have been sent, nor was overtaken."""
@@ -195,10 +208,15 @@ class DispatchModel(RuleBasedStateMachine):
             awake = [w for w in self.open_workers(type) if w.rests_until is None]
             rooms = [w.credit - len(w.holds) for w in awake]
             assert not waiting or max(rooms, default=0) <= 0
+            if waiting and waiting[0].wait_s is not None:
+                # of those who hold batch pieces, none holds few real-time pieces
+                assert not any(
+                    self.urgent_at(w) < min(w.credit, len(w.holds)) for w in awake
+                )
             for effect in effects:
                 for piece in effect.pieces if isinstance(effect, SendPieces) else []:
                     if waiting and piece.type == type and not self.is_wished(piece):
-                        order = [(-p.priority, p.id) for p in (piece, waiting[0])]
+                        order = [(-p.rank, p.id) for p in (piece, waiting[0])]
                         assert order == sorted(order)
 
     # --- events: pieces -------------------------------------------------------------
@@ -210,6 +228,7 @@ class DispatchModel(RuleBasedStateMachine):
         retries=st.integers(0, 3),
         error_retries=st.integers(0, 1),
         wanted=st.sampled_from(["", "", "", "w0", "w1", "w8"]),
+        wait_s=st.sampled_from([None, None, None, 0.0, 1.0]),
     )
     def submit(
         self,
@@ -219,6 +238,7 @@ class DispatchModel(RuleBasedStateMachine):
         retries: int,
         error_retries: int,
         wanted: str,
+        wait_s: float | None,
     ) -> None:
         first = len(self.pieces)
         new = [
@@ -229,6 +249,7 @@ class DispatchModel(RuleBasedStateMachine):
                 retries=retries,
                 error_retries=error_retries,
                 wanted_worker=wanted,
+                wait_s=wait_s,
             )
             for number in range(first, first + count)
         ]
@@ -300,6 +321,23 @@ class DispatchModel(RuleBasedStateMachine):
             assert effects == expected
         else:
             assert effects == []
+
+    @rule(index=indices)
+    def cut_short(self, index: int) -> None:
+        name, number = self.sent[index % len(self.sent)]
+        worker = self.workers.get(name)
+        is_held = worker is not None and number in worker.holds
+        is_owed = is_held and number not in self.verdicts
+        if worker is not None and is_held:
+            worker.holds.remove(number)
+        cuts = self.pieces[number].cuts if is_owed else 0
+        effects = self.do(self.dispatch.cut_short(self.now, name, number))
+        if is_owed and number in self.interrupted:
+            assert effects == [EndPiece(self.pieces[number], Verdict.INTERRUPTED)]
+            return
+        assert effects == []
+        if is_owed:
+            assert self.pieces[number].cuts == cuts + 1
 
     @rule()
     def assign(self) -> None:

@@ -18,6 +18,7 @@ from opencluster.core.inbox import (
     Effect,
     Inbox,
     Key,
+    MakeWay,
     RaiseException,
     RaiseFlag,
     ReturnPiece,
@@ -368,6 +369,8 @@ class InboxModel(RuleBasedStateMachine):
         self.flagged: set[Key] = set()
         self.raised: set[Key] = set()
         self.running: set[Key] = set()
+        self.batch: set[Key] = set()
+        self.asked: set[Key] = set()
 
     def do(self, effects: Iterable[Effect]) -> None:
         for effect in effects:
@@ -379,6 +382,11 @@ class InboxModel(RuleBasedStateMachine):
                 assert key in self.running - self.flagged
                 assert effect.enforce_at == self.now + GRACE_S + KILL_S
                 self.flagged.add(key)
+            elif isinstance(effect, MakeWay):
+                assert key in self.running & self.batch
+                assert key not in self.flagged | self.asked
+                assert any(w.due_at is not None for w in self.box.waiting())
+                self.asked.add(key)
             else:
                 assert key in self.flagged - self.raised
                 self.raised.add(key)
@@ -388,12 +396,19 @@ class InboxModel(RuleBasedStateMachine):
         pieces=numbers,
         priority=st.integers(0, 2),
         timeout_s=st.sampled_from([0.0, 1.0]),
+        wait_s=st.sampled_from([None, None, 0.0, 1.0]),
     )
     def receive(
-        self, manager: bytes, pieces: list[int], priority: int, timeout_s: float
+        self,
+        manager: bytes,
+        pieces: list[int],
+        priority: int,
+        timeout_s: float,
+        wait_s: float | None,
     ) -> None:
+        due_at = None if wait_s is None else self.now + wait_s
         for number in pieces:
-            piece = Waiting(manager, number, priority, timeout_s)
+            piece = Waiting(manager, number, priority, timeout_s, due_at=due_at)
             self.owed[piece.key] = 1
             self.do(self.box.receive([piece]))
 
@@ -404,15 +419,23 @@ class InboxModel(RuleBasedStateMachine):
             assert self.owed[piece.key] == 1
             assert piece.key not in self.running
             self.running.add(piece.key)
+            if piece.due_at is None:
+                assert all(w.due_at is None for w in self.box.waiting())
+                self.batch.add(piece.key)
 
-    @rule(manager=managers, number=st.integers(0, 5))
-    def finish(self, manager: bytes, number: int) -> None:
+    @rule(
+        manager=managers,
+        number=st.integers(0, 5),
+        each_s=st.sampled_from([None, 0.0, 0.8]),
+    )
+    def finish(self, manager: bytes, number: int, each_s: float | None) -> None:
         key = (manager, number)
-        is_wanted = self.box.finish(key)
+        is_wanted = self.box.finish(key, each_s)
         assert is_wanted == (key in self.running - self.silent)
         if is_wanted:
             del self.owed[key]
-        for keys in (self.running, self.silent, self.flagged, self.raised):
+        of_runs = (self.running, self.silent, self.flagged, self.raised)
+        for keys in (*of_runs, self.batch, self.asked):
             keys.discard(key)
 
     @rule(manager=managers, pieces=numbers)

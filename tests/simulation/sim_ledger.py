@@ -16,7 +16,8 @@ from opencluster.core.dispatch import EndPiece, Piece, Verdict
 from opencluster.core.election import Quorum, Role
 from opencluster.core.entries import Delta, Entry
 from opencluster.core.epochs import Epoch
-from opencluster.core.inbox import Waiting
+from opencluster.core.inbox import CUT_SHORT, Waiting
+from opencluster.core.pieces import MAX_CUTS
 from opencluster.core.replica import Replica
 
 if TYPE_CHECKING:
@@ -254,12 +255,25 @@ class Ledger:
                 self.broken("what is over is not sent again", f"piece {number}")
             if len(piece.deaths) >= self._world.setup.max_kills:
                 self.broken("quarantined pieces never run again", f"{number} is sent")
+            if piece.cuts > MAX_CUTS:
+                self.broken("no piece is cut short too often", f"{number} is sent")
             if piece.losses > piece.retries or piece.errors > piece.error_retries:
                 self.broken("no piece is tried too often", f"{number} is sent")
             if record.is_unwanted:
                 self.broken("what was interrupted does not run again", f"{number}")
             wire: Wire = contact.peer  # type: ignore[assignment]
             record.sent_over[worker] = (wire, wire.life)
+
+    def chose_piece(self, worker: SimWorker, chosen: Waiting) -> None:
+        """Take note of what a worker performs next."""
+        urgent = [w for w in worker.inbox.waiting() if w.due_at is not None]
+        if urgent and chosen.due_at is None:
+            self.broken("real-time pieces go before batch pieces", f"{chosen}")
+
+    def kept_waiting(self, worker: SimWorker, urgent: Waiting) -> None:
+        """Take note that a piece still runs that should have made way for another."""
+        if urgent in worker.inbox.waiting():
+            self.broken("what runs makes way in time", f"{worker.name}: {urgent}")
 
     def started_piece(self, worker: SimWorker, waiting: Waiting, number: int) -> None:
         """Take note that a worker begins a piece, by itself or of a bundle."""
@@ -278,6 +292,8 @@ class Ledger:
         """Take note that a worker answers a piece."""
         record = self._records[manager.decode(), number]
         record.done_runs += status == "done"
+        if status == CUT_SHORT and record.piece.wait_s is not None:
+            self.broken("real-time pieces make way for none", f"piece {number}")
 
     def delivered(self, manager: SimManager, number: int, end: EndPiece) -> None:
         """Take note of a verdict that the user gets on one piece."""
@@ -322,6 +338,26 @@ class Ledger:
         manager.dispatch.check_invariants()
         if manager.dispatch.unfinished < len(manager.tickets):
             self.broken("no piece is lost while its manager lives", manager.name)
+        if "realtime" in self._world.setup.faults:
+            self._check_urgent(manager)
+
+    def _check_urgent(self, manager: SimManager) -> None:
+        dispatch = manager.dispatch
+        urgent = {
+            number: piece
+            for crew in dispatch._crews.values()
+            for number, piece in ((p.id, p) for p in crew.waiting())
+            if piece.wait_s is not None
+        }
+        for number, piece in urgent.items():
+            for worker in dispatch.workers_of(piece.type):
+                held = dispatch._workers[worker].pieces.values()
+                is_passed = all(other.wait_s is None for other in held)
+                is_resting = dispatch._workers[worker].rests_until is not None
+                if is_passed and not is_resting:
+                    self.broken(
+                        "real-time pieces wait for no credit", f"{number} at {worker}"
+                    )
 
     def check_worker(self, worker: SimWorker) -> None:
         """Check one worker."""

@@ -24,6 +24,7 @@ from opencluster.core.dispatch import (
     WarnNoWorker,
     WithdrawPieces,
 )
+from opencluster.core.inbox import CUT_SHORT
 from opencluster.engines.roster import Roster
 
 if TYPE_CHECKING:
@@ -132,10 +133,12 @@ class SimManager(Process):
         for piece in pieces:
             last = units[-1] if units else None
             is_plain = not (piece.timeout_s or piece.error_retries)
+            is_plain = is_plain and piece.wait_s is None
             if (
                 last is not None
                 and is_plain
                 and not (last.timeout_s or last.error_retries)
+                and last.wait_s is None
                 and (last.type, last.priority) == (piece.type, piece.priority)
                 and last.retries == piece.retries
                 and chance.random() < 0.8
@@ -210,9 +213,9 @@ class SimManager(Process):
                 case WarnNoWorker():
                     self.log("no worker of type %s", effect.type)
 
-    def _row(self, piece: Piece) -> tuple[int, int, float, list[Payload]]:
+    def _row(self, piece: Piece) -> tuple[int, Any, float, list[Payload]]:
         payloads = [self.tickets[number][0] for number in piece.numbers]
-        return piece.id, piece.priority, piece.timeout_s, payloads
+        return piece.id, piece.urgency, piece.timeout_s, payloads
 
     def _tell(self, worker: str, kind: str, content: Any) -> None:
         contact = self.roster.directory.contacts.get(worker)
@@ -286,6 +289,9 @@ class SimManager(Process):
                 continue
             if status == "drained":
                 self._do(self.dispatch.returned(now, worker, number))
+                continue
+            if status == CUT_SHORT:
+                self._do(self.dispatch.cut_short(now, worker, number))
                 continue
             verdict = _VERDICTS[status]
             self._do(self.dispatch.finished(now, worker, number, verdict, elapsed_s))

@@ -126,6 +126,7 @@ INTERRUPTS = Focus(
     company=0.7,
     gap_s=0.5,
 )
+URGENCY = Focus(("realtime", "worker crash"), is_work=True, factories=1)
 ERRORS = Focus(("raising", "worker crash"), is_work=True, factories=1)
 
 MUTATIONS = [
@@ -347,6 +348,58 @@ MUTATIONS = [
         "if running or self.is_draining or self._is_full(piece):",
         "if running or self.is_draining:",
         WORK,
+    ),
+    Mutation(
+        "a worker takes pieces of both classes by their priority alone",
+        "inbox",
+        "return self.priority if self.due_at is None else self.priority + REALTIME",
+        "return self.priority",
+        URGENCY,
+    ),
+    Mutation(
+        "a real-time piece waits for the credit that batch pieces use up",
+        "crew",
+        "return is_passed_by and worker.rests_until is None",
+        "return False",
+        URGENCY,
+    ),
+    Mutation(
+        "a real-time piece waits behind batch pieces for any worker",
+        "crew",
+        "        if self.urgent:\n            self._assign_urgent(now, batches)\n"
+        "        if self._wanted:\n            self._assign_wanted(now, batches)\n",
+        "        if self._wanted:\n            self._assign_wanted(now, batches)\n"
+        "        if self.urgent and not self.queue:\n"
+        "            self._assign_urgent(now, batches)\n",
+        URGENCY,
+    ),
+    Mutation(
+        "what runs makes way for nobody",
+        "inbox",
+        "running.is_cut = True",
+        "continue",
+        URGENCY,
+    ),
+    Mutation(
+        "a batch piece is cut short as often as it happens",
+        "pieces",
+        "return self.priority if self.cuts < MAX_CUTS else [self.priority, None]",
+        "return self.priority",
+        URGENCY,
+    ),
+    Mutation(
+        "what made way is forgotten",
+        "dispatch",
+        "piece.cuts += 1\n        return self._put_back(now, piece)",
+        "piece.cuts += 1\n        return []",
+        URGENCY,
+    ),
+    Mutation(
+        "what made way counts as failed",
+        "dispatch",
+        "piece.cuts += 1\n        return self._put_back(now, piece)",
+        "piece.cuts += 1\n        return [self._end(piece, Verdict.FAILED)]",
+        URGENCY,
     ),
 ]
 

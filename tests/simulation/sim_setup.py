@@ -44,6 +44,7 @@ FAULTS = (
     "poison",
     "stubborn",
     "raising",
+    "realtime",
 )
 """Everything that may go wrong; each seed draws its own selection."""
 
@@ -160,7 +161,10 @@ def draw(seed: int, focus: Focus = ANYTHING) -> Setup:
     weights = [3, 2, 4] if is_work else [1, 3, 8, 2, 4, 1, 2]
     count = chance.choices(range(1, len(weights) + 1), weights)[0]
     share = chance.choice([0.15, 0.3, 0.5])
-    faults = frozenset(name for name in FAULTS if chance.random() < share)
+    faults = frozenset(name for name in FAULTS[:-1] if chance.random() < share)
+    if is_work and Random(f"{seed} classes").random() < 0.5:
+        # from another source, so that all other worlds stay as they are
+        faults |= {"realtime"}
     faults = frozenset(focus.faults) or faults
     setup = Setup(
         seed=seed,

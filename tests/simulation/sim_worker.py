@@ -12,12 +12,14 @@ from sim_process import Process
 
 from opencluster.core.entries import Entry
 from opencluster.core.inbox import (
+    CUT_SHORT,
     INTERRUPT,
     TIME_LIMIT,
     CutBundle,
     Effect,
     Inbox,
     Key,
+    MakeWay,
     RaiseException,
     RaiseFlag,
     ReturnPiece,
@@ -55,13 +57,30 @@ class Nature(Enum):
     """Stops at nothing."""
 
 
+LISTENS = (Nature.GOOD, Nature.RAISES, Nature.POISON)
+"""Natures of pieces that stop when they see that they should."""
+
+
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """What a piece carries."""
+    """What a piece carries.
+
+    Attributes
+    ----------
+    nature : Nature
+        How it behaves.
+    takes_s : float
+        For how long it runs.
+    nbytes : int
+        How large it is.
+    progress_s : float
+        Time between two moments at which it sees that it should make way; 0 for never.
+    """
 
     nature: Nature
     takes_s: float
     nbytes: int
+    progress_s: float = 0.0
 
 
 class SimWorker(Process):
@@ -93,6 +112,8 @@ class SimWorker(Process):
         self._running: Waiting | None = None
         self._statuses: list[str] = []
         self._run = 0
+        self._begun_at = 0.0
+        self._makes_way = False
         self._tick_at: float | None = None
         self._exceeded = ""
         world.workers.append(self)
@@ -163,15 +184,26 @@ class SimWorker(Process):
         self._start_next()
 
     def _take_in(
-        self, manager: bytes, rows: list[tuple[int, int, float, list[Payload]]]
+        self, manager: bytes, rows: list[tuple[int, Any, float, list[Payload]]]
     ) -> None:
         if self.inbox.is_draining:
             self._send(manager, ("draining",))
-        pieces = [
-            Waiting(manager, n, priority, timeout_s, _size(data), data, len(data))
-            for n, priority, timeout_s, data in rows
-        ]
+        pieces = []
+        for n, urgency, timeout_s, data in rows:
+            priority, *wait = [urgency] if isinstance(urgency, int) else urgency
+            wait_s = wait[0] if wait else None
+            pieces.append(
+                Waiting(
+                    *(manager, n, priority, timeout_s, _size(data), data, len(data)),
+                    due_at=None if wait_s is None else self.now() + wait_s,
+                    may_be_cut=not wait,
+                )
+            )
         self._do(self.inbox.receive(pieces))
+        for piece in pieces:
+            if piece.due_at is not None:
+                self._expect_way(piece)
+        self._tick_now()
 
     def _beat(self) -> None:
         """Find out which managers are gone."""
@@ -212,8 +244,10 @@ class SimWorker(Process):
         waiting = self.inbox.start(self.now())
         if waiting is None:
             return
+        self.world.ledger.chose_piece(self, waiting)
         self._running = waiting
         self._statuses = []
+        self._makes_way = False
         if waiting.members > 1:
             self.after(ALONE_AFTER_S, self._look_at_bundle, waiting)
         self._perform(waiting.data[0])
@@ -223,6 +257,7 @@ class SimWorker(Process):
     def _perform(self, payload: Payload) -> None:
         assert self._running is not None
         self._run += 1
+        self._begun_at = self.now()
         self._payload = payload
         number = self._running.piece + len(self._statuses)
         self.world.ledger.started_piece(self, self._running, number)
@@ -251,15 +286,17 @@ class SimWorker(Process):
                 self._pieces_done += 1
                 self._perform(waiting.data[len(self._statuses)])
                 return
-            if self.inbox.finish(waiting.key):
+            if self.inbox.finish(waiting.key, payload.takes_s):
                 row: Any = (waiting.piece, self._statuses, 0.0)
                 self._send(waiting.manager, ("results", [row]))
-        elif self.inbox.finish(waiting.key):
+        elif self.inbox.finish(
+            waiting.key, payload.takes_s if status == "done" else None
+        ):
             self.world.ledger.finished_piece(waiting.manager, number, status)
             row = (waiting.piece, status, payload.takes_s)
             self._send(waiting.manager, ("results", [row]))
         self._running = None
-        self._pieces_done += 1
+        self._pieces_done += status != CUT_SHORT
         if self._pieces_done == self.world.setup.max_pieces:
             self.drain()
         self._end_when_drained()
@@ -269,7 +306,8 @@ class SimWorker(Process):
         """Return whether the next piece of a bundle is performed."""
         is_done = len(self._statuses) == bundle.members
         is_enough = self._pieces_done + 1 == self.world.setup.max_pieces
-        return not (is_done or is_enough or stopped_by or self.inbox.is_draining)
+        is_last = is_done or is_enough or self._makes_way
+        return not (is_last or stopped_by or self.inbox.is_draining)
 
     def _look_at_bundle(self, bundle: Waiting) -> None:
         if self._running is bundle:
@@ -287,6 +325,8 @@ class SimWorker(Process):
         if alone is not None:
             row = (bundle.piece, statuses, -1.0)
             self._send(bundle.manager, ("results", [row]))
+        self._makes_way = False
+        self._tick_now()
 
     def _do(self, effects: Iterable[Effect]) -> None:
         returns: dict[bytes, list[int]] = {}
@@ -300,12 +340,13 @@ class SimWorker(Process):
                     self._stop(key, reason, (Nature.DEAF,))
                 case CutBundle(key):
                     self._cut_bundle(key)
+                case MakeWay(key):
+                    self._make_way(key)
         for manager, pieces in returns.items():
             self._send(manager, ("returned", pieces))
 
     def _flagged(self, key: Key, reason: str, enforce_at: float) -> None:
-        natures = (Nature.GOOD, Nature.RAISES, Nature.POISON)
-        self._stop(key, reason, natures)
+        self._stop(key, reason, LISTENS)
         delay_s = enforce_at - self.now()
         self.after(delay_s, self._enforce, self._run, reason)
         self._plan_tick()
@@ -329,8 +370,38 @@ class SimWorker(Process):
             self._tick_at = at
             self.after(at - self.now(), self._tick)
 
+    def _make_way(self, key: Key) -> None:
+        """Stop for a real-time piece: at the next moment when that can be."""
+        running = self._running
+        if running is None or running.key != key:
+            return
+        self.log("is to make way")
+        self._makes_way = True
+        step_s = self._payload.progress_s
+        if not self._is_bundle and step_s and self._payload.nature in LISTENS:
+            delay_s = step_s - (self.now() - self._begun_at) % step_s
+            self.after(delay_s, self._finish, self._run, CUT_SHORT)
+
+    def _expect_way(self, urgent: Waiting) -> None:
+        """Have it looked whether what runs makes way in time, if it is to."""
+        running, payload = self._running, self._payload
+        if running is None or self._is_bundle or not running.may_be_cut:
+            return
+        is_cuttable = payload.progress_s > 0.0 and payload.nature in LISTENS
+        if running.due_at is not None or not is_cuttable or urgent.due_at is None:
+            return
+        latest_s = urgent.due_at - self.now() + payload.progress_s + STOP_S
+        self.after(latest_s, self._look_at_way, urgent, self._run)
+
+    def _look_at_way(self, urgent: Waiting, run: int) -> None:
+        if run == self._run and self._running is not None:
+            self.world.ledger.kept_waiting(self, urgent)
+
     def _tick(self) -> None:
         self._tick_at = None
+        self._tick_now()
+
+    def _tick_now(self) -> None:
         self._do(self.inbox.tick(self.now()))
         self._plan_tick()
 

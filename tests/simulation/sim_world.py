@@ -24,6 +24,7 @@ from sim_workshop import SimWorkshop
 
 from opencluster.core.dispatch import Piece
 from opencluster.core.election import Role
+from opencluster.core.pieces import MAX_CUTS
 from opencluster.core.supervision import SlotState
 from opencluster.engines import roster
 from opencluster.testing.virtual import VirtualClock, VirtualLoop, VirtualNetwork
@@ -41,6 +42,8 @@ LOOK_S = 0.25
 """How often it is looked whether it is."""
 CALM_LOOKS = 2
 """Looks in a row that must find it so."""
+URGENT, URGENT_S = 8, 2.0
+"""Real-time pieces that follow each job where there are any, and within which time."""
 SHORT_S, LONG_S = 0.004, 0.6
 JOBS = [
     ((SHORT_S,), 12),
@@ -67,6 +70,7 @@ class World:
     def __init__(self, setup: Setup, is_traced: bool = False) -> None:
         self.setup = setup
         self.chance = Random(f"{setup.seed} lives")
+        self.classes = Random(f"{setup.seed} classes of pieces")
         self.loop = VirtualLoop(MAX_EVENTS)
         self.trace = Trace(self.loop) if is_traced else None
         self.network = VirtualNetwork(self.loop, Random(f"{setup.seed} network"))
@@ -229,6 +233,22 @@ class World:
             first.timeout_s, first.error_retries = 0.0, 0
             pieces = [(replace(first, deaths=[]), payload) for _, payload in pieces]
         manager.take(manager.submit, pieces)
+        if "realtime" in self.setup.faults:
+            for _ in range(URGENT):
+                delay_s = self.classes.uniform(0.0, URGENT_S)
+                self.loop.after(delay_s, self.submit_urgent)
+
+    def submit_urgent(self) -> None:
+        """Have some manager submit a real-time piece."""
+        managers = [m for m in self.alive_managers() if not m.is_paused]
+        if not managers:
+            return
+        chance = self.classes
+        manager = chance.choice(managers)
+        piece, payload = self._piece("A", chance.choice([SHORT_S, 0.1]))
+        piece.wait_s = chance.choice([0.0, 0.05, 0.5])
+        piece.timeout_s, piece.priority = 0.0, chance.choice([0, 0, -1, 1])
+        manager.take(manager.submit, [(piece, payload)])
 
     def _piece(self, type: str, longest_s: float) -> tuple[Piece, Payload]:
         chance, faults = self.chance, self.setup.faults
@@ -241,6 +261,7 @@ class World:
             nature,
             longest_s * chance.uniform(0.1, 1.0),
             chance.choice([1, 10, 400]),
+            self.classes.choice([0.0, 0.01, 0.05]),
         )
         piece = Piece(
             0,
@@ -345,7 +366,10 @@ class World:
             for manager in self.alive_managers()
             for payload, _ in manager.tickets.values()
         ]
-        return self.setup.max_kills * sum(p.takes_s + RUN_S for p in payloads)
+        runs = self.setup.max_kills
+        if "realtime" in self.setup.faults:
+            runs += MAX_CUTS
+        return runs * sum(p.takes_s + RUN_S for p in payloads)
 
     def what_is_wrong(self) -> str:
         """Return what is not well, or an empty text."""

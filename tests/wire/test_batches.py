@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -80,6 +81,33 @@ def test_nothing_makes_no_message() -> None:
 def test_malformed_pieces_are_refused_as_a_whole(rows: Any) -> None:
     with pytest.raises(RemoteProtocolError):
         pieces_in(rows, [b"only one"])
+
+
+URGENCIES = [[3, 0.5], [-3, 0.0], [0, math.inf], [3, None]]
+
+
+@pytest.mark.parametrize("urgency", URGENCIES)
+def test_a_priority_may_tell_of_its_class(urgency: list[Any]) -> None:
+    rows = [[1, urgency, 0.0, b"piece", 1], [2, urgency, 0.0, [b"a", b"b"], 0]]
+    (alone, own), (bundle, none) = pieces_in(rows, [b"buffer"])
+    assert (alone.priority, list(own)) == (urgency, [b"buffer"])
+    assert (bundle.priority, bundle.payload, list(none)) == (urgency, [b"a", b"b"], [])
+
+
+@pytest.mark.parametrize(
+    "urgency",
+    [[], [3], [3, 1], [3, -0.5], [3, math.nan], [3, 1.0, 2], [3.0, 1.0], [None, 1.0]],
+)
+@pytest.mark.parametrize("payload", [b"piece", [b"a", b"b"]])
+def test_malformed_classes_are_refused(urgency: list[Any], payload: Any) -> None:
+    with pytest.raises(RemoteProtocolError):
+        pieces_in([[1, urgency, 0.0, payload, 0]], [])
+
+
+@pytest.mark.parametrize("wrong", [["1", [3, 0.5], 0.0, b"", 0], [1, [3, 0.5], 0.0]])
+def test_the_rest_of_a_row_with_a_class_is_checked_like_any(wrong: list[Any]) -> None:
+    with pytest.raises(RemoteProtocolError):
+        pieces_in([wrong], [])
 
 
 @pytest.mark.parametrize(
