@@ -14,6 +14,7 @@ from opencluster.core.crew import (
     RECALL_AFTER_S,
     SHARED,
     SHORT_S,
+    SLICE_S,
 )
 from opencluster.core.dispatch import (
     CancelPieces,
@@ -572,6 +573,13 @@ def test_pieces_are_bundled_when_they_are_known_to_be_short() -> None:
     assert crew_after(1.01 * SHORT_S).bundle_size("T") == 1
     assert crew_after(SHORT_S).bundle_size("T") == int(CHUNK_S / SHORT_S)
     assert crew_after(0.0, 1.0).bundle_size("T") == 1
+
+
+def test_bundles_stay_when_somebody_else_had_the_core_for_a_moment() -> None:
+    usual = [SHORT_S / 10] * 5
+    assert crew_after(*usual, 0.9 * SLICE_S).bundle_size("T") > 1
+    assert crew_after(*usual, SLICE_S).bundle_size("T") == 1
+    assert crew_after(*usual, *[0.9 * SLICE_S] * 8).bundle_size("T") == 1
 
 
 def test_senseless_durations_bundle_nothing() -> None:
