@@ -25,8 +25,8 @@ _HELD_OUT = 5
 """One baseline in so many is left out of the solution that is judged."""
 _FEWEST_ANTENNAS = 4
 """Three antennas have as many phases as baselines: whatever they see is a point."""
-_LEAST_GAIN = 1.0
-"""The flux on baselines left out must not be less than it was before."""
+_SIGMAS = 3.0
+"""By how many standard deviations the flux on baselines left out must have risen."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +72,8 @@ class SelfCalibration:
     flux_solved : float
         The same on the baselines that were solved: it rises even for noise.
     applied : bool
-        Whether the phases were taken: only where the flux left out did not fall.
+        Whether the phases were taken: only where the flux left out rose by more than
+        noise does.
     """
 
     polarization: str
@@ -232,7 +233,8 @@ class _Hand:
             flux_before=before,
             flux_held_out=after,
             flux_solved=self._flux(judged.gains, "solved"),
-            applied=antennas >= _FEWEST_ANTENNAS and after >= _LEAST_GAIN * before,
+            applied=antennas >= _FEWEST_ANTENNAS
+            and after > before + _SIGMAS * self._flux_error(judged.gains),
         )
 
     def correction(self, phases_rad: NDArray[np.float64]) -> NDArray[np.complex128]:
@@ -245,11 +247,25 @@ class _Hand:
             return self.weights
         return np.where(self.held_out == (kind == "held out"), self.weights, 0.0)
 
+    def _corrected(self, gains: NDArray[np.complex128]) -> NDArray[np.complex128]:
+        return np.asarray(np.conj(gains)[:, np.newaxis] * self.ratios * gains)
+
     def _flux(self, gains: NDArray[np.complex128], kind: Kind) -> float:
         weights = self._among(kind)
-        corrected = np.conj(gains)[:, np.newaxis] * self.ratios * gains
         total = weights.sum()
-        return float(np.sum(weights * corrected.real) / total) if total else 0.0
+        if not total:
+            return 0.0
+        return float(np.sum(weights * self._corrected(gains).real) / total)
+
+    def _flux_error(self, gains: NDArray[np.complex128]) -> float:
+        """Return the error of the flux left out, from what is imaginary in it."""
+        weights = self._among("held out")
+        total = weights.sum()
+        if not total:
+            return 0.0
+        # each pair of antennas is counted twice
+        squares = 2 * np.sum((weights * self._corrected(gains).imag) ** 2)
+        return float(np.sqrt(squares) / total)
 
 
 def _hands_of(polarization: str, there: tuple[str, ...]) -> set[str]:
