@@ -52,6 +52,8 @@ ASKED: dict[str, Any] = {
 class CoolWorker(MUSERImageWorker):
     """One that is not warmed up: that takes longer than these images."""
 
+    worker_type = "MUSERImageOfTests"
+
     def startup(self) -> None:
         self._computers = self.computers(self._device)
 
