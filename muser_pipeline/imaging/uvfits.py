@@ -12,6 +12,7 @@ chapter 6; for 2048, the convention of MIRIAD that pyuvdata documents.
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,10 @@ def read_uvfits(path: str | Path) -> Snapshot:
 
     path = Path(path)
     try:
-        return _Reader(path).snapshot()
+        # astropy warns of what it mends; what it cannot is an error below
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _Reader(path).snapshot()
     except Unreadable as wrong:
         raise ImagingError("file", f"{path}: {wrong}") from None
     except OSError as wrong:

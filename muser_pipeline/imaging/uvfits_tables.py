@@ -5,7 +5,6 @@ Source: AIPS memo 117, Greisen 2012 (AIPS FITS file format).
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +31,14 @@ class Tables:
         self._antennas: dict[str, Any] = {}
         self._frequencies: Any = None
         self._sources: Any = None
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with fits.open(path, memmap=False) as units:
-                for unit in units[1:]:
-                    if unit.name == "AIPS AN" and not self._antennas:
-                        self._antennas = dict(unit.header)
-                    elif unit.name == "AIPS FQ":
-                        self._frequencies = unit.data
-                    elif unit.name == "AIPS SU":
-                        self._sources = unit.data
+        with fits.open(path, memmap=False) as units:
+            for unit in units[1:]:
+                if unit.name == "AIPS AN" and not self._antennas:
+                    self._antennas = dict(unit.header)
+                elif unit.name == "AIPS FQ":
+                    self._frequencies = unit.data
+                elif unit.name == "AIPS SU":
+                    self._sources = unit.data
 
     def ahead_of_utc_s(self) -> float:
         """Return by how much the time of the file is ahead of UTC."""
