@@ -167,6 +167,7 @@ class Station:
             linger_s=worker.drain_timeout_s,
             handlers_return=True,
             grace_s=GRACE_S,
+            spin_s=config.network.spin_us * 1e-6,
         )
         self._rejections = Rejections(self.transport.counts, log)
         self.registration = make_registration(self.reactor)

@@ -26,6 +26,8 @@ from opencluster.config.values import (
 
 DEFAULT_ORIGIN = "default"
 """Where a value comes from that no file, variable or option sets."""
+MAX_SPIN_US = 1_000_000
+"""A process that waits for longer than this without sleeping is always a mistake."""
 
 
 def _setting(
@@ -99,6 +101,13 @@ class NetworkSettings:
         BOOLEAN,
         True,
         "Go past ZeroMQ between processes of one computer, which is faster.",
+    )
+    spin_us: int = _integer(
+        0,
+        "Microseconds that managers and workers look for messages before they sleep; "
+        "saves what waking up takes, on cores that nobody else needs.",
+        0,
+        MAX_SPIN_US,
     )
     compression: str = _setting(
         choice("auto", "none", "lz4", "zstd"),

@@ -130,7 +130,11 @@ class ClusterEngine:
         keys = Keyring.load(keys_directory(config, place), MANAGER, WORKER)
         self._transport = open_transport(config, keys)
         self._reactor = Reactor(
-            self._transport, self._event, on_fatal=self._end_all, is_vital=False
+            self._transport,
+            self._event,
+            on_fatal=self._end_all,
+            is_vital=False,
+            spin_s=config.network.spin_us * 1e-6,
         )
         self._rejections = Rejections(self._transport.counts, log)
         self._dispatch = Dispatch(

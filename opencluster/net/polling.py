@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -59,19 +60,25 @@ class Polling:
     pollables : iterable
         An `Edge`, or whatever else has a file descriptor that can be read for as long
         as there is input.
+    spin_s : float
+        How long it is looked for input, again and again, before a sleep.
 
     Attributes
     ----------
     wait : callable
         Sleeps until there is input, for so many seconds at most; returns pairs of a
         descriptor and what the kernel says of it.
+    sleep : callable
+        The same, but looks for `spin_s` first.
     pollables : dict
         By their descriptors.
     """
 
-    def __init__(self, pollables: Iterable[Any]) -> None:
+    def __init__(self, pollables: Iterable[Any], spin_s: float = 0.0) -> None:
         self._epoll = select.epoll()
+        self._spin_s = spin_s
         self.wait: Callable[[float], list[tuple[int, int]]] = self._epoll.poll
+        self.sleep = self._spin if spin_s else self.wait
         self.pollables: dict[int, Any] = {}
         self._edges: list[Edge] = []
         for pollable in pollables:
@@ -114,6 +121,16 @@ class Polling:
         for edge in used:
             edge.is_used = edge.has_more = edge.question[0] in sockets
         return [edge for edge in used if edge.has_more]
+
+    def _spin(self, limit_s: float) -> list[tuple[int, int]]:
+        now = time.monotonic()
+        until = now + min(limit_s, self._spin_s)
+        while now < until:
+            found = self.wait(0.0)
+            if found:
+                return found
+            now = time.monotonic()
+        return self.wait(max(0.0, limit_s - self._spin_s))
 
     def close(self) -> None:
         """Wait for nothing any more."""

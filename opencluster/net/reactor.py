@@ -93,6 +93,8 @@ class Reactor:
         serve the sockets whatever handlers there are.
     grace_s : float
         How long nobody may have served the sockets before the background thread does.
+    spin_s : float
+        How long a thread that waits looks for input again and again before it sleeps.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class Reactor:
         linger_s: float = 1.0,
         handlers_return: bool = False,
         grace_s: float = GRACE_S,
+        spin_s: float = 0.0,
     ) -> None:
         self.transport = transport
         self._on_event = on_event
@@ -116,8 +119,9 @@ class Reactor:
         self._posted: deque[Callable[[], None]] = deque()
         self._timers = Timers()
         self._readers: dict[int, Callable[[], None]] = {}
-        self._polling = Polling(transport.pollables())
+        self._polling = Polling(transport.pollables(), spin_s)
         self._wait, self._pollables = self._polling.wait, self._polling.pollables
+        self._sleep = self._polling.sleep
         self._was_posted = False
         self._is_stopping = False
         self._failure: BaseException | None = None
@@ -546,7 +550,7 @@ class Reactor:
                 limit_s = timer_s if timer_s > 0.0 else 0.0
             # set before looking: a post that comes after the look will wake us
             self._is_sleeping = True
-            found = self._wait(0.0 if self._posted else limit_s)
+            found = self._sleep(0.0 if self._posted else limit_s)
             self._is_sleeping = False
         readers = []
         for fd, _ in found:

@@ -122,6 +122,20 @@ def test_the_background_thread_takes_over_when_nobody_drives(asker: Asker) -> No
     assert set(asker.transport.readers) == {asker.reactor._thread.ident}
 
 
+def test_who_looks_before_it_sleeps_is_woken_all_the_same(endpoint: str) -> None:
+    asker = Asker(endpoint, handlers_return=True, spin_s=0.002)
+    with running(asker.reactor):
+        for number in range(50):
+            assert asker.reactor.wait_until(asker.ask(b"%d" % number), DEADLINE_S)
+        # what another thread posts counts as well, before the sleep and during it
+        for delay_s in (0.0005, 0.05):
+            posted = threading.Event()
+            timer = threading.Timer(delay_s, asker.reactor.post, [posted.set])
+            timer.start()
+            assert asker.reactor.wait_until(posted.is_set, DEADLINE_S)
+            timer.join()
+
+
 def test_what_is_over_already_costs_no_turn(asker: Asker) -> None:
     assert asker.reactor.wait_until(asker.ask(b"first"), DEADLINE_S)
     turns: list[int] = []

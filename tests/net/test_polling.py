@@ -79,6 +79,43 @@ def test_what_is_no_socket_of_zeromq_tells_for_as_long_as_it_has_input() -> None
         polling.close()
 
 
+def test_it_is_looked_for_input_before_a_sleep_if_that_is_wished() -> None:
+    here, there = socket.socketpair()
+    with here, there:
+        polling = Polling([here], spin_s=0.01)
+        looks: list[float] = []
+        look = polling.wait
+
+        def noted(limit_s: float) -> list[tuple[int, int]]:
+            looks.append(limit_s)
+            return look(limit_s)
+
+        polling.wait = noted
+        assert polling.sleep(0.02) == []
+        assert len(looks) > 1 and set(looks[:-1]) == {0.0}
+        assert looks[-1] == pytest.approx(0.01)
+        looks.clear()
+        # no longer than it may take
+        assert polling.sleep(0.005) == []
+        assert set(looks) == {0.0}
+        there.send(b"news")
+        looks.clear()
+        assert [fd for fd, _ in polling.sleep(DEADLINE_S)] == [here.fileno()]
+        assert looks == [0.0]
+        polling.close()
+
+
+def test_what_comes_after_the_looking_wakes_a_sleeper() -> None:
+    here, there = socket.socketpair()
+    with here, there:
+        polling = Polling([here], spin_s=0.001)
+        timer = threading.Timer(0.05, there.send, [b"news"])
+        timer.start()
+        assert [fd for fd, _ in polling.sleep(DEADLINE_S)] == [here.fileno()]
+        timer.join()
+        polling.close()
+
+
 def test_a_file_that_was_closed_is_watched_no_longer() -> None:
     polling = Polling([])
     read_end, write_end = os.pipe()
