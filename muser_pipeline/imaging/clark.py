@@ -149,7 +149,8 @@ class Clark:
         if len(pixels) > MOST:
             found = height[pixels]
             level = float(xp.partition(found, len(found) - MOST)[len(found) - MOST])
-            pixels = pixels[found >= level][:MOST]
+            is_above = found > level
+            pixels = pixels[is_above if is_above.any() else found == level][:MOST]
         return level, pixels
 
     def _subtract(
