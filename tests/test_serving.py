@@ -17,7 +17,7 @@ from opencluster.bundle import (
     Then,
 )
 from opencluster.config import Config
-from opencluster.core.inbox import Waiting
+from opencluster.core.inbox import MakeWay, Waiting
 from opencluster.serving import Answer, Station, Work
 
 MANAGER = b"manager"
@@ -79,6 +79,7 @@ class Desk:
 
     def __init__(self) -> None:
         self.alone: list[Work] = []
+        self.ways: list[MakeWay] = []
         self.station = Station(
             Config(),
             "worker",
@@ -87,6 +88,7 @@ class Desk:
             lambda flag: None,
             lambda exception: None,
             self.alone.append,
+            self.ways.append,
         )
 
     @property
@@ -226,3 +228,49 @@ def test_every_bundle_is_watched(desk: Desk, monkeypatch: pytest.MonkeyPatch) ->
     posted.clear()
     desk.begin()
     assert posted.count(watch) == 1
+
+
+# --- real-time pieces ------------------------------------------------------------
+
+URGENT = [[5, [0, 0.0], 0.0, b"urgent", 0]]
+LEFT_TO_END = [[FIRST, [0, None], 0.0, b"piece", 0]]
+
+
+def test_what_runs_is_asked_to_make_way_when_a_real_time_piece_comes(
+    desk: Desk,
+) -> None:
+    desk.begin()
+    desk.station._take_in(b"other", URGENT, (), {})
+    assert desk.ways == [MakeWay((MANAGER, FIRST))]
+    # the piece that goes on alone is asked for itself
+    desk.station._cut_bundle()
+    assert desk.ways == [MakeWay((MANAGER, FIRST))] * 2
+
+
+def test_a_piece_that_is_left_to_end_is_not_asked(desk: Desk) -> None:
+    desk.station._take_in(MANAGER, LEFT_TO_END, (), {})
+    assert desk.station.take() is not None
+    desk.station._take_in(b"other", URGENT, (), {})
+    assert not desk.ways
+    urgent = desk.station.take()
+    assert urgent is not None
+    assert urgent.payload == b"urgent"
+
+
+def test_a_real_time_piece_that_may_wait_is_looked_after_in_time(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, waits = [0.0], []
+    clock = SimpleNamespace(monotonic=lambda: now[0])
+    monkeypatch.setattr("opencluster.serving.time", clock)
+    reactor = desk.station.reactor
+    monkeypatch.setattr(reactor, "after", lambda delay_s, _: waits.append(delay_s))
+    work, _ = desk.begin(members=1)
+    desk.station.answer(work, Answer("done", b"", [], 1.0))
+    desk.inbox.receive([Waiting(MANAGER, 77, data=(b"", ()))])
+    desk.station.take()
+    desk.station._take_in(b"other", [[5, [0, 2.0], 0.0, b"", 0]], (), {})
+    assert (desk.ways, waits) == ([], [2.0])
+    now[0] = 2.0
+    desk.station._tick()
+    assert desk.ways == [MakeWay((MANAGER, 77))]
