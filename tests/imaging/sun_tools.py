@@ -10,7 +10,11 @@ from field_tools import MIDSUMMER_NS, muser_uvw, phases
 from numpy.typing import NDArray
 
 from muser_pipeline.array import load_array
+from muser_pipeline.imaging.clean import Algorithm, CleanOptions
 from muser_pipeline.imaging.disk import Disk
+from muser_pipeline.imaging.image import Image
+from muser_pipeline.imaging.options import ImageOptions, SunOptions
+from muser_pipeline.imaging.pipeline import make_image
 from muser_pipeline.imaging.visibilities import Snapshot
 
 ARCSEC = float(np.pi / 180 / 3600)
@@ -98,3 +102,16 @@ def sun_snapshot(
         telescope="MUSER-I",
         target="Sun",
     )
+
+
+def small_image(unit: str = "Jy", algorithm: Algorithm = "hogbom") -> Image:
+    """Return an image of a disk and a burst, quickly made."""
+    burst = (300.0, *direction(400.0, -250.0, 0.3), 0.1)
+    seen = sun_snapshot([burst], disk_of(500.0, 1.02 * RADIUS), noise=1.0)
+    options = ImageOptions(
+        size=300,
+        cell_rad=15 * ARCSEC,
+        clean=CleanOptions(algorithm, iterations=200),
+        sun=SunOptions(RADIUS, p_rad=0.3, b0_rad=0.03, l0_rad=5.2),
+    )
+    return make_image(seen.replace(unit=unit), options)
