@@ -371,7 +371,8 @@ class ClusterEngine:
         incoming, tickets = self._incoming, self._tickets
         pieces: list[Piece] = []
         last: Piece | None = None
-        bundled, room, room_bytes = Options(), 0, 0
+        bundled: Options | None = None
+        room = room_bytes = 0
         while incoming:
             number, type, ticket = incoming.popleft()
             tickets[number] = ticket

@@ -59,6 +59,8 @@ class Leases:
 
     def take_ended(self) -> list[bytes]:
         """Return the values to which there is no reference any more, each once."""
+        if not self._ended:
+            return []
         ended: list[bytes] = []
         while self._ended:
             id = self._ended.popleft()

@@ -361,6 +361,8 @@ class Values:
         """Release what nobody refers to any more; to be called in every turn."""
         for id in self._leases.take_ended():
             self._do(self._whereabouts.unreferred(id))
+        if not self._releases:
+            return
         releases, self._releases = self._releases, {}
         for worker, ids in releases.items():
             self._tell(worker, frames.pack(kinds.RELEASE, ids))
