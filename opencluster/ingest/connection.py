@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
@@ -34,6 +35,9 @@ MOST_UNSYNCED = 16
 socket."""
 QUIET_S = 1.0
 """When nothing came for so long, the framing is told."""
+LINGER_S = 2.0
+"""What a sender still sends who is cut off is read for so long, or closing the socket
+would take back what it was told."""
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -72,6 +76,7 @@ class Connection(asyncio.BufferedProtocol):
         self._is_broken = False
         self._is_closed_up = False
         self._is_lost = False
+        self._lingers = False
         self._heard_at = now
         self._was_quiet = False
 
@@ -104,6 +109,8 @@ class Connection(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         """Go on writing answers, if there are any to come."""
         self.finish()
+        if self._lingers:
+            self._leave()
         # under TLS there is no closing of one direction alone
         return self._extra("ssl_object") is None
 
@@ -111,6 +118,7 @@ class Connection(asyncio.BufferedProtocol):
         """Make of it what there is."""
         self._is_lost = True
         self.finish()
+        self._leave_if_done()
 
     def pause_writing(self) -> None:
         """Read nothing from who does not read the answers."""
@@ -141,6 +149,8 @@ class Connection(asyncio.BufferedProtocol):
         if self._work():
             self._told_to_wait = False
             self._resume("room")
+        else:
+            self._server.wants_room(self)
 
     def kept(self, draft: Draft, item: Stored | None, problem: str) -> None:
         """Answer for an item that was to be written down."""
@@ -319,6 +329,20 @@ class Connection(asyncio.BufferedProtocol):
     def _leave_if_done(self) -> None:
         if not self._is_closed_up or self._unsynced:
             return
+        transport = self._transport
+        if transport is None or self._is_lost or not self._is_broken:
+            self._leave()
+        elif not self._lingers and transport.can_write_eof():
+            self._lingers = True
+            # it may have gone meanwhile, which is told when its socket is read
+            with contextlib.suppress(OSError):
+                transport.write_eof()
+            self._resume("end")
+            self._server.later(LINGER_S, self._leave)
+        elif not self._lingers:
+            self._leave()
+
+    def _leave(self) -> None:
         if self._transport is not None and not self._is_lost:
             # sends the answers that wait, then closes
             self._transport.close()

@@ -26,7 +26,7 @@ from opencluster.ingest.runs import Patience, Runs, plain_task
 from opencluster.ingest.status import IngestStatus
 from opencluster.manager import Manager
 from opencluster.place import is_loopback
-from opencluster.store.spool import Draft, Ending, Spool, SpoolFull
+from opencluster.store.spool import DROPPED, Draft, Ending, Spool, SpoolFull
 from opencluster.store.spool import Stored as Item
 from opencluster.workpiece import WorkPiece
 
@@ -37,7 +37,8 @@ BUFFER_BYTES = 256 * 1024
 BACKLOG = 128
 """Connections that wait to be taken."""
 LOOK_INTERVAL_S = 1.0
-"""How often it is seen who is idle, and whether there is room again."""
+"""How often it is seen who is idle, and whether there is room again; more often where
+little patience is set."""
 LOG_INTERVAL_S = 60.0
 """How often the counts are logged, if they have changed."""
 HANDSHAKE_S = 10.0
@@ -129,11 +130,11 @@ class IngestServer:
         )
         self._sampler = Sampler()
         self._connections: dict[Connection, str] = {}
+        self._dropping = False
+        self._unsynced = 0
         self._roomless: dict[Connection, None] = {}
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
-        self._loop = asyncio.new_event_loop()
-        self._wanted_to_stop = asyncio.Event()
         self._socket = _listen(host, port)
         self.address: tuple[str, int] = self._socket.getsockname()[:2]
         try:
@@ -146,8 +147,9 @@ class IngestServer:
             )
         except IngestError:
             self._socket.close()
-            self._loop.close()
             raise
+        self._loop = asyncio.new_event_loop()
+        self._wanted_to_stop = asyncio.Event()
         self._keeper = Keeper(self.spool, self._kept, self._has_ended)
         self._runs = Runs(
             managers or self.settings.managers,
@@ -232,13 +234,19 @@ class IngestServer:
         except SpoolFull:
             if self.policy == "block":
                 raise
-            if self.policy == "drop-oldest" and self._runs.drop_oldest():
-                # when that is on disk there is room
+            if self.policy == "sample":
+                return None
+            if self._dropping or self._unsynced:
+                # there is room when that is on disk, or something to let go of
                 raise
-            return None
+            if not self._runs.drop_oldest():
+                return None
+            self._dropping = True
+            raise
 
     def keep(self, connection: Connection, draft: Draft) -> None:
         """Have an item written down; the connection is told when it is on disk."""
+        self._unsynced += 1
         self._keeper.keep(connection, draft)
 
     def wants_room(self, connection: Connection) -> None:
@@ -266,18 +274,23 @@ class IngestServer:
     def _is_kept(
         self, connection: Connection, draft: Draft, item: Item | None, problem: str
     ) -> None:
+        self._unsynced -= 1
         if item is not None:
             self.status.accepted += 1
             self.status.accepted_bytes += item.size
             self.status.spooled += 1
             self._runs.add([item])
         connection.kept(draft, item, problem)
+        if self.policy == "drop-oldest":
+            self._offer_room()
 
     def _has_ended(self, endings: list[Ending]) -> None:
-        self._soon(self._are_ended, len(endings))
+        self._soon(self._are_ended, endings)
 
-    def _are_ended(self, count: int) -> None:
-        self.status.spooled -= count
+    def _are_ended(self, endings: list[Ending]) -> None:
+        self.status.spooled -= len(endings)
+        if any(ending.state == DROPPED for ending in endings):
+            self._dropping = False
         self._offer_room()
 
     def _offer_room(self) -> None:
@@ -357,8 +370,9 @@ class IngestServer:
     async def _look_after(self) -> None:
         """See once a second how everyone is."""
         logged_at, logged = time.monotonic(), ""
+        patience_s = min(self.settings.idle_s, self.settings.slow_s)
         while True:
-            await asyncio.sleep(LOOK_INTERVAL_S)
+            await asyncio.sleep(min(LOOK_INTERVAL_S, patience_s / 4))
             now = time.monotonic()
             for connection in list(self._connections):
                 connection.look(now)

@@ -42,9 +42,12 @@ class Sender:
     """A connection that sends anything, and reads answers."""
 
     def __init__(
-        self, address: tuple[str, int], tls: ssl.SSLContext | None = None
+        self,
+        address: tuple[str, int],
+        tls: ssl.SSLContext | None = None,
+        source: str = "127.0.0.1",
     ) -> None:
-        self.sock = socket.create_connection(address, DEADLINE_S)
+        self.sock = socket.create_connection(address, DEADLINE_S, (source, 0))
         if tls is not None:
             self.sock = tls.wrap_socket(self.sock, server_hostname="localhost")
         self._reader = AnswerReader()
