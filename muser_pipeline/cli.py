@@ -16,6 +16,7 @@ import numpy as np
 from muser_pipeline import moments
 from muser_pipeline.array import FRAME_PERIOD_NS, load_array
 from muser_pipeline.batch.command import uvfits_command
+from muser_pipeline.realtime.image_command import image_command
 
 if TYPE_CHECKING:
     from muser_pipeline.simulator import Observation, Sky
@@ -64,6 +65,7 @@ def muser_command() -> None:
 
 
 muser_command.add_command(uvfits_command)
+muser_command.add_command(image_command)
 
 
 @muser_command.command("simulate")

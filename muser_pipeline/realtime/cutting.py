@@ -32,7 +32,14 @@ from muser_pipeline.calibration import (
     read_calibration,
     saturated_inputs,
 )
-from muser_pipeline.geometry import Sun, follow, heliographic, source_named, uvw_m
+from muser_pipeline.geometry import (
+    Sun,
+    Track,
+    follow,
+    heliographic,
+    source_named,
+    uvw_m,
+)
 from muser_pipeline.imaging.disk import RadialProfile
 from muser_pipeline.imaging.options import PolarizationName, SunOptions
 from muser_pipeline.imaging.visibilities import Snapshot
@@ -423,19 +430,35 @@ def scene_of(
     )
     if not isinstance(source, Sun):
         return Scene(snapshot, None)
+    frequency_hz = float(visibilities.frequency_hz[0].mean())
+    sun = replace(
+        sun_of(track, frequency_hz),
+        disk=request.disk,
+        fit_radius=request.fit_radius,
+        register=request.register,
+    )
+    return Scene(snapshot, sun)
+
+
+def sun_of(track: Track, frequency_hz: float) -> SunOptions:
+    """Return where the Sun is, how it is turned, and what its quiet disk looks like.
+
+    Parameters
+    ----------
+    track : Track
+        Of the Sun; its first time counts.
+    frequency_hz : float
+        For the profile of the disk.
+    """
     seen = heliographic(track)
-    sun = SunOptions(
+    return SunOptions(
         radius_rad=float(seen.radius_arcsec[0]) * ARCSEC_RAD,
         p_rad=radians(float(seen.p_deg[0])),
         b0_rad=radians(float(seen.b0_deg[0])),
         l0_rad=radians(float(seen.l0_deg[0])),
         distance_m=float(track.distance_m[0]),
-        disk=request.disk,
-        fit_radius=request.fit_radius,
-        profile=quiet_sun(float(visibilities.frequency_hz[0].mean())),
-        register=request.register,
+        profile=quiet_sun(frequency_hz),
     )
-    return Scene(snapshot, sun)
 
 
 @lru_cache(maxsize=64)

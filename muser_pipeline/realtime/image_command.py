@@ -1,0 +1,377 @@
+"""``opencluster muser image``: an image of a UVFITS file, by hand."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from muser_pipeline.imaging.clean import CleanOptions
+    from muser_pipeline.imaging.options import ImageOptions, SunOptions
+    from muser_pipeline.imaging.pipeline import Progress
+    from muser_pipeline.imaging.visibilities import Snapshot
+
+SUN = "sun"
+"""The name of the target whose images are turned and have a disk."""
+_SIGMA = re.compile(r"(.*?)\s*sigma", re.IGNORECASE)
+_RANGE = re.compile(r"\s*([0-9.]+)\s*-\s*([0-9.]+)\s*(MHz|GHz)?\s*", re.IGNORECASE)
+_HERTZ = {"mhz": 1e6, "ghz": 1e9}
+
+
+def _read_by(parse: Callable[[str], Any]) -> Callable[..., Any]:
+    """Let an option's text be read by a function."""
+
+    def read(
+        context: click.Context, parameter: click.Parameter, text: str | None
+    ) -> Any:
+        try:
+            return None if text is None else parse(text)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+
+    return read
+
+
+def parse_weight(text: str) -> tuple[str, float]:
+    """Return the weighting and the robust parameter that a text is."""
+    from muser_pipeline.realtime.options import parse_weighting
+
+    return parse_weighting(text)
+
+
+def parse_threshold(text: str) -> tuple[float, float]:
+    """Return a threshold in units of the image, and one in sigma; 0 for none.
+
+    Raises
+    ------
+    ValueError
+        When the text is neither a number nor a number of sigma.
+    """
+    found = _SIGMA.fullmatch(text.strip())
+    try:
+        number = float(found[1] if found else text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise ValueError(f"{text!r} is no threshold such as 0.05 or 5sigma")
+    return (0.0, number) if found else (number, 0.0)
+
+
+def parse_range(text: str) -> tuple[float, float]:
+    """Return a range of frequencies in hertz.
+
+    Raises
+    ------
+    ValueError
+        When the text is none.
+    """
+    found = _RANGE.fullmatch(text)
+    try:
+        low, high = (float(found[n]) if found else -1.0 for n in (1, 2))
+    except ValueError:
+        low = high = -1.0
+    if not found or not low < high:
+        raise ValueError(f"{text!r} is no range such as 400-800MHz or 1.2-1.6GHz")
+    unit = _HERTZ[(found[3] or "MHz").lower()]
+    return low * unit, high * unit
+
+
+@click.command("image")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--size",
+    type=click.IntRange(min=32),
+    help="Pixels of a side, even; default what holds the Sun, else 512.",
+)
+@click.option(
+    "--cell",
+    "cell_arcsec",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="ARCSEC",
+    help="Side of a pixel; default a third of the smallest fringe.",
+)
+@click.option(
+    "--weight",
+    default="natural",
+    show_default=True,
+    metavar="NAME",
+    callback=_read_by(parse_weight),
+    help="natural, uniform or briggs:R with R from -2 to 2.",
+)
+@click.option(
+    "--taper",
+    "taper_arcsec",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    metavar="ARCSEC",
+    help="Width of what the taper makes of a point.",
+)
+@click.option(
+    "--clean",
+    "algorithm",
+    type=click.Choice(["hogbom", "clark", "multiscale", "none"]),
+    default="hogbom",
+    show_default=True,
+    help="How it is cleaned.",
+)
+@click.option(
+    "--gain",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.1,
+    show_default=True,
+    help="Part of a peak that one component takes away.",
+)
+@click.option(
+    "--niter",
+    "iterations",
+    type=click.IntRange(min=0),
+    default=1000,
+    show_default=True,
+    help="Components at most.",
+)
+@click.option(
+    "--threshold",
+    default="3sigma",
+    show_default=True,
+    metavar="T",
+    callback=_read_by(parse_threshold),
+    help="Where to stop: 0.05 in units of the image, 5sigma of its noise, or 0.",
+)
+@click.option(
+    "--pol",
+    "polarization",
+    type=click.Choice(["I", "V", "LL", "RR"]),
+    default="I",
+    show_default=True,
+    help="Stokes parameter or hand.",
+)
+@click.option(
+    "--frequency",
+    "range_hz",
+    metavar="RANGE",
+    callback=_read_by(parse_range),
+    help="Only channels in this range, such as 400-800MHz; default all.",
+)
+@click.option(
+    "--self-calibrate",
+    is_flag=True,
+    help="Solve for phases of antennas on the brightest point.",
+)
+@click.option(
+    "--disk/--no-disk",
+    default=True,
+    help="Of the Sun: fit its disk, take it out before CLEAN, and put it back.",
+)
+@click.option(
+    "--register/--no-register",
+    default=True,
+    help="Of the Sun: move the image so that the disk is in its middle.",
+)
+@click.option(
+    "--out",
+    default=".",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the files; made if there is none. Default this one.",
+)
+@click.option("--json", "is_json", is_flag=True, help="Print the record for programs.")
+def image_command(
+    file: Path,
+    polarization: str,
+    range_hz: tuple[float, float] | None,
+    disk: bool,
+    register: bool,
+    out: Path,
+    is_json: bool,
+    **asked: Any,
+) -> None:
+    """Make an image of a UVFITS file, whoever wrote it.
+
+    The folder gets a FITS file (the cleaned image, with the dirty one, the beam, the
+    model and the residual in extensions), a picture with a small one of itself, and a
+    record in JSON. An image of the Sun is turned to solar north and has coordinates
+    that sunpy understands; of anything else it has right ascension and declination.
+
+    Exit code 1 if there is no image in the data; the message, and with --json the
+    record, says why.
+
+    \b
+    Examples:
+        opencluster muser image MUSER-I_20151101.uvfits --frequency 800-1200MHz
+        opencluster muser image m87.uvfits --size 256 --cell 1e-6 \\
+            --weight briggs:0 --niter 500 --out images --json
+    """
+    try:
+        from muser_pipeline.imaging.errors import ImagingError
+        from muser_pipeline.imaging.pipeline import make_image
+        from muser_pipeline.imaging.publishing import publish
+        from muser_pipeline.imaging.uvfits import read_uvfits
+    except ModuleNotFoundError as error:
+        raise click.ClickException(
+            f"{error.name} is not installed: pip install 'opencluster[muser]'"
+        ) from None
+    began = time.perf_counter()
+    try:
+        snapshot = read_uvfits(file)
+        if range_hz is not None:
+            snapshot = _within(snapshot, *range_hz)
+        read_s = time.perf_counter() - began
+        sun = _sun(snapshot, disk, register)
+        options = _options(polarization, sun, **asked)
+        with progress_bar() as show:
+            image = make_image(snapshot, options, progress=show)
+        files = publish(image, out, f"{_stem(file)}_{polarization}")
+    except ImagingError as error:
+        if is_json:
+            record = {
+                "status": "refused",
+                "reason": error.reason,
+                "message": str(error),
+            }
+            click.echo(json.dumps(record))
+        raise click.ClickException(str(error)) from None
+    except OSError as error:
+        raise click.ClickException(f"{out}: {error.strerror or error}") from None
+    timings: dict[str, float] = {"read": read_s, **files.record["timings"]}
+    timings["all"] = time.perf_counter() - began
+    names = ("fits", "png", "thumbnail", "json")
+    where = {name: str(getattr(files, name)) for name in names}
+    _tell(
+        {**files.record, **where, "status": "image", "timings": timings},
+        is_json,
+    )
+
+
+def _within(snapshot: Snapshot, low_hz: float, high_hz: float) -> Snapshot:
+    """Return the channels of a range.
+
+    Raises
+    ------
+    ImagingError
+        When there is none in it.
+    """
+    from muser_pipeline.imaging.errors import ImagingError
+
+    frequency_hz = snapshot.frequency_hz
+    chosen = (frequency_hz >= low_hz) & (frequency_hz <= high_hz)
+    if not chosen.any():
+        raise ImagingError(
+            "frequency",
+            f"no channel is from {low_hz / 1e6:g} to {high_hz / 1e6:g} MHz: the file "
+            f"has {frequency_hz.min() / 1e6:g} to {frequency_hz.max() / 1e6:g} MHz",
+        )
+    return snapshot.replace(
+        frequency_hz=frequency_hz[chosen],
+        data=snapshot.data[..., chosen],
+        weights=snapshot.weights[..., chosen],
+    )
+
+
+def _sun(snapshot: Snapshot, disk: bool, register: bool) -> SunOptions | None:
+    """Return how the Sun stood in the middle of an observation of it, else None."""
+    if snapshot.target.strip().lower() != SUN:
+        return None
+    from dataclasses import replace
+
+    import numpy as np
+
+    from muser_pipeline.array import SITE
+    from muser_pipeline.geometry import Sun, follow
+    from muser_pipeline.realtime.cutting import sun_of
+
+    times = snapshot.time_utc_ns
+    middle = int(times[0]) + int((times - times[0]).mean())
+    track = follow(Sun(), np.array([middle]), SITE)
+    sun = sun_of(track, float(snapshot.frequency_hz.mean()))
+    return replace(sun, disk=disk, register=register)
+
+
+def _options(
+    polarization: str,
+    sun: SunOptions | None,
+    size: int | None,
+    cell_arcsec: float | None,
+    weight: tuple[Any, float],
+    taper_arcsec: float,
+    self_calibrate: bool,
+    **cleaning: Any,
+) -> ImageOptions:
+    from muser_pipeline.imaging.options import ImageOptions
+    from muser_pipeline.realtime.options import ARCSEC_RAD
+
+    weighting, robust = weight
+    return ImageOptions(
+        size=size,
+        cell_rad=None if cell_arcsec is None else cell_arcsec * ARCSEC_RAD,
+        weighting=weighting,
+        robust=robust,
+        taper_rad=taper_arcsec * ARCSEC_RAD,
+        polarization=polarization,  # type: ignore[arg-type]
+        clean=_cleaning(**cleaning),
+        sun=sun,
+        self_calibrate=self_calibrate,
+    )
+
+
+def _cleaning(
+    algorithm: Any, gain: float, iterations: int, threshold: tuple[float, float]
+) -> CleanOptions:
+    from muser_pipeline.imaging.clean import CleanOptions
+
+    in_units, in_sigma = threshold
+    return CleanOptions(
+        algorithm=algorithm,
+        gain=gain,
+        iterations=iterations,
+        threshold=in_units,
+        threshold_sigma=in_sigma,
+    )
+
+
+def _stem(file: Path) -> str:
+    """Return the name of a file without its ending, as other files may be called."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", file.stem).strip("._") or "image"
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """Yield what moves a bar on standard error; on no terminal it shows nothing."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description:>9}"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        line = bar.add_task("", total=1)
+        yield lambda step, done, total: bar.update(
+            line, description=step, completed=done, total=total
+        )
+
+
+def _tell(record: dict[str, Any], is_json: bool) -> None:
+    """Print what was made: data on standard out, words on standard error."""
+    if is_json:
+        click.echo(json.dumps(record))
+    else:
+        click.echo(record["fits"])
+        click.echo(record["png"])
+    unit, timings = record["unit"], record["timings"]
+    click.echo(
+        f"peak {record['peak']:.4g} {unit}/beam, noise {record['rms']:.3g}, "
+        f"{record['iterations']:,} iterations, {timings['all']:.2f} s",
+        err=True,
+    )
+    for note in record["notes"]:
+        click.echo(note, err=True)
+    sys.stdout.flush()
