@@ -41,6 +41,11 @@ from opencluster.errors import OpenClusterError
 from opencluster.inputs import Escaped, Inputs, Missing, Stopped
 from opencluster.keeping import Wanted, owned
 from opencluster.net.exchange import nbytes_of
+from opencluster.net.interrupts import (
+    MainThread,
+    has_handlers_besides,
+    has_room,
+)
 from opencluster.net.joined import local_endpoints
 from opencluster.net.keys import Keyring
 from opencluster.net.reactor import Reactor
@@ -66,6 +71,8 @@ from opencluster.workpiece import WorkPiece
 
 PROGRESS_INTERVAL_S = 0.2
 """Progress is reported to the manager at most this often."""
+LOOK_S = 0.005
+"""A piece that reports progress sees at most this often what came for the worker."""
 _OWN_FOLDERS = {Path(__file__).parent / name for name in ("", "engines", "wire")}
 """Whose frames at the head of a traceback say nothing to users."""
 INTERRUPT_SIGNAL = signal.SIGUSR2
@@ -170,7 +177,7 @@ class Worker:
         If that is to make way for a real-time piece, whatever ``perform()`` returns
         after it was looked at is dropped, and the piece is performed again.
         """
-        return self._runner is not None and self._runner.is_asked_to_stop()
+        return self._runner is not None and self._runner.is_interrupted()
 
 
 def type_of(cls: type) -> str:
@@ -221,12 +228,26 @@ class Runner:
         self._last_flag: RaiseFlag | None = None
         self._makes_way: Key | None = None
         self._has_seen_way = False
+        self._look_at = 0.0
+        self._handlers = (self._raise_here, self._asked_to_end)
         self._deadline = 0.0
         self._current: Work | None = None
         self._piece_name = ""
         self._inputs: Inputs | None = None
         self._escaped = Escaped()
         self._reported_at = 0.0
+        self._name_piece_in_logs()
+
+    def _name_piece_in_logs(self) -> None:
+        """Have each message that is logged say during which piece that was."""
+        make = logging.getLogRecordFactory()
+
+        def record(*arguments: Any, **options: Any) -> logging.LogRecord:
+            made = make(*arguments, **options)
+            made.piece = "" if self._current is None else self._piece_name
+            return made
+
+        logging.setLogRecordFactory(record)
 
     # --- the life of the process ---------------------------------------------
 
@@ -408,6 +429,7 @@ class Runner:
         self._to_raise = None
         self._has_seen_way = False
         self._reported_at = 0.0
+        self._look_at = now + LOOK_S
         self._deadline = now + limit_s if limit_s else 0.0
         self._current = work
         early = self._last_flag
@@ -491,6 +513,7 @@ class Runner:
     def progress(self, done: float, total: float) -> None:
         """Note and report progress, and stop here when the piece should stop."""
         if self._is_performing:
+            self._look()
             if self.flag is not None:
                 raise PieceInterrupt(self.flag.reason)
             if self.is_asked_to_stop():
@@ -509,6 +532,33 @@ class Runner:
         if current is not None and current.waiting.key == effect.key:
             self.flag = effect
             self._scoreboard.enforce(self._piece_name, effect.enforce_at)
+
+    def is_interrupted(self) -> bool:
+        """Return whether the piece should stop, for the code that performs it."""
+        if self._is_performing:
+            self._look()
+        return self.is_asked_to_stop()
+
+    def _look(self) -> None:
+        """See what came, in the midst of a piece; it may be to stop.
+
+        The background thread would see it too, but not in the first moments of a piece,
+        and not while this one is at work.
+        """
+        now = time.monotonic()
+        if now < self._look_at or threading.get_ident() != MainThread.ident:
+            return
+        self._look_at = now + LOOK_S
+        if not has_room() or has_handlers_besides(self._handlers):
+            # a message that is half read must not be broken off
+            return
+        self._is_performing = False
+        try:
+            self._station.look()
+        finally:
+            self._is_performing = True
+        # what a signal was to raise meanwhile
+        self._raise_here(0, None)
 
     def is_asked_to_stop(self) -> bool:
         """Return whether the running piece should stop, for whatever reason."""

@@ -11,7 +11,7 @@ import importlib
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from signal import SIGALRM, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2
 from types import FrameType
 from typing import Any
@@ -52,6 +52,12 @@ os.register_at_fork(after_in_child=MainThread.find)
 def has_handlers() -> bool:
     """Return whether a signal other than Ctrl-C has a handler that could raise."""
     return any(map(callable, map(_handler_of, _OTHERS)))
+
+
+def has_handlers_besides(ours: Collection[Any]) -> bool:
+    """Return whether any signal has a handler that could raise and is none of these."""
+    handlers = map(_handler_of, (*_OTHERS, _INTERRUPT))
+    return any(callable(handler) and handler not in ours for handler in handlers)
 
 
 def has_room() -> bool:
