@@ -2,6 +2,7 @@
 PYTHON ?= python3
 PYTEST_ARGS ?= -n 2 --dist=worksteal
 BENCH ?= latency
+CUDA ?= cuda12
 SECONDS ?= 60
 SEEDS ?= 100000
 FIRST ?= 0
@@ -12,17 +13,20 @@ PROJECT := setup.cfg setup.py pyproject.toml
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CHECK_VERSION := import sys; sys.exit(sys.version_info < (3, 11))
 
-.PHONY: help demo test soak chaos fuzz lint bench peers config clean
+.PHONY: help demo test test-gpu soak chaos fuzz lint bench peers config clean
 .DEFAULT_GOAL := help
 
 help:  ## print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed-muser  ## an embedded cluster counts words and makes UVFITS files
 	$(BIN)/opencluster demo
 
 test: $(VENV)/.installed-test  ## run the tests (PYTEST_ARGS="..." to choose)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-gpu: $(VENV)/.installed-test $(VENV)/.installed-$(CUDA)  ## run what needs a GPU
+	$(BIN)/python -m pytest -n 0 tests/gpu
 
 soak: $(VENV)/.installed-test  ## simulate many clusters (SEEDS=100000, from FIRST=0)
 	$(BIN)/python tests/simulation/soak.py $(SEEDS) --first $(FIRST)

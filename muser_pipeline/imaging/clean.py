@@ -221,10 +221,12 @@ class _Cleaning:
     def _cycle(self) -> StoppedBy | None:
         """Do a major cycle; return why it was the last one, if it was."""
         options, before = self._options, self._threshold
+        if self._found and self._count >= options.iterations:
+            return "iterations"
         self._threshold, wish = threshold_of(
             self._residual, options.threshold, options.threshold_sigma
         )
-        if self._count >= options.iterations:
+        if not options.iterations:
             return "iterations"
         if self._fraction and len(self._found) == options.cycles:
             return "cycles"
