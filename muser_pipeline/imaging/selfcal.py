@@ -23,6 +23,8 @@ _TOLERANCE = 1e-10
 _MOST_ITERATIONS = 500
 _HELD_OUT = 5
 """One baseline in so many is left out of the solution that is judged."""
+INTERVAL_NS = 60 * 10**9
+"""How long the phases of antennas are taken to be the same."""
 _FEWEST_ANTENNAS = 4
 """Three antennas have as many phases as baselines: whatever they see is a point."""
 _SIGMAS = 3.0
@@ -58,14 +60,14 @@ class SelfCalibration:
         The hand.
     antennas : ndarray of int64, shape (antenna,)
         Their numbers.
-    phases_rad : ndarray of float64, shape (antenna,)
-        Of their gains, relative to the first antenna with data.
+    phases_rad : ndarray of float64, shape (interval, antenna)
+        Of their gains, relative to the first antenna with data, for each minute.
     l, m : float
         Where the burst is.
     iterations : int
-        Of the solver.
+        Of the solver, at most.
     converged : bool
-        Whether it came to an end.
+        Whether it always came to an end.
     flux_before, flux_held_out : float
         Flux of the burst on baselines that were left out of a solution, without and
         with it. Phases fitted to noise do not raise the second.
@@ -143,7 +145,7 @@ def self_calibrate(
 ) -> tuple[Snapshot, tuple[SelfCalibration, ...]]:
     """Correct the phases of antennas by a burst at a known place.
 
-    Each hand is solved for by itself; all channels and times of a hand together.
+    Each hand and each minute is solved for by itself, all channels together.
 
     Parameters
     ----------
@@ -184,11 +186,14 @@ def self_calibrate(
     return snapshot.replace(data=data), tuple(found)
 
 
-Kind = Literal["all", "solved", "held out"]
+Kind = Literal["solved", "held out"]
 
 
 class _Hand:
-    """Visibilities of one hand, divided by those of a point of 1."""
+    """Visibilities of one hand, divided by those of a point of 1.
+
+    Matrices of antennas against antennas, one for each interval of time.
+    """
 
     def __init__(
         self,
@@ -200,15 +205,20 @@ class _Hand:
             np.concatenate([snapshot.antenna1, snapshot.antenna2]), return_inverse=True
         )
         self.first, self.second = np.split(inverse, 2)
+        times = snapshot.time_utc_ns
+        _, self.interval = np.unique(
+            (times - times.min()) // INTERVAL_NS, return_inverse=True
+        )
         count = len(self.numbers)
-        self.weights = np.zeros((count, count))
-        self.ratios = np.zeros((count, count), dtype=np.complex128)
+        shape = (int(self.interval.max()) + 1, count, count)
+        self.weights = np.zeros(shape)
+        self.ratios = np.zeros(shape, dtype=np.complex128)
         cross = self.first != self.second
-        at = self.first[cross], self.second[cross]
+        at = self.interval[cross], self.first[cross], self.second[cross]
         np.add.at(self.weights, at, weights[cross].sum(axis=1))
         np.add.at(self.ratios, at, (weights * ratios)[cross].sum(axis=1))
-        self.weights += self.weights.T
-        self.ratios += np.conj(self.ratios.T)
+        self.weights += np.swapaxes(self.weights, 1, 2)
+        self.ratios += np.conj(np.swapaxes(self.ratios, 1, 2))
         seen = self.weights > 0
         self.ratios[seen] /= self.weights[seen]
         i, j = np.indices((count, count))
@@ -217,38 +227,45 @@ class _Hand:
 
     def solve(self, name: str, east: float, north: float) -> SelfCalibration:
         """Return the phases, and whether they are worth having."""
-        judged = solve_phases(self.ratios, self._among("solved"))
-        final = solve_phases(self.ratios, self.weights)
-        before = self._flux(np.ones_like(judged.gains), "held out")
-        after = self._flux(judged.gains, "held out")
-        antennas = int(self.weights.any(axis=1).sum())
+        judged = self._solutions(self._among("solved"))
+        final = self._solutions(self.weights)
+        gains = np.array([each.gains for each in judged])
+        before = self._flux(np.ones_like(gains), "held out")
+        after = self._flux(gains, "held out")
+        antennas = int(self.weights.any(axis=1).sum(axis=1).max())
         return SelfCalibration(
             polarization=name,
             antennas=self.numbers,
-            phases_rad=np.angle(final.gains).astype(np.float64),
+            phases_rad=np.array([np.angle(each.gains) for each in final]),
             l=east,
             m=north,
-            iterations=final.iterations,
-            converged=final.converged,
+            iterations=max(each.iterations for each in final),
+            converged=all(each.converged for each in final),
             flux_before=before,
             flux_held_out=after,
-            flux_solved=self._flux(judged.gains, "solved"),
+            flux_solved=self._flux(gains, "solved"),
             applied=antennas >= _FEWEST_ANTENNAS
-            and after > before + _SIGMAS * self._flux_error(judged.gains),
+            and after > before + _SIGMAS * self._flux_error(gains),
         )
 
     def correction(self, phases_rad: NDArray[np.float64]) -> NDArray[np.complex128]:
         """Return what to multiply the visibilities by; shape (row, 1)."""
-        turn = phases_rad[self.second] - phases_rad[self.first]
+        turn = phases_rad[self.interval, self.second]
+        turn = turn - phases_rad[self.interval, self.first]
         return np.asarray(np.exp(1j * turn)[:, np.newaxis])
 
+    def _solutions(self, weights: NDArray[np.float64]) -> list[Phases]:
+        return [
+            solve_phases(ratios, each)
+            for ratios, each in zip(self.ratios, weights, strict=True)
+        ]
+
     def _among(self, kind: Kind) -> NDArray[np.float64]:
-        if kind == "all":
-            return self.weights
         return np.where(self.held_out == (kind == "held out"), self.weights, 0.0)
 
     def _corrected(self, gains: NDArray[np.complex128]) -> NDArray[np.complex128]:
-        return np.asarray(np.conj(gains)[:, np.newaxis] * self.ratios * gains)
+        first, second = gains[:, :, np.newaxis], gains[:, np.newaxis, :]
+        return np.asarray(np.conj(first) * self.ratios * second)
 
     def _flux(self, gains: NDArray[np.complex128], kind: Kind) -> float:
         weights = self._among(kind)
