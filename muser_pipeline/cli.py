@@ -17,6 +17,8 @@ from muser_pipeline import moments
 from muser_pipeline.array import FRAME_PERIOD_NS, load_array
 from muser_pipeline.batch.command import uvfits_command
 from muser_pipeline.realtime.image_command import image_command
+from muser_pipeline.realtime.send_command import send_command
+from muser_pipeline.realtime.serve_command import serve_command
 
 if TYPE_CHECKING:
     from muser_pipeline.simulator import Observation, Sky
@@ -66,6 +68,8 @@ def muser_command() -> None:
 
 muser_command.add_command(uvfits_command)
 muser_command.add_command(image_command)
+muser_command.add_command(serve_command)
+muser_command.add_command(send_command)
 
 
 @muser_command.command("simulate")

@@ -17,6 +17,7 @@ from opencluster.ingest.framing import (
     Verdict,
 )
 from opencluster.ingest.items import Answer, AnswerReader, ItemFraming, item_head
+from opencluster.ingest.sender import ItemSender, Link, Sent, connect
 from opencluster.ingest.server import IngestServer
 from opencluster.ingest.status import IngestStatus
 from opencluster.ingest.tls import TLSFiles
@@ -36,8 +37,12 @@ __all__ = [
     "ItemEnded",
     "ItemFraming",
     "ItemGivenUp",
+    "ItemSender",
+    "Link",
     "Rejected",
+    "Sent",
     "TLSFiles",
     "Verdict",
+    "connect",
     "item_head",
 ]

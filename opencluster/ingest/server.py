@@ -96,6 +96,8 @@ class IngestServer:
         The counts.
     address : tuple of (str, int)
         Where it listens.
+    config : Config
+        The settings.
     """
 
     def __init__(
@@ -114,9 +116,9 @@ class IngestServer:
         status_file: Path | None = None,
         drain: bool = False,
     ) -> None:
-        config = config or load()
-        _check_address(host, tls, config)
-        self.settings: IngestSettings = config.ingest
+        self.config = config or load()
+        _check_address(host, tls, self.config)
+        self.settings: IngestSettings = self.config.ingest
         self.policy = policy or self.settings.policy
         self.status = IngestStatus()
         self.buffer = memoryview(bytearray(BUFFER_BYTES))
