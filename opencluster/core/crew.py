@@ -262,6 +262,8 @@ class Crew:
 
     def assign(self, now: float) -> list[SendPieces]:
         """Give out pieces while there are some, and workers with room for them."""
+        if not (self._wanted or self.queue or self.urgent):
+            return []
         batches: dict[str, list[Piece]] = {}
         if self.urgent:
             self._assign_urgent(now, batches)
@@ -496,10 +498,9 @@ class Crew:
         if self._piece_s is not None and elapsed_s < SLICE_S:
             piece_s = min(piece_s, max(SHORT_S, MOST_GROWTH * self._piece_s))
         self._piece_s = _smoothed(self._piece_s, piece_s)
-        shortest_s = LOOK_AHEAD_S / self.max_credit
-        ahead = int(LOOK_AHEAD_S / max(mean, shortest_s))
-        worker.credit = min(self.max_credit, 1 + ahead)
-        worker.chunk = max(1, min(worker.credit, int(CHUNK_S / max(mean, shortest_s))))
+        mean = max(mean, LOOK_AHEAD_S / self.max_credit)
+        worker.credit = min(self.max_credit, 1 + int(LOOK_AHEAD_S / mean))
+        worker.chunk = max(1, min(worker.credit, int(CHUNK_S / mean)))
 
     def _note_starvation(self, now: float) -> None:
         if self.workers or not (self.queue or self.urgent):
