@@ -28,6 +28,7 @@ def main() -> None:
     \b
     Examples:
         python -m bench latency            what OpenCluster costs here, one subject
+        python -m bench realtime           what waits while workers are full
         python -m bench all --quick        see that all subjects work
         python -m bench peers              what it can be compared with here
         python -m bench compare            side by side, all that is installed
@@ -38,7 +39,9 @@ def main() -> None:
     """
 
 
-def _subject(name: str, summary: str, names: tuple[str, ...]) -> click.Command:
+def _subject(
+    name: str, summary: str, names: tuple[str, ...], section: str = "results"
+) -> click.Command:
     """Return the command that measures some subjects of OpenCluster itself."""
 
     @click.command(name, help=summary, short_help=summary)
@@ -52,7 +55,7 @@ def _subject(name: str, summary: str, names: tuple[str, ...]) -> click.Command:
         "--markdown",
         "page",
         type=click.Path(path_type=Path, exists=True, dir_okay=False),
-        help="Put the figures into the results section of this page.",
+        help=f"Put the figures into the section {section!r} of this page.",
     )
     @click.option("--quick", is_flag=True, help="See that it works; figures are rough.")
     def command(json_file: Path | None, page: Path | None, quick: bool) -> None:
@@ -68,13 +71,21 @@ def _subject(name: str, summary: str, names: tuple[str, ...]) -> click.Command:
         if json_file is not None:
             report.write_json(json_file)
         if page is not None:
-            report.write_markdown(page)
+            report.write_markdown(page, section)
 
     return command
 
 
 for _name, _summary in SUBJECTS.items():
     main.add_command(_subject(_name, _summary, (_name,)))
+main.add_command(
+    _subject(
+        "realtime",
+        "How long real-time pieces wait while workers are full of batch pieces.",
+        ("realtime",),
+        "realtime",
+    )
+)
 main.add_command(_subject("all", "All of these subjects.", tuple(SUBJECTS)))
 for _command in (
     commands.compare,

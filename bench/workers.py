@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from bench.tasks import (
     array_in_place,
     block_in_place,
@@ -29,6 +31,8 @@ class EchoWorker(Worker):
 
     def perform(self, work: WorkPiece) -> WorkPiece:
         """Do what the fields of the piece ask for."""
+        if "busy_s" in work:
+            return self._compute(work["number"], work["busy_s"], work["step_s"])
         if "block" in work:
             return WorkPiece(sum=touch(work["block"]))
         if "make" in work:
@@ -38,3 +42,14 @@ class EchoWorker(Worker):
             arrays = [part["block"] for part in work["inputs"]]
             return WorkPiece(block=total_in_place(arrays))
         return WorkPiece(number=echo(work["number"]))
+
+    def _compute(self, number: int, busy_s: float, step_s: float) -> WorkPiece:
+        """Compute for some time, and report progress every few milliseconds."""
+        began = reported = now = time.perf_counter()
+        while now - began < busy_s:
+            sum(range(1000))
+            now = time.perf_counter()
+            if now - reported >= step_s:
+                reported = now
+                self.progress(now - began, busy_s)
+        return WorkPiece(number=number)
