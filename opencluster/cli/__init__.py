@@ -45,6 +45,7 @@ _COMMANDS = {
 _APPLICATIONS = {
     "deploy": "opencluster_deploy.command",
     "muser": "muser_pipeline.cli",
+    "web": "opencluster_web.command",
 }
 """Commands of packages that are installed beside this one, and where they are."""
 
