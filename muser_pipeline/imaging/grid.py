@@ -60,3 +60,16 @@ class Grid:
         pixels = np.arange(self.size, dtype=np.float64)
         steps = (pixels - self.size // 2) * self.cell_rad
         return -steps, steps
+
+
+def smooth_size(least: int) -> int:
+    """Return the next even number without factors above 5, which are fast."""
+    size = least + least % 2
+    while True:
+        rest = size
+        for factor in (2, 3, 5):
+            while rest % factor == 0:
+                rest //= factor
+        if rest == 1:
+            return size
+        size += 2

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from muser_pipeline.imaging.backend import Array, Device, library_of
 from muser_pipeline.imaging.errors import ImagingError
 from muser_pipeline.imaging.grid import Grid
+from muser_pipeline.imaging.halfgrid import HalfGridTransform
 from muser_pipeline.imaging.plane import FLAT, Plane, fit_plane
 from muser_pipeline.imaging.transforms import (
     FINEST,
@@ -29,7 +30,8 @@ _MOST_TERMS = {"cpu": 5, "cuda": 40}
 class Gridder:
     """Transforms between visibilities of given baselines and a given grid.
 
-    Made once for a geometry and used for any number of images, beams and models.
+    Made once for a geometry and used for any number of images, beams and models, by
+    one thread at a time.
 
     Parameters
     ----------
@@ -87,8 +89,10 @@ class Gridder:
         self.plane, self._terms, stacks = self._choose(uvw_m, w)
         self.terms = 0 if stacks else len(self._terms.sizes) if self._terms else 1
         self._transform: Transform
-        if device == "cpu":
-            self._transform = DuccTransform(uvw_m, frequency_hz, grid, stacks, threads)
+        if stacks:
+            self._transform = DuccTransform(uvw_m, frequency_hz, grid, threads)
+        elif device == "cpu":
+            self._transform = HalfGridTransform(uvw_m, frequency_hz, grid, threads)
         else:
             self._transform = NufftTransform(
                 uvw_m,

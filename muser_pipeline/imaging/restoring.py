@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from muser_pipeline.imaging.backend import Array, namespace_of, to_host
 from muser_pipeline.imaging.errors import ImagingError
-from muser_pipeline.imaging.grid import Grid
+from muser_pipeline.imaging.grid import Grid, smooth_size
 
 _HALF = 4.0 * log(2.0)
 _FEWEST = 6
@@ -111,7 +111,7 @@ def restore(model: Array, residual: Array, beam: Beam, grid: Grid) -> Array:
     """
     xp = namespace_of(model)
     size = grid.size
-    padded = _smooth(size + ceil(_REACH * beam.major_rad / grid.cell_rad))
+    padded = smooth_size(size + ceil(_REACH * beam.major_rad / grid.cell_rad))
     spectrum = xp.fft.rfft2(model, (padded, padded))
     spectrum *= _transfer(beam, grid, padded, xp)
     blurred = xp.fft.irfft2(spectrum, (padded, padded))[:size, :size]
@@ -130,19 +130,6 @@ def _transfer(beam: Beam, grid: Grid, padded: int, xp: Any) -> Array:
     exponent = exponent + (wide * s * s + narrow * c * c) * east**2
     exponent += (mixed * north) * east
     return xp.exp(-exponent) * xp.float32(beam.pixels(grid))
-
-
-def _smooth(least: int) -> int:
-    """Return the next even number without factors above 5, which are fast."""
-    size = least + least % 2
-    while True:
-        rest = size
-        for factor in (2, 3, 5):
-            while rest % factor == 0:
-                rest //= factor
-        if rest == 1:
-            return size
-        size += 2
 
 
 def _main_lobe(

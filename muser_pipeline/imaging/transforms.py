@@ -53,7 +53,7 @@ class Transform(Protocol):
 
 
 class DuccTransform:
-    """By ducc0, on the CPU; with all of w when it is asked for.
+    """By ducc0, on the CPU, with all of w.
 
     Parameters
     ----------
@@ -63,8 +63,6 @@ class DuccTransform:
         Of the channels.
     grid : Grid
         The pixels.
-    stacks_w : bool
-        Whether w is taken into account, by stacking.
     threads : int
         How many compute.
     """
@@ -74,7 +72,6 @@ class DuccTransform:
         uvw_m: NDArray[np.float64],
         frequency_hz: NDArray[np.float64],
         grid: Grid,
-        stacks_w: bool,
         threads: int,
     ) -> None:
         # the first axis of the library becomes y, so that nothing is transposed
@@ -85,7 +82,7 @@ class DuccTransform:
             "freq": np.ascontiguousarray(frequency_hz, dtype=np.float64),
             "pixsize_x": grid.cell_rad,
             "pixsize_y": grid.cell_rad,
-            "do_wgridding": stacks_w,
+            "do_wgridding": True,
             "divide_by_n": False,
             # m grows with y while l falls with x
             "flip_u": True,
