@@ -140,9 +140,10 @@ class BareFrames(Framing):
             return step
         if there < self._size + HEAD_BYTES and not is_end:
             return self._wait_for(self._size + HEAD_BYTES)
-        if there >= self._size and begins(whole, at + self._size):
-            return -1
         head = read_head(whole, at, self._array)
+        is_alike = whole[at + len(SYNC)] == SYNC[0] and head.time_ns is None
+        if there >= self._size and begins(whole, at + self._size) and not is_alike:
+            return -1
         if head.tag == self._other_tag:
             if there < self._other_size + len(SYNC) and not is_end:
                 return self._wait_for(self._other_size + len(SYNC))
