@@ -42,7 +42,9 @@ MAX_ERROR_CHARACTERS = 20_000
 INTERRUPTED = 128 + 2
 
 
-def order(target: str, engine: str, max_bytes: int, arguments: bytes) -> bytes:
+def order(
+    target: str, engine: str, max_bytes: int, arguments: bytes, piece_class: str = ""
+) -> bytes:
     """Return what a process needs to be told to run a task.
 
     Parameters
@@ -55,8 +57,10 @@ def order(target: str, engine: str, max_bytes: int, arguments: bytes) -> bytes:
         Largest result.
     arguments : bytes
         What ``schedule()`` gets, as `wire.stored` packs it.
+    piece_class : str
+        The class of its pieces; empty for what the manager says.
     """
-    packed: bytes = msgpack.packb([target, engine, max_bytes, arguments])
+    packed: bytes = msgpack.packb([target, engine, max_bytes, arguments, piece_class])
     return packed
 
 
@@ -85,11 +89,13 @@ def run(what: bytes, report: BinaryIO) -> None:
     """Run a task, and report what came of it."""
     reporter = _Reporter(report)
     try:
-        target, engine, max_bytes, arguments = msgpack.unpackb(what)
+        target, engine, max_bytes, arguments, piece_class = msgpack.unpackb(what)
         if engine:
             os.environ[ENGINE_VARIABLE] = engine
         manager = _manager(target)
         manager._progress_to = reporter.progress
+        if piece_class:
+            manager.priority = piece_class
         result = manager.run(stored.unpack(arguments))
         if not isinstance(result, WorkPiece):
             kind = type(result).__name__

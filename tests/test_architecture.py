@@ -57,7 +57,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "observe": MEANS,
     "place": {"errors", "config"},
     "targets": {"errors"},
-    "start": {"errors", "config", "targets"},
+    "start": {"errors", "config", "core", "targets"},
     "priorities": set(),
     "progress": set(),
     "stream": GROUND,
@@ -80,7 +80,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "launchers": MEANS | {"place"},
     "engines": UPPER | {"targets", "launchers"},
     **{name: UPPER | {"engines"} for name in DAEMONS},
-    "taskqueue": MEANS | {"place", "targets"},
+    "taskqueue": MEANS | {"place", "targets", "priorities"},
     "taskrun": MEANS | {"engines.choice", "manager", "start", "targets"},
     "dispatcher": MEANS | {"place", "taskqueue", "taskrun"},
     "testing": UPPER | PLACES | DAEMONS,
@@ -91,7 +91,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cli": UPPER
     | PLACES
     | DAEMONS
-    | {"__init__", "testing", "demo", "targets", "start"},
+    | {"__init__", "testing", "demo", "targets", "start", "priorities"},
     "__main__": {"cli"},
 }
 """Rooms of opencluster, and the rooms that each may import besides itself."""
@@ -117,6 +117,7 @@ CORE_MODULES = {
     "itertools",
     "math",
     "random",
+    "re",
     "typing",
 }
 GPU = {"cupy", "numba", "pycuda", "pynvml", "torch"}

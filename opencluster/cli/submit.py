@@ -15,6 +15,7 @@ from opencluster.cli.options import directory_option, parse_arguments
 from opencluster.cli.workers import absolute
 from opencluster.engines.choice import ENGINES
 from opencluster.errors import ConfigError, TaskFailed
+from opencluster.priorities import BATCH, REALTIME
 from opencluster.workpiece import WorkPiece
 
 if TYPE_CHECKING:
@@ -82,6 +83,14 @@ def parse_deadline(
     help="Where the pieces run; default what the dispatcher's environment says.",
 )
 @click.option(
+    "--pieces",
+    "piece_class",
+    type=click.Choice([REALTIME, BATCH]),
+    default=None,
+    help="Class of its pieces: real-time pieces go before batch pieces; default what "
+    "the manager says.",
+)
+@click.option(
     "--key", default="", help="Who asks again with this key asks for one task."
 )
 @click.option(
@@ -99,6 +108,7 @@ def submit_command(
     retries: int | None,
     error_retries: int,
     engine: str | None,
+    piece_class: str | None,
     key: str,
     unchecked: bool,
     wait: bool,
@@ -130,6 +140,7 @@ def submit_command(
         "retries": retries,
         "error_retries": error_retries,
         "engine": engine or "",
+        "piece_class": piece_class or "",
         "key": key,
     }
     with TaskQueue() as queue:

@@ -75,6 +75,7 @@ def _facts(queue: TaskQueue, task: Task) -> list[tuple[str, object]]:
         ("directory", task.directory),
         ("engine", task.engine),
         ("priority", task.priority or ""),
+        ("class of pieces", task.piece_class),
         ("deadline", _clock(task.deadline)),
         ("submitted", _clock(task.submitted_at)),
         ("begun", _clock(task.started_at)),

@@ -265,7 +265,8 @@ def _start(leased: Leased, config: Config, place: Place) -> tuple[int, ChildProc
     }
     with tempfile.TemporaryFile() as file:
         size = config.taskqueue.max_bytes
-        file.write(order(task.manager, task.engine, size, leased.arguments))
+        what = (task.manager, task.engine, size, leased.arguments, task.piece_class)
+        file.write(order(*what))
         file.seek(0)
         report_fd, write_end = os.pipe()
         try:

@@ -46,6 +46,7 @@ TASKS = sql.Table(
     sql.Column("ended_at", sql.Double),
     sql.Column("error", sql.Text),
     sql.Column("output", sql.Text),
+    sql.Column("piece_class", sql.Text),
 )
 """What is known of each task; what it is to do, and what came of it, lie apart, so that
 lists are short to read. Times are seconds since 1970, 0 for not yet; `era` and `until`
@@ -128,6 +129,7 @@ STEPS: Sequence[Sequence[str]] = (
         )""",
         "CREATE INDEX opencluster_needs_needed ON opencluster_needs (needed)",
     ),
+    ("ALTER TABLE opencluster_tasks ADD COLUMN piece_class TEXT NOT NULL DEFAULT ''",),
 )
 """From nothing to version 1, and from each version to the next."""
 

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from opencluster.config.settings import TaskQueueSettings
+from opencluster.priorities import BATCH, REALTIME
 from opencluster.targets import target_of
 from opencluster.wire import stored
 from opencluster.workpiece import WorkPiece
 
 MAX_NUMBER = 2**31 - 1
 """Largest priority, and largest number of retries."""
+PIECE_CLASSES = (REALTIME, BATCH, "")
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,9 @@ class Request:
         How often it is begun again after ``schedule()`` raised.
     engine : str
         Where its pieces run; by default what the dispatcher's environment says.
+    piece_class : str
+        ``realtime`` or ``batch``: what its pieces are of which nothing else is said; by
+        default what the class of the manager says. `priority` is about tasks alone.
     directory : path
         Its working directory; by default that of this process.
     key : str
@@ -58,6 +63,7 @@ class Request:
     retries: int | None = None
     error_retries: int = 0
     engine: str = ""
+    piece_class: str = ""
     directory: str | Path = ""
     key: str = ""
 
@@ -108,6 +114,7 @@ def prepared(request: Request, settings: TaskQueueSettings) -> Prepared:
         "manager": target,
         "directory": os.fspath(Path(request.directory or Path.cwd()).absolute()),
         "engine": request.engine,
+        "piece_class": _class(request.piece_class),
         "priority": _within("priority", request.priority, -MAX_NUMBER),
         "deadline": _seconds(request.deadline),
         "retries": _within("retries", settings.retries if retries is None else retries),
@@ -123,6 +130,15 @@ def _within(name: str, number: int, least: int = 0) -> int:
             f"{name} must be an integer from {least} to {MAX_NUMBER}, not {number!r}"
         )
     return number
+
+
+def _class(name: str) -> str:
+    if name not in PIECE_CLASSES:
+        raise ValueError(
+            f"piece_class must be {REALTIME!r}, {BATCH!r}, or empty for what the "
+            f"manager says, not {name!r}"
+        )
+    return name
 
 
 def _seconds(deadline: datetime | float | None) -> float:

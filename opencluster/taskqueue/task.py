@@ -53,6 +53,8 @@ class Task:
         When it was asked for, last begun, and ended.
     error, output : str
         What went wrong last, and the last lines that the manager printed then.
+    piece_class : str
+        ``realtime`` or ``batch``, or empty for what the manager says of its pieces.
     """
 
     id: int
@@ -78,6 +80,7 @@ class Task:
     ended_at: float | None
     error: str
     output: str
+    piece_class: str
     depends_on: tuple[int, ...] = ()
 
     @property

@@ -96,7 +96,9 @@ class PlainManager(Manager):
         return WorkPiece(data=bytes(task["size"]))
 
     def where(self, task: WorkPiece) -> WorkPiece:
-        return WorkPiece(directory=Path.cwd(), engine=self._engine_name)
+        return WorkPiece(
+            directory=Path.cwd(), engine=self._engine_name, pieces=self.priority
+        )
 
 
 class OtherManager(PlainManager):

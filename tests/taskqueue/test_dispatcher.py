@@ -43,6 +43,7 @@ def test_tasks_are_run_and_what_came_of_them_is_recorded(scene: Scene) -> None:
     squares = submit(scene, "squares", count=5)
     later = submit(scene, "nothing", depends_on=[squares], priority=9)
     where = submit(scene, "where", directory=scene.directory)
+    urgent = submit(scene, "where", piece_class="realtime")
     crash = submit(scene, "crash", retries=1)
     once = scene.directory / "once"
     crash_at_first = submit(scene, "crash_at_first", log=once, retries=1)
@@ -64,6 +65,8 @@ def test_tasks_are_run_and_what_came_of_them_is_recorded(scene: Scene) -> None:
     assert queue.result(squares)["total"] == 30
     assert queue.show(squares).progress == 1.0
     assert queue.result(where)["directory"] == scene.directory.resolve()
+    assert queue.result(where)["pieces"] == "batch"
+    assert queue.result(urgent)["pieces"] == "realtime"
     assert queue.show(later).state == "done"
     assert queue.show(later).started_at >= queue.show(squares).ended_at  # type: ignore[operator]
     for number, path in ((crash_at_first, once), (fail_at_first, twice)):

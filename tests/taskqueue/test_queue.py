@@ -39,6 +39,7 @@ def test_a_task_is_kept_as_it_was_asked_for(opener: Opener) -> None:
         retries=7,
         error_retries=2,
         engine="local",
+        piece_class="realtime",
         directory="/tmp",
         key="once",
     )
@@ -51,6 +52,7 @@ def test_a_task_is_kept_as_it_was_asked_for(opener: Opener) -> None:
     assert (shown.name, shown.state, shown.key) == ("PlainManager", "queued", "once")
     assert (shown.priority, shown.retries, shown.error_retries) == (3, 7, 2)
     assert (shown.engine, shown.directory) == ("local", "/tmp")
+    assert shown.piece_class == "realtime"
     assert shown.deadline == datetime(2100, 1, 1, tzinfo=UTC).timestamp()
     assert shown.submitted_at == opener.clock.now.wall_s
     assert (shown.started_at, shown.ended_at, shown.attempt) == (None, None, 0)
@@ -61,7 +63,7 @@ def test_a_task_is_kept_as_it_was_asked_for(opener: Opener) -> None:
 def test_defaults_of_a_task(opener: Opener) -> None:
     queue = opener.queue(retries=5)
     shown = queue.show(queue.submit("observatory.night:NightManager", WorkPiece()))
-    assert (shown.name, shown.retries) == ("NightManager", 5)
+    assert (shown.name, shown.retries, shown.piece_class) == ("NightManager", 5, "")
     assert (shown.priority, shown.error_retries, shown.deadline) == (0, 0, None)
     assert shown.directory == str(Path.cwd())
 
@@ -120,6 +122,7 @@ WRONG = [
     ({"retries": -1}, ValueError, "retries must be an integer from 0"),
     ({"error_retries": -1}, ValueError, "error_retries must be"),
     ({"deadline": math.nan}, ValueError, "not a number"),
+    ({"piece_class": "urgent"}, ValueError, "must be 'realtime', 'batch', or empty"),
     ({"depends_on": [12345]}, NoSuchTask, "no task 12345"),
 ]
 
