@@ -10,14 +10,30 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from opencluster.config import load
+from opencluster.core.log_lines import written
 from opencluster.errors import OpenClusterError
 from opencluster.targets import load_class
 
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+class LineFormatter(logging.Formatter):
+    """Writes messages as `core.log_lines` reads them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the lines of a message, with its traceback if there is one."""
+        seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        moment = f"{seconds}.{int(record.msecs):03d}Z"
+        message = record.getMessage()
+        if record.exc_info and not record.exc_text:
+            record.exc_text = self.formatException(record.exc_info)
+        if record.exc_text:
+            message = f"{message}\n{record.exc_text}"
+        piece = getattr(record, "piece", "")
+        return written(moment, record.levelname, record.name, piece, message)
 
 
 def serve(target: str, options: Mapping[str, Any]) -> None:
@@ -41,7 +57,9 @@ def serve(target: str, options: Mapping[str, Any]) -> None:
 
 def set_up_logging(level: str) -> None:
     """Log to standard error."""
-    logging.basicConfig(level=level, format=LOG_FORMAT, stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter())
+    logging.basicConfig(level=level, handlers=[handler])
 
 
 def main(arguments: list[str]) -> int:

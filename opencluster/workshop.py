@@ -35,6 +35,7 @@ from opencluster.node.claim import Claim
 from opencluster.node.floor import EAGER_POLL_S, Floor
 from opencluster.node.gpus import Gpu, probe
 from opencluster.node.host import host_id, host_name
+from opencluster.node.log_reading import BYTES_OF_PASSAGE, passages, read_question
 from opencluster.node.measure import Measurer
 from opencluster.node.metrics import of_computer, of_processes
 from opencluster.node.notify import Notifier
@@ -128,6 +129,7 @@ class Workshop:
             "stop": self._stop,
             "restart": self._restart,
             "enforce": self._enforce,
+            "logs": self._logs,
         }
 
     # --- life ----------------------------------------------------------------
@@ -249,6 +251,19 @@ class Workshop:
 
     def _enforce(self, caller: Caller, arguments: Mapping[str, Any]) -> bool:
         return self._floor.enforce(arguments["worker"], arguments["piece"])
+
+    def _logs(self, caller: Caller, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        wanted, lines, positions, names = read_question(arguments)
+        found = passages(self.place.logs, wanted, lines, positions, names)
+        left = self.config.limits.max_request_bytes // 2
+        answer = []
+        for passage in found:
+            left -= sum(map(len, passage.lines)) + BYTES_OF_PASSAGE
+            if left < 0:
+                # the next look begins where this one ended
+                break
+            answer.append(passage.to_fields())
+        return {"host": host_name(), "logs": answer}
 
     def _event(self, event: TransportEvent) -> None:
         if isinstance(event, PeerLost):

@@ -1,29 +1,32 @@
-"""``opencluster logs``: what the processes of this computer print."""
+"""``opencluster logs``: what the processes of all computers say, in one place."""
 
 from __future__ import annotations
 
-import sys
-import threading
+import re
 import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from queue import SimpleQueue
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
 
 import click
 
 from opencluster.cli.connection import connect, why_unreachable
 from opencluster.cli.options import directory_option
 from opencluster.config import load
+from opencluster.core.log_lines import LEVELS, Wanted
 from opencluster.errors import FactoryUnreachable, OpenClusterError
-from opencluster.node.host import host_id
-from opencluster.node.output import follow, read_tail
+from opencluster.net.control import Control
+from opencluster.node.host import host_name
+from opencluster.node.log_reading import Position, names_in, passages
 from opencluster.place import Place
 
-NEW_LOGS_INTERVAL_S = 0.5
-"""How often a look is taken for the logs of processes that came later."""
+INTERVAL_S = 0.25
+"""Between two looks at logs that are followed."""
+DEFAULT_LINES = 50
+UNITS_S = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 
-Line = tuple[str, str]
-"""The name of a process, and a line that it printed."""
+Look = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""Asks about the logs of one computer, and returns its answer."""
 
 
 @click.command("logs")
@@ -33,119 +36,181 @@ Line = tuple[str, str]
     "-n",
     "--lines",
     type=click.IntRange(min=0),
-    default=50,
+    default=DEFAULT_LINES,
     show_default=True,
     metavar="N",
     help="Last lines of each log to begin with.",
 )
+@click.option(
+    "--level",
+    type=click.Choice(LEVELS, case_sensitive=False),
+    default=LEVELS[0],
+    help="The least important messages; what is only printed counts as INFO.",
+)
+@click.option("--grep", "text", default="", metavar="TEXT", help="What they hold.")
+@click.option("--host", default="", help="The computer.")
+@click.option("--type", "type_", default="", help="The type of worker or service.")
+@click.option(
+    "--piece",
+    default="",
+    metavar="ID",
+    help="During which piece; 1f2e3d4c for all of a manager, 1f2e3d4c:17 for one.",
+)
+@click.option(
+    "--since",
+    default="",
+    metavar="TIME",
+    help="From when on: 10min, 2h, or UTC such as 2026-11-30T02:00.",
+)
 @directory_option
-def logs_command(name: str, is_following: bool, lines: int) -> None:
-    """Print what a process of this computer printed last.
+def logs_command(
+    name: str,
+    is_following: bool,
+    lines: int,
+    level: str,
+    text: str,
+    host: str,
+    type_: str,
+    piece: str,
+    since: str,
+) -> None:
+    """Print what the processes of the cluster said last.
 
     NAME is `factory`, `workshop`, or a worker or service such as WordCount-1. Without
-    it the logs of all are printed, each line behind its process's name.
+    it the logs of all are printed, each line behind its process's name, and behind its
+    computer's when there are several. When no cluster runs, the logs that it left on
+    this computer are looked into.
 
     \b
     Examples:
         opencluster logs
         opencluster logs WordCount-1 --lines 200
-        opencluster logs --follow
+        opencluster logs --level WARNING --since 1h
+        opencluster logs --type MUSERImage --grep divergence --follow
     """
-    place = Place.find()
+    wanted = Wanted(level.upper(), text, piece, _moment(since))
+    config, place = load(), Place.find()
+    is_running = not why_unreachable(config, place)
+    question = {"wanted": asdict(wanted), "lines": lines, "names": [name] * bool(name)}
     try:
-        if not name:
-            print_all(place, lines, is_following)
-        elif is_following:
-            for text in follow(find(place, name), lines=lines):
-                click.echo(text, nl=False)
+        if is_running:
+            with connect(config, place) as control:
+                looks = _computers(control, host)
+                names = _of_type(control, type_) if type_ else question["names"]
+                question["names"] = names
+                _check(control, place, name)
+                _print(looks, question, bool(name), is_following)
         else:
-            click.echo(read_tail(find(place, name), lines), nl=False)
+            _check_here(place, name, is_following)
+            here = {host_name(): _look_here(place)}
+            _print(here, question, bool(name), is_following)
     except KeyboardInterrupt:
         click.echo(err=True)
 
 
-def print_all(place: Place, lines: int, is_following: bool) -> None:
-    """Print the logs of all processes, each line with its name."""
-    names = names_in(place)
+def _print(
+    looks: Mapping[str, Look],
+    question: Mapping[str, Any],
+    is_one: bool,
+    is_following: bool,
+) -> None:
+    """Print what each computer answers, once or again and again."""
+    positions: dict[str, dict[str, Position]] = {computer: {} for computer in looks}
+    asked = dict(question)
+    while True:
+        for computer, look in looks.items():
+            answer = look(asked | {"positions": positions[computer]})
+            for passage in answer["logs"]:
+                positions[computer][passage["name"]] = tuple(passage["position"])
+                head = "" if is_one else f"{passage['name']} | "
+                if len(looks) > 1:
+                    head = f"{computer} {head or '| '}"
+                for line in passage["lines"]:
+                    click.echo(f"{head}{line}")
+        if not is_following:
+            return
+        # of a log that comes later all is new
+        asked["lines"] = DEFAULT_LINES * 100
+        time.sleep(INTERVAL_S)
+
+
+def _computers(control: Control, host: str) -> dict[str, Look]:
+    """Return how to look into the logs of each computer, by its name."""
+    shops = control.factory("find", {"kind": "workshop"})
+    found = [shop for shop in shops if host in ("", shop["host"], shop["name"])]
+    if host and not found:
+        known = ", ".join(sorted({shop["host"] for shop in shops})) or "none"
+        raise OpenClusterError(
+            f"no computer {host!r} is in the cluster; there: {known}"
+        )
+
+    def look_at(shop: Mapping[str, Any]) -> Look:
+        return lambda question: dict(control.workshop(shop, "logs", question))
+
+    return {shop["name"]: look_at(shop) for shop in found}
+
+
+def _of_type(control: Control, type: str) -> Sequence[str]:
+    entries = control.factory("find", {"type": type})
+    names = sorted({entry["name"] for entry in entries if entry["kind"] != "failure"})
+    if not names:
+        raise OpenClusterError(f"nobody of type {type!r} is in the cluster")
+    return names
+
+
+def _check(control: Control, place: Place, name: str) -> None:
+    """Refuse a name that nobody has, or had on this computer."""
+    if not name or name in names_in(place.logs):
+        return
+    entries = control.factory("find")
+    if name not in {entry["name"] for entry in entries}:
+        _refuse(place, name)
+
+
+def _check_here(place: Place, name: str, is_following: bool) -> None:
+    names = names_in(place.logs)
     if not names and not is_following:
         raise FactoryUnreachable(f"no cluster has run in {place.path}: no logs there")
-    if is_following:
-        printed = follow_all(place, lines)
-    else:
-        printed = tail_all(place, names, lines)
-    for name, line in printed:
-        click.echo(f"{name} | {line}")
+    if name and name not in names:
+        _refuse(place, name)
 
 
-def names_in(place: Place) -> list[str]:
-    """Return the names of all processes that printed something."""
-    return sorted(path.stem for path in place.logs.glob("*.log"))
+def _refuse(place: Place, name: str) -> None:
+    known = ", ".join(names_in(place.logs)) or "nobody"
+    raise OpenClusterError(
+        f"nothing named {name!r} has printed anything in {place.path}; there are logs "
+        f"of: {known}"
+    )
 
 
-def find(place: Place, name: str) -> Path:
-    """Return the path of a process's log, which may come into being later.
+def _look_here(place: Place) -> Look:
+    """Return how to look into the logs that lie on this computer."""
 
-    Raises
-    ------
-    OpenClusterError
-        When there is no log of that name, and no such process either.
-    """
-    names = names_in(place)
-    if name not in names and name not in _running(place):
-        raise OpenClusterError(
-            f"nothing named {name!r} has printed anything in {place.path}; "
-            f"there are logs of: {', '.join(names) or 'nobody'}"
+    def look(question: Mapping[str, Any]) -> Mapping[str, Any]:
+        found = passages(
+            place.logs,
+            Wanted(**question["wanted"]),
+            question["lines"],
+            question["positions"],
+            question["names"],
         )
-    return _path(place, name)
+        return {"logs": [passage.to_fields() for passage in found]}
+
+    return look
 
 
-def tail_all(place: Place, names: Sequence[str], lines: int) -> Iterator[Line]:
-    """Yield the last lines of each log."""
-    for name in names:
-        for line in read_tail(_path(place, name), lines).splitlines():
-            yield name, line
-
-
-def follow_all(place: Place, lines: int) -> Iterator[Line]:
-    """Yield the lines of all logs as they are printed, without end."""
-    printed: SimpleQueue[Line] = SimpleQueue()
-    threading.Thread(
-        target=_follow_new, args=(place, lines, printed), daemon=True
-    ).start()
-    while True:
-        yield printed.get()
-
-
-def _follow_new(place: Place, lines: int, printed: SimpleQueue[Line]) -> None:
-    """Follow each log in a thread of its own; a log that comes later, all of it."""
-    known: set[str] = set()
-    while True:
-        new = set(names_in(place)) - known
-        for name in new:
-            arguments = (name, _path(place, name), lines, printed)
-            threading.Thread(target=_follow_one, args=arguments, daemon=True).start()
-        known |= new
-        lines = sys.maxsize
-        time.sleep(NEW_LOGS_INTERVAL_S)
-
-
-def _follow_one(name: str, path: Path, lines: int, printed: SimpleQueue[Line]) -> None:
-    rest = ""
-    for text in follow(path, lines=lines):
-        *whole, rest = (rest + text).split("\n")
-        for line in whole:
-            printed.put((name, line))
-
-
-def _path(place: Place, name: str) -> Path:
-    return place.logs / f"{name}.log"
-
-
-def _running(place: Place) -> list[str]:
-    """Return the names of what runs on this computer, as far as a factory knows."""
-    config = load()
-    if why_unreachable(config, place):
-        return []
-    with connect(config, place) as control:
-        entries = control.factory("find")
-    return [entry["name"] for entry in entries if entry["host_id"] == host_id()]
+def _moment(text: str) -> str:
+    """Return a time as the logs write it."""
+    if not text:
+        return ""
+    ago = re.fullmatch(r"(\d+)(s|min|h|d)", text)
+    if ago:
+        seconds = time.time() - int(ago[1]) * UNITS_S[ago[2]]
+        return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    if re.match(r"\d{4}-\d\d-\d\d(T\d\d(:\d\d(:\d\d)?)?)?", text):
+        return text
+    raise click.BadParameter(
+        f"{text!r} is neither such as 10min, 2h, 3d nor a time such as "
+        "2026-11-30T02:00",
+        param_hint="--since",
+    )

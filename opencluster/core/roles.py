@@ -131,6 +131,7 @@ RULES: Mapping[tuple[str, str], Rule] = {
         },
     ),
     **_rules(WORKSHOP, ROLES, {"status": "ask a workshop for its status"}),
+    **_rules(WORKSHOP, (MANAGER, OBSERVER), {"logs": "read the logs of a computer"}),
     **_rules(
         WORKSHOP,
         (MANAGER,),

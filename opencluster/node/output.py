@@ -1,4 +1,4 @@
-"""What the processes print: rotating log files, their last lines, and following them.
+"""What the processes print: rotating log files, and their last lines.
 
 Owns the bytes between a process's pipe and its log file. A full disk costs output and
 nothing else: writing never raises. Must not interpret what is printed.
@@ -6,15 +6,12 @@ nothing else: writing never raises. Must not interpret what is printed.
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import itertools
 import logging
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 log = logging.getLogger(__name__)
 
@@ -143,52 +140,6 @@ def read_tail(path: Path, lines: int) -> str:
     return _last_lines(_read_back(path, lines), lines)
 
 
-def follow(
-    path: Path,
-    *,
-    lines: int = 0,
-    stop: Callable[[], bool] = lambda: False,
-    interval_s: float = 0.2,
-) -> Iterator[str]:
-    """Yield the last lines of a log, and then what is added, through rotations.
-
-    Parameters
-    ----------
-    path : Path
-        The newest file; it may come later.
-    lines : int
-        Lines to begin with.
-    stop : callable
-        Asked before each look; when it says so, what is there is yielded and that is
-        the end.
-    interval_s : float
-        Seconds between two looks.
-    """
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    current = _open_to_read(path)
-    try:
-        if current is not None:
-            end = current.seek(0, os.SEEK_END)
-            if text := _last_lines(_read_back(path, lines, end), lines):
-                yield text
-        while True:
-            is_last = stop()
-            # Asked before reading: once there is a newer file, this one is complete.
-            newer = _next_file(path, current)
-            yield from (text for text in map(decoder.decode, _rest(current)) if text)
-            if newer is not None:
-                if current is not None:
-                    current.close()
-                current = newer
-            elif is_last:
-                return
-            else:
-                time.sleep(interval_s)
-    finally:
-        if current is not None:
-            current.close()
-
-
 def _names(path: Path) -> Iterator[Path]:
     """Yield the names of a log's files, newest first, without end."""
     yield path
@@ -209,7 +160,7 @@ def _last_lines(data: bytes, count: int) -> str:
     return "".join(lines[-count:]) if count > 0 else ""
 
 
-def _read_back(path: Path, lines: int, end: int | None = None) -> bytes:
+def _read_back(path: Path, lines: int) -> bytes:
     """Return enough of the end of a log to hold so many lines."""
     found = b""
     for name in _existing(path):
@@ -217,41 +168,7 @@ def _read_back(path: Path, lines: int, end: int | None = None) -> bytes:
             break
         with contextlib.suppress(FileNotFoundError), name.open("rb") as file:
             stop = file.seek(0, os.SEEK_END)
-            if name == path and end is not None:
-                stop = min(stop, end)
             start = max(0, stop - (READ_TAIL_BYTES - len(found)))
             file.seek(start)
             found = file.read(stop - start) + found
     return found
-
-
-def _open_to_read(path: Path) -> BinaryIO | None:
-    try:
-        return path.open("rb")
-    except FileNotFoundError:
-        return None
-
-
-def _rest(file: BinaryIO | None) -> Iterator[bytes]:
-    """Yield what a file holds now beyond what was read."""
-    if file is None:
-        return
-    left = os.fstat(file.fileno()).st_size - file.tell()
-    while left > 0 and (data := file.read(min(READ_BYTES, left))):
-        left -= len(data)
-        yield data
-
-
-def _next_file(path: Path, current: BinaryIO | None) -> BinaryIO | None:
-    """Open the file that was begun after this one, if there is one."""
-    if current is None:
-        return _open_to_read(path)
-    mine = os.fstat(current.fileno())
-    newer: Path | None = None
-    for name in _existing(path):
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(name.stat(), mine):
-                return _open_to_read(newer) if newer else None
-            newer = name
-    # Ours was removed; what is oldest now came next.
-    return _open_to_read(newer) if newer else None

@@ -68,3 +68,27 @@ def test_following_all_logs_takes_in_new_ones(cli: Cli) -> None:
     assert following.line_with("Double-1 | ") == "Double-1 | got 1\n"
     assert following.interrupt() == 0
     assert "Traceback" not in following.rest()
+
+
+def test_messages_are_found_by_what_they_are(cli: Cli) -> None:
+    start(cli)
+    work(cli, 3)
+    warned = cli.ok("logs", "--level", "WARNING")
+    assert "got" not in warned
+    assert cli.ok("logs", "--grep", "GOT 2") == "Double-1 | got 2\n"
+    assert cli.ok("logs", "--type", "Double", "--lines", "1") == "Double-1 | got 2\n"
+    ready = cli.ok("logs", "factory", "--since", "1h", "--grep", "factory at")
+    assert ready.count("INFO opencluster.factory factory at") == 1
+    assert cli.ok("logs", "factory", "--since", "2999-01-01") == ""
+
+
+def test_what_cannot_be_found_is_told(cli: Cli) -> None:
+    start(cli)
+    for option, value, why in (
+        ("--type", "Nobody", "nobody of type 'Nobody'"),
+        ("--host", "elsewhere", "no computer 'elsewhere' is in the cluster; there: "),
+        ("--since", "soon", "'soon' is neither such as 10min"),
+    ):
+        done = cli("logs", option, value)
+        assert done.returncode in (1, 2)
+        assert why in done.stderr

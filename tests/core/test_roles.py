@@ -42,6 +42,7 @@ MAY_SAY = {
     (FACTORY, "factory"): {FACTORY},
     (FACTORY, "enroll"): {FACTORY},
     (WORKSHOP, "status"): set(ROLES),
+    (WORKSHOP, "logs"): {MANAGER, OBSERVER},
     (WORKSHOP, "start"): {MANAGER},
     (WORKSHOP, "scale"): {MANAGER},
     (WORKSHOP, "stop"): {MANAGER},

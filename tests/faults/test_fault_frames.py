@@ -179,9 +179,12 @@ def hostile_requests() -> list[tuple[str, Any]]:
     wrong: list[Any] = [None, 7, "text", [], {"ids": 7}, {"ids": [[]]}, {"entries": 1}]
     wrong += [{"entries": [{"id": 5}]}, {"job": 3}, {"job": {"id": []}}]
     wrong += [{"worker": 1, "piece": 2}, {"type": [], "count": 1}, {"name": {}}]
+    wrong += [{"wanted": {}, "lines": "x"}, {"wanted": {"depth": 1}, "lines": 1}]
+    wrong += [{"wanted": {}, "lines": 1, "positions": {"a": 1}}]
     wrong += [{"entry": {"kind": "worker"}, "count": "many"}, {"entry": 1, "count": 1}]
     names = ("register", "renew", "deregister", "job", "start", "scale", "stop")
-    return [(name, arguments) for name in (*names, "enforce") for arguments in wrong]
+    names += ("enforce", "logs")
+    return [(name, arguments) for name in names for arguments in wrong]
 
 
 def has_rejected(daemon: Daemon, count: int) -> bool:

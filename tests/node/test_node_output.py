@@ -1,4 +1,4 @@
-"""Log files of processes: rotated, bounded, followed, and never in the way."""
+"""Log files of processes: rotated, bounded, and never in the way."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import os
 import select
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 
 from opencluster.node import output
-from opencluster.node.output import OutputLog, follow, read_tail
+from opencluster.node.output import OutputLog, read_tail
 
 MB = 1_000_000
 
@@ -209,111 +208,3 @@ def test_read_tail_looks_at_a_bounded_part(path, monkeypatch):
     path.write_bytes(b"x" * 5000)
     path.with_name("w.log.1").write_bytes(b"y" * 5000)
     assert read_tail(path, 5) == "x" * 1000
-
-
-class Follower:
-    """Follow a log in a thread, which looks only when it is told to."""
-
-    def __init__(self, path: Path, lines: int = 0) -> None:
-        self.text = ""
-        self._looks = threading.Semaphore(0)
-        self._looked = threading.Semaphore(0)
-        self._is_over = False
-        self._arguments = (path, lines)
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-        assert self._looked.acquire(timeout=30)
-
-    def _run(self) -> None:
-        path, lines = self._arguments
-        for text in follow(path, lines=lines, stop=self._stop, interval_s=0):
-            self.text += text
-
-    def _stop(self) -> bool:
-        self._looked.release()
-        assert self._looks.acquire(timeout=30)
-        return self._is_over
-
-    def look(self, times: int = 1) -> str:
-        """Let it look, and return all that it has seen."""
-        for _ in range(times):
-            self._looks.release()
-            assert self._looked.acquire(timeout=30)
-        return self.text
-
-    def end(self) -> str:
-        self._is_over = True
-        self._looks.release(1000)
-        self._thread.join(30)
-        assert not self._thread.is_alive()
-        return self.text
-
-
-def test_follow_begins_with_the_last_lines_and_goes_on(path):
-    path.write_bytes(b"one\ntwo\nthree\n")
-    follower = Follower(path, lines=2)
-    log = make(path)
-    log.write(b"four\n")
-    assert follower.look() == "two\nthree\nfour\n"
-    log.write("fünf".encode()[:2])
-    assert follower.look() == "two\nthree\nfour\nf"
-    log.write("fünf".encode()[2:])
-    log.close()
-    assert follower.end() == "two\nthree\nfour\nfünf"
-
-
-def test_follow_waits_for_a_log_that_comes_later(path):
-    follower = Follower(path, lines=5)
-    assert follower.look() == ""
-    path.write_bytes(b"here\n")
-    assert follower.look() == ""  # it opens the file now
-    assert follower.look() == "here\n"
-    assert follower.end() == "here\n"
-
-
-@pytest.mark.parametrize("rotations", [1, 2])
-def test_follow_survives_rotations_between_two_looks(path, rotations):
-    log = make(path, max_bytes=100, files=4)
-    log.write(b"unseen\n")
-    follower = Follower(path)
-    written = b"".join(b"%09d\n" % n for n in range(10 * rotations + 3))
-    log.write(written[:40])
-    assert follower.look() == written[:40].decode()
-    log.write(written[40:])
-    log.close()
-    assert path.with_name(f"w.log.{rotations}").exists()
-    assert follower.end() == written.decode()
-
-
-def test_follow_survives_a_rotation_in_the_middle_of_a_look(path, monkeypatch):
-    log = make(path, max_bytes=100, files=3)
-    log.write(b"unseen\n")
-    written = b"".join(b"%09d\n" % n for n in range(13))
-    looks = iter([False, True])
-    find_next = output._next_file
-
-    def write_then_find(*arguments):
-        log.write(written if not log.tail().endswith("12\n") else b"")
-        return find_next(*arguments)
-
-    monkeypatch.setattr(output, "_next_file", write_then_find)
-    seen = "".join(follow(path, stop=lambda: next(looks, True), interval_s=0))
-    log.close()
-    assert seen == written.decode()
-
-
-def test_follow_survives_the_loss_of_the_file_it_reads(path):
-    log = make(path, max_bytes=100, files=1)
-    follower = Follower(path)
-    log.write(b"a" * 90)
-    follower.look(2)
-    log.write(b"b" * 10 + b"c" * 100 + b"d" * 20)
-    log.close()
-    seen = follower.end()
-    assert seen.startswith("a" * 90)
-    assert seen.endswith("d" * 20)
-
-
-def test_follow_ends_in_the_middle_of_a_character(path):
-    path.write_bytes(b"caf\xc3")
-    assert "".join(follow(path, lines=1, stop=lambda: True)) == "caf\ufffd"
