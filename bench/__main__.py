@@ -94,6 +94,7 @@ for _command in (
     commands.plot,
     muser_commands.measure_uvfits,
     muser_commands.measure_decoding,
+    muser_commands.measure_imaging,
 ):
     main.add_command(_command)
 

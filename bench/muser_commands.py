@@ -87,6 +87,20 @@ def measure_decoding(json_file: Path | None, page: Path | None, quick: bool) -> 
     _report(lambda: muser_decode.measure(quick), json_file, page, "muser-decode")
 
 
+@click.command("imaging")
+@json_option
+@markdown_option
+@quick_option
+def measure_imaging(json_file: Path | None, page: Path | None, quick: bool) -> None:
+    """Measure images from visibilities, cleaned, beside WSClean where it is installed.
+
+    WSClean reads Measurement Sets: python-casacore, of the extra bench, writes one.
+    """
+    from bench import imaging
+
+    _report(lambda: imaging.measure(quick), json_file, page, "imaging")
+
+
 def _report(
     measure: Callable[[], list[Figure]],
     json_file: Path | None,
