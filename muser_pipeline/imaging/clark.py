@@ -23,13 +23,13 @@ from muser_pipeline.imaging.kernels_cpu import clark, compiled
 from muser_pipeline.imaging.minor import Ended, Found, Tell, add_points, merged
 from muser_pipeline.imaging.thresholds import peak_of, single
 
-LEVEL = 0.25
+LEVEL = 0.5
 """Part of the peak above which pixels are listed."""
 MOST = 8192
 """Pixels in a list: a step then takes 10 microseconds."""
 NARROWEST = 0.9
 """Part of the peak down to which a pass goes at least, though there be more pixels."""
-DIRECT = 300
+DIRECT = 150
 """Points that are subtracted one by one; more are folded with the beam, by Fourier
 transforms that take as long."""
 BUDGET = 2_000_000
@@ -171,9 +171,11 @@ class Clark:
         tell(0)
         points = xp.zeros((size, size), dtype=np.float32)
         points[xp.asarray(places[:, 0]), xp.asarray(places[:, 1])] = xp.asarray(flux)
-        spectrum = convolver.transform(points)
+        spectrum = convolver.transform(points) * beam
         tell(0)
-        return self._residual - convolver.image(spectrum * beam)
+        left = self._residual - convolver.image(spectrum)
+        tell(0)
+        return left
 
 
 def _tell_more(tell: Tell, before: int, count: int) -> None:

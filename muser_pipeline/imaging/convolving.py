@@ -27,7 +27,8 @@ class Convolver:
     def __init__(self, size: int, reach: int, xp: Any) -> None:
         self._size, self._xp = size, xp
         self._fft = _transforms_of(xp)
-        self._length = self._fft.next_fast_len(size + reach, real=True)
+        # what wraps around comes from further away than half of the array
+        self._length = self._fft.next_fast_len(size + reach // 2, real=True)
 
     def transform(self, image: Array) -> Array:
         """Return the transform of an image, shape (n, n), placed at the first pixel."""
@@ -38,8 +39,14 @@ class Convolver:
         """Return the transform of an array whose centre becomes the first pixel."""
         half, length = len(image) // 2, self._length
         padded = self._xp.zeros((length, length), dtype=np.float32)
-        padded[: len(image), : len(image)] = image
-        padded = self._xp.roll(padded, (-half, -half), axis=(0, 1))
+        # the quarters around the centre go to the four corners
+        for rows in (slice(half, None), slice(0, half)):
+            for columns in (slice(half, None), slice(0, half)):
+                quarter = image[rows, columns]
+                top = 0 if rows.stop is None else length - half
+                left = 0 if columns.stop is None else length - half
+                to = padded[top : top + len(quarter), left : left + quarter.shape[1]]
+                to[...] = quarter
         return self._fft.rfft2(padded)
 
     def image(self, transform: Array) -> Array:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from muser_pipeline.imaging.backend import Array, namespace_of
 from muser_pipeline.imaging.convolving import Convolver
 from muser_pipeline.imaging.errors import ImagingError
-from muser_pipeline.imaging.hogbom import search_of
+from muser_pipeline.imaging.hogbom import Search, search_of
 from muser_pipeline.imaging.minor import Found, Tell
 from muser_pipeline.imaging.thresholds import peak_of
 
@@ -85,42 +85,23 @@ class MultiScale:
         scales: tuple[float, ...],
         bias: float,
     ) -> None:
-        self._xp, size = namespace_of(psf), len(psf)
-        self._mask, self._is_signed = mask, not negative
-        scales = tuple(sorted(set(scales)))
-        if scales[-1] > size / 4:
+        self._xp, self._psf, self._mask = namespace_of(psf), psf, mask
+        self._gain, self._divergence = gain, divergence
+        self._negative, self._bias = negative, bias
+        self._scales = tuple(sorted(set(scales)))
+        if self._scales[-1] > len(psf) / 4:
             raise ImagingError(
-                "options", f"scale {scales[-1]:g} is too large for {size} pixels"
+                "options",
+                f"scale {self._scales[-1]:g} is too large for {len(psf)} pixels",
             )
-        self._windows = [scale_window(scale) for scale in scales]
-        widest = len(self._windows[-1])
-        self._wide = Convolver(size, size, self._xp)
-        self._beam = self._wide.centred(psf)
-        self._views = Convolver(size, 2 * widest, self._xp)
-        self._spectra = [
-            self._views.centred(self._xp.asarray(window)) for window in self._windows
-        ]
-        favour = np.array([1 - (1 - bias) * s / max(scales[-1], 1.0) for s in scales])
-        beams, pair = self._beams(psf)
-        centre = np.array(
-            [float(beams[k, size // 2, size // 2]) for k in pair.diagonal()]
-        )
-        self._weights = (favour / np.sqrt(centre)).astype(np.float32)
-        for (a, b), k in zip(_pairs(len(scales)), range(len(beams)), strict=True):
-            beams[k] *= self._weights[a] * self._weights[b]
-        self._search = search_of(psf)(
-            beams,
-            pair,
-            (gain / favour**2).astype(np.float32),
-            mask,
-            negative,
-            divergence,
-        )
+        self._windows = [scale_window(scale) for scale in self._scales]
+        self._search: Search | None = None
 
     def run(
         self, residual: Array, limit: int, floor: float, fraction: float, tell: Tell
     ) -> Found:
         """Find components; see `Minor`."""
+        search = self._search or self._prepare(tell)
         self._residual = residual
         spectrum = self._views.transform(residual)
         views = self._xp.empty((len(self._windows), *residual.shape), np.float32)
@@ -128,9 +109,10 @@ class MultiScale:
             tell(0)
             views[k] = self._views.image(spectrum * window)
             views[k] *= self._weights[k]
-        floor = max(floor, fraction * peak_of(views, self._mask, self._is_signed))
-        self._search.start(views)
-        places, flux, ended = self._search.find(limit, floor, tell)
+        floor = max(floor, fraction * peak_of(views, self._mask, not self._negative))
+        search.start(views)
+        places, flux, ended = search.find(limit, floor, tell)
+        tell(len(flux))
         self._part = self._xp.asarray(self._drawn(places, flux, len(residual)))
         return Found(places[:, 1:], flux, ended)
 
@@ -141,17 +123,48 @@ class MultiScale:
     def left(self, tell: Tell) -> Array:
         """Return what is left of the image, by the beam; shape (N, N)."""
         tell(0)
-        spectrum = self._wide.transform(self._part)
+        spectrum = self._wide.transform(self._part) * self._beam
         tell(0)
-        return self._residual - self._wide.image(spectrum * self._beam)
+        left = self._residual - self._wide.image(spectrum)
+        tell(0)
+        return left
 
-    def _beams(self, psf: Array) -> tuple[Array, NDArray[np.int64]]:
+    def _prepare(self, tell: Tell) -> Search:
+        """Compute what is the same in all cycles."""
+        size, widest = len(self._psf), len(self._windows[-1])
+        self._wide = Convolver(size, size, self._xp)
+        self._beam = self._wide.centred(self._psf)
+        tell(0)
+        self._views = Convolver(size, 2 * widest, self._xp)
+        self._spectra = [
+            self._views.centred(self._xp.asarray(window)) for window in self._windows
+        ]
+        beams, pair = self._beams(tell)
+        half = size // 2
+        centre = np.array([float(beams[k, half, half]) for k in pair.diagonal()])
+        relative = np.array(self._scales) / max(self._scales[-1], 1.0)
+        favour = 1 - (1 - self._bias) * relative
+        self._weights = (favour / np.sqrt(centre)).astype(np.float32)
+        for k, (a, b) in enumerate(_pairs(len(self._scales))):
+            beams[k] *= self._weights[a] * self._weights[b]
+        self._search = search_of(self._psf)(
+            beams,
+            pair,
+            (self._gain / favour**2).astype(np.float32),
+            self._mask,
+            self._negative,
+            self._divergence,
+        )
+        return self._search
+
+    def _beams(self, tell: Tell) -> tuple[Array, NDArray[np.int64]]:
         """Return what components of each scale leave in the view of each."""
         pairs = _pairs(len(self._windows))
         pair = np.zeros((len(self._windows),) * 2, np.int64)
-        beams = self._xp.empty((len(pairs), *psf.shape), np.float32)
-        spectrum = self._views.transform(psf)
+        beams = self._xp.empty((len(pairs), *self._psf.shape), np.float32)
+        spectrum = self._views.transform(self._psf)
         for k, (a, b) in enumerate(pairs):
+            tell(0)
             pair[a, b] = pair[b, a] = k
             beams[k] = self._views.image(spectrum * self._spectra[a] * self._spectra[b])
         return beams, pair
