@@ -171,8 +171,9 @@ class NufftTransform:
 
     def _plan(self, kind: int, count: int, epsilon: float) -> Any:
         """Return a plan, made when it is first needed."""
-        # whole digits, so that there are few plans
-        digits = floor(log10(_bounded(epsilon)) + 1e-9)
+        # whole digits, so that there are few plans; the library means the error of
+        # the whole image, which is ten times as large in the outermost pixels
+        digits = floor(log10(_bounded(0.1 * epsilon)) + 1e-9)
         plan = self._plans.get((kind, count, digits))
         if plan is None:
             plan = self._library.Plan(
