@@ -65,9 +65,9 @@ def test_the_device_does_what_the_host_does(cupy: Any, w: Any) -> None:
     np.testing.assert_allclose(to_host(beam), here.beam(weights), atol=1e-5)
     model = np.zeros((512, 512), np.float32)
     model[100, 200], model[400, 300] = 1.0, 2.0
-    np.testing.assert_allclose(
-        to_host(there.predict(cupy.asarray(model))), here.predict(model), atol=5e-5
-    )
+    # places in single precision: 256 pixels times 2^-23 of a turn
+    predicted = to_host(there.predict(cupy.asarray(model)))
+    np.testing.assert_allclose(predicted, here.predict(model), atol=4e-4)
 
 
 def test_prediction_is_the_adjoint(cupy: Any) -> None:
