@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import click
+
 from opencluster_deploy.installation import CERTIFICATES, Installation, plan
 
 

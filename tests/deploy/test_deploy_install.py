@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from opencluster_deploy.installation import CERTIFICATES, plan
 
 from opencluster.cli import main
 from opencluster.config import load
 from opencluster.errors import ConfigError, SecurityError
 from opencluster.net import keyfiles
+from opencluster_deploy.installation import CERTIFICATES, plan
 
 FACTORIES = ["127.0.0.1:9100", "127.0.0.2:9100", "127.0.0.3:9100"]
 PROGRAM = "/bin/sh"

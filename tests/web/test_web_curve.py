@@ -36,6 +36,18 @@ def test_a_time_range_can_be_chosen(client: FlaskClient) -> None:
     assert last["peak"] == [[1230.0, 1240.0]]
 
 
+def test_a_line_is_cut_where_nothing_was_seen(
+    open_pages: Callable[..., FlaskClient], tmp_path: Path
+) -> None:
+    with ImageIndex(default_url(tmp_path), tmp_path) as index:
+        index.add_all([record(second) for second in (0, 10, 20, 30, 90, 100)])
+        index.add(record(5, 1))
+    data = open_pages(tmp_path).get("/muser/curve/data").json
+    seen = [[peak - 1000 for peak in row] for row in data["peak"]]
+    assert seen == [[0, 10, 20, 30], [90, 100], [5]]
+    assert data["label"][0] == data["label"][1] != data["label"][2]
+
+
 def test_plots_are_defined_before_they_are_referred_to(client: FlaskClient) -> None:
     figure = json.loads(client.get("/muser/curve/figure?band=1").text)
     known: set[str] = set()

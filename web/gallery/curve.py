@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
+from statistics import median
 from typing import Any, Literal
 
 from muser_pipeline.realtime.index import CurvePoint
@@ -15,6 +16,9 @@ from opencluster_web.words import frequency
 
 POINTS = 400
 """Of a line, at most: more than a screen shows."""
+
+PAUSE = 5
+"""A line is cut where a pause is so many times as long as half of the others."""
 
 Shade = Literal["light", "dark"]
 SHADES: tuple[Shade, ...] = ("light", "dark")
@@ -81,7 +85,10 @@ def looks_of(lines: Sequence[Series], shade: Shade) -> list[Look]:
 
 
 def columns(lines: Sequence[Series], shade: Shade) -> dict[str, list[Any]]:
-    """Return the light curve as Bokeh's multi-line wants it, one row for each line.
+    """Return the light curve as Bokeh's multi-line wants it.
+
+    There is one row for each line, and where nothing was seen for long, the line is cut
+    and goes on in another row.
 
     Parameters
     ----------
@@ -90,15 +97,31 @@ def columns(lines: Sequence[Series], shade: Shade) -> dict[str, list[Any]]:
     shade : str
         What the page looks like.
     """
-    looks = looks_of(lines, shade)
+    rows = [
+        (line.label, look, run)
+        for line, look in zip(lines, looks_of(lines, shade), strict=True)
+        for run in runs_of(line.points)
+    ]
     return {
-        "time": [[p.time_utc_ns / 1e6 for p in line.points] for line in lines],
-        "peak": [[p.peak for p in line.points] for line in lines],
-        "flux": [[p.flux for p in line.points] for line in lines],
-        "label": [line.label for line in lines],
-        "colour": [look.colour for look in looks],
-        "dash": [look.dashes for look in looks],
+        "time": [[p.time_utc_ns / 1e6 for p in run] for _, _, run in rows],
+        "peak": [[p.peak for p in run] for _, _, run in rows],
+        "flux": [[p.flux for p in run] for _, _, run in rows],
+        "label": [label for label, _, _ in rows],
+        "colour": [look.colour for _, look, _ in rows],
+        "dash": [look.dashes for _, look, _ in rows],
     }
+
+
+def runs_of(points: Sequence[CurvePoint]) -> list[list[CurvePoint]]:
+    """Return the points in pieces, cut where a pause is much longer than others."""
+    pauses = [b.time_utc_ns - a.time_utc_ns for a, b in pairwise(points)]
+    longest = PAUSE * median(pauses) if pauses else 0
+    runs = [list(points[:1])]
+    for pause, point in zip(pauses, points[1:], strict=True):
+        if pause > longest:
+            runs.append([])
+        runs[-1].append(point)
+    return runs
 
 
 def _label(point: CurvePoint, has_both_arrays: bool) -> str:

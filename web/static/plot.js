@@ -8,9 +8,10 @@ async function draw() {
   const answer = await fetch(url);
   if (!answer.ok) throw new Error(`the plot was answered with ${answer.status}`);
   const figure = await answer.json();
-  for (const view of Object.values(Bokeh.index)) {
-    for (const source of view.model.select?.("AjaxDataSource") ?? []) source.destroy();
-    view.remove?.();
+  for (const old of Bokeh.documents.splice(0)) {
+    // or it would go on asking for news
+    for (const model of old.all_models) if (model.type === "AjaxDataSource") model.destroy();
+    old.clear();
   }
   plot.replaceChildren();
   await Bokeh.embed.embed_item(figure, plot);
