@@ -192,7 +192,9 @@ def send_command(
                 address, tls=context, patience_s=patience / 1e9, on_sent=more
             )
             feed.send(blocks, pacer)
-            told = f"{feed.connections} connections"
+            told = f"{feed.connections} connection{'s' * (feed.connections > 1)}"
+            if feed.connections > 1:
+                told += ", and frames were lost with each but the last"
     elapsed_s = max(1e-9, time.monotonic() - began)
     click.echo(
         f"{total / 1e6:,.1f} MB in {elapsed_s:.1f} s, {total / 1e6 / elapsed_s:,.1f} "

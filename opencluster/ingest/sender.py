@@ -23,6 +23,8 @@ CONNECT_S = 10.0
 """Time for a connection to come about."""
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.1, 5.0
 """Before a connection is tried again; doubled each time."""
+BARREN = 3
+"""So many connections without an answer are no accident."""
 WRITE_BYTES = 256 * 1024
 """Most that is written at a time, before answers are looked for."""
 
@@ -177,6 +179,8 @@ class ItemSender:
         self._reader = AnswerReader()
         self._pending: dict[str, bytes | memoryview] = {}
         self._to_send: list[str] = []
+        self._barren = 0
+        self._heard_at = time.monotonic()
 
     def send(self, id: str, data: bytes | memoryview) -> None:
         """Send an item; it returns when there is room for a further one.
@@ -231,8 +235,8 @@ class ItemSender:
                     self._write(link, self._to_send.pop(0))
                 elif came := link.read(1.0):
                     self._came(came)
-            except OSError:
-                self._break()
+            except OSError as error:
+                self._break(error)
 
     def _write(self, link: Link, id: str) -> None:
         data = self._pending.get(id)
@@ -252,6 +256,7 @@ class ItemSender:
         self._changed()
 
     def _take(self, answer: Answer) -> None:
+        self._barren, self._heard_at = 0, time.monotonic()
         if answer.verdict is Verdict.WAIT:
             self.sent.waits = answer.reason
             return
@@ -275,9 +280,18 @@ class ItemSender:
         if self._on_change is not None:
             self._on_change(self.sent)
 
-    def _break(self) -> None:
-        """Make everything as it was before the connection."""
+    def _break(self, error: OSError) -> None:
+        """Make everything as it was before the connection, and wait a little."""
         self.close()
+        self._barren += 1
+        is_late = time.monotonic() - self._heard_at > self._patience_s
+        if is_late and self._barren >= BARREN:
+            host, port = self._address
+            raise IngestError(
+                f"{host} port {port} closes each connection without an answer: "
+                f"{error}; does the server use TLS, and this framing?"
+            )
+        time.sleep(min(FIRST_DELAY_S * 2 ** (self._barren - 1), LONGEST_DELAY_S))
         self._reader = AnswerReader()
         again = [id for id in self._pending if id not in self._to_send]
         self.sent.repeated += len(again)
