@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-from collections.abc import Mapping
-from typing import Literal
-
 from muser_pipeline.imaging.backend import Device, cupy_or_none
 from muser_pipeline.imaging.image import Image
 from muser_pipeline.imaging.options import ImageOptions
 from muser_pipeline.imaging.pipeline import Progress, make_image
 from muser_pipeline.imaging.shelf import Shelf
 from muser_pipeline.imaging.visibilities import Snapshot
-
-Wanted = Literal["auto", "cpu", "cuda"]
-VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
-
-
-def sees_gpu(environ: Mapping[str, str] = os.environ) -> bool:
-    """Tell whether CuPy sees a GPU.
-
-    CuPy is not imported where it is not installed, nor where the environment hides all
-    GPUs, as a workshop does from processes that leased none.
-    """
-    if environ.get(VISIBLE_DEVICES) == "" or importlib.util.find_spec("cupy") is None:
-        return False
-    return cupy_or_none() is not None
 
 
 class Computer:

@@ -318,10 +318,13 @@ def _signal(daemon: Mapping[str, Any], number: signal.Signals) -> None:
 def _lacking(
     wanted: Sequence[Mapping[str, Any]], here: Sequence[Mapping[str, Any]]
 ) -> list[str]:
-    """Return the types of which fewer are registered than should run."""
+    """Return the names in the catalogue of which fewer are here than should run.
+
+    The names of processes tell, as one may register another type than the catalogue's.
+    """
     for entry in here:
         if entry["kind"] == "failure":
             message, output = (entry["attributes"][k] for k in ("message", "output"))
             raise StartFailed(f"{message}\n{indent(output)}", output)
-    count = Counter((entry["kind"], entry["type"]) for entry in here)
-    return [w["type"] for w in wanted if count[w["kind"], w["type"]] < w["count"]]
+    count = Counter((each["kind"], each["name"].rpartition("-")[0]) for each in here)
+    return [w["name"] for w in wanted if count[w["kind"], w["name"]] < w["count"]]

@@ -13,11 +13,7 @@ from imaging_scene import START_NS, bytes_of, frames_of, observation
 from muser_pipeline.array import FRAME_PERIOD_NS
 from muser_pipeline.errors import ImageIndexError, RequestError
 from muser_pipeline.raw import encode_frames
-from muser_pipeline.realtime import (
-    ImageIndex,
-    MUSERImageManager,
-    image_worker,
-)
+from muser_pipeline.realtime import ImageIndex, MUSERImageManager, making
 from muser_pipeline.realtime.index import default_url
 from opencluster import WorkPiece
 from opencluster.engines.choice import close_engines
@@ -27,7 +23,7 @@ OPTIONS: dict[str, Any] = {
     "size": 128,
     "cell_arcsec": 36.0,
     "iterations": 20,
-    "polarizations": ["RR", "LL"],
+    "polarizations": ["RR"],
     "bands": [0, 1],
     "flag_known": False,
     "disk": False,
@@ -61,13 +57,13 @@ def test_an_item_becomes_images_that_are_in_the_index(
     manager: MUSERImageManager, item: bytes, tmp_path: Path
 ) -> None:
     result = run(manager, tmp_path, item, item="first")
-    assert (result["images"], result["refused"], result["skipped"]) == (4, 0, 0)
+    assert (result["images"], result["refused"], result["skipped"]) == (2, 0, 0)
     assert result["item"] == "first"
     made = [(r["band"], r["polarization"], r["status"]) for r in result["records"]]
-    assert sorted(made) == [(b, h, "image") for b in (0, 1) for h in ("LL", "RR")]
+    assert sorted(made) == [(band, "RR", "image") for band in (0, 1)]
     with ImageIndex(default_url(tmp_path), tmp_path) as index:
         there = {record.id: record for record in index.latest()}
-        assert len(there) == 4
+        assert len(there) == 2
         for record in result["records"]:
             assert there[record["id"]].fits == record["fits"]
             assert (tmp_path / record["fits"]).exists()
@@ -87,18 +83,18 @@ def test_the_same_item_twice_is_done_once(
     second = run(manager, tmp_path, np.frombuffer(item, np.uint8))
     assert [r["id"] for r in second["records"]] == [r["id"] for r in first["records"]]
     assert times_of(tmp_path) == before
-    assert len(before) == 4
+    assert len(before) == 2
 
 
 def test_of_an_item_that_was_broken_off_the_rest_is_made(
     manager: MUSERImageManager, item: bytes, tmp_path: Path
 ) -> None:
-    run(manager, tmp_path, item, options={"bands": [1], "polarizations": ["LL"]})
+    run(manager, tmp_path, item, options={"bands": [1]})
     before = times_of(tmp_path)
     result = run(manager, tmp_path, item)
-    assert result["images"] == 4
+    assert result["images"] == 2
     after = times_of(tmp_path)
-    assert len(after) == 4
+    assert len(after) == 2
     assert before.items() < after.items()
 
 
@@ -109,8 +105,10 @@ def test_frames_that_cannot_be_read_are_counted(
     spoilt[300_000:300_028] = bytes(28)
     result = run(manager, tmp_path, bytes(spoilt))
     assert result["skipped"] == 1
-    # frame 3 is the right hand of band 1
-    assert result["images"] == 3
+    # frame 3 is the right hand of band 1: of that there is the left one alone
+    assert [(r["band"], r["polarization"]) for r in result["records"]] == [
+        *((0, "RR"), (1, "LL")),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -150,7 +148,7 @@ def test_images_that_are_refused_are_records(
     values[frames.band == 1] = 0
     data = encode_frames(frames.replace(visibilities=values)).tobytes()
     result = run(manager, tmp_path, data)
-    assert (result["images"], result["refused"]) == (2, 2)
+    assert (result["images"], result["refused"]) == (1, 1)
     with ImageIndex(default_url(tmp_path), tmp_path) as index:
         assert {record.band for record in index.latest()} == {0}
         refused = index.latest(status="refused")
@@ -167,7 +165,7 @@ def test_where_nothing_can_be_written_the_item_is_to_be_done_again(
     with ImageIndex(default_url(tmp_path), tmp_path) as index:
         assert index.since(0) == []
     (tmp_path / "20151101").unlink()
-    assert run(manager, tmp_path, item)["images"] == 4
+    assert run(manager, tmp_path, item)["images"] == 2
 
 
 def test_a_slice_that_fails_does_not_take_the_others_with_it(
@@ -176,16 +174,16 @@ def test_a_slice_that_fails_does_not_take_the_others_with_it(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    publish = image_worker.publish
+    publish = making.publish
 
     def fail(image: Any, folder: Path, name: str) -> Any:
         if "_b1" in name:
             raise RuntimeError("the pens are dry")
         return publish(image, folder, name)
 
-    monkeypatch.setattr(image_worker, "publish", fail)
+    monkeypatch.setattr(making, "publish", fail)
     result = run(manager, tmp_path, item)
-    assert (result["images"], result["refused"]) == (2, 2)
+    assert (result["images"], result["refused"]) == (1, 1)
     reasons = {r["reason"] for r in result["records"] if r["status"] == "refused"}
     (reason,) = reasons
     assert reason.startswith("RuntimeError: the pens are dry")
@@ -199,7 +197,7 @@ def test_progress_tells_how_many_images_there_are(item: bytes, tmp_path: Path) -
             self.seen.append((done, total))
 
     run(Shown("local"), tmp_path, item)
-    assert Shown.seen[-1] == (4, 4)
+    assert Shown.seen[-1] == (2, 2)
     assert sorted(Shown.seen) == Shown.seen
 
 

@@ -28,9 +28,10 @@ from muser_pipeline.imaging.pipeline import Progress, make_image
 from muser_pipeline.imaging.visibilities import Snapshot
 from muser_pipeline.raw import encode_frames
 from muser_pipeline.realtime.cutting import cut, read_item
-from muser_pipeline.realtime.devices import Computer, sees_gpu
-from muser_pipeline.realtime.image_worker import IN_PARTS, ON_CPU, MUSERImageWorker
+from muser_pipeline.realtime.devices import Computer
+from muser_pipeline.realtime.image_worker import MUSERImageWorker, sees_gpu
 from muser_pipeline.realtime.index import ImageRecord
+from muser_pipeline.realtime.making import IN_PARTS, ON_CPU, ImageMaker
 from muser_pipeline.realtime.naming import folder_of, name_of
 from muser_pipeline.realtime.options import ImageRequest
 from opencluster import WorkPiece
@@ -55,7 +56,7 @@ class CoolWorker(MUSERImageWorker):
     worker_type = "MUSERImageOfTests"
 
     def startup(self) -> None:
-        self._computers = self.computers(self._device)
+        self._maker = self.make_maker()
 
 
 class ShortWorker(CoolWorker):
@@ -65,8 +66,8 @@ class ShortWorker(CoolWorker):
         super().__init__("cuda")
         self.nbytes = nbytes
 
-    def computers(self, device: object) -> list[Computer]:
-        return [ShortGpu(self.nbytes), Computer("cpu")]
+    def make_maker(self) -> ImageMaker:
+        return ImageMaker([ShortGpu(self.nbytes), Computer("cpu")], self.show)
 
 
 class ShortGpu(Computer):
@@ -314,7 +315,7 @@ def test_the_device_is_what_cupy_sees_where_it_may_be_asked(
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     cupy_or_none.cache_clear()
     try:
-        assert MUSERImageWorker(device)._device == expected
+        assert MUSERImageWorker(device).device == expected
     finally:
         cupy_or_none.cache_clear()
         sys.modules.pop("cupy", None)
