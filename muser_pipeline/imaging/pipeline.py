@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from math import hypot
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,8 @@ from muser_pipeline.imaging.visibilities import (
 from muser_pipeline.imaging.weighting import Weighting, weigh
 
 Progress = Callable[[str, int, int], None]
+_SIGMAS = 5.0
+"""A centre that is less certain than a pixel must be off by so many errors."""
 
 
 def make_image(
@@ -91,6 +94,7 @@ class _Ready:
     left_out: tuple[int, ...]
     solved: tuple[SelfCalibration, ...] = ()
     fit: DiskFit | None = None
+    disk: Disk | None = None
     shift_rad: tuple[float, float] = (0.0, 0.0)
 
 
@@ -222,8 +226,9 @@ class _Work:
         except ImagingError as error:
             self._notes.append(str(error))
             return ready
-        if not sun.register:
-            return replace(ready, fit=fit)
+        ready = replace(ready, fit=fit, disk=fit.disk)
+        if not sun.register or not self._is_certain(fit.disk, ready.grid):
+            return ready
         shift = fit.disk.l, fit.disk.m
         snapshot = snapshot.shifted(*shift)
         data, weights = snapshot.stokes(polarization)
@@ -232,9 +237,20 @@ class _Work:
             snapshot=snapshot,
             data=data,
             weights=weights,
-            fit=fit,
+            disk=replace(fit.disk, l=0.0, m=0.0),
             shift_rad=shift,
         )
+
+    def _is_certain(self, disk: Disk, grid: Grid) -> bool:
+        """Return whether the centre is known well enough to move the image there."""
+        error = max(disk.l_error, disk.m_error)
+        if error < grid.cell_rad or hypot(disk.l, disk.m) > _SIGMAS * error:
+            return True
+        self._notes.append(
+            f"the disk's centre is uncertain by {error / grid.cell_rad:.2g} pixels: "
+            "the image was not moved"
+        )
+        return False
 
     def _gridder(self, ready: _Ready) -> Gridder:
         uvw_m, frequency_hz = ready.snapshot.uvw_m, ready.snapshot.frequency_hz
@@ -294,6 +310,8 @@ class _Work:
                 ),
                 progress=self._clean_progress,
             )
+        if cleaned.stopped_by == "diverged":
+            self._notes.append("CLEAN diverged, and was stopped")
         with self._step("restore"):
             restored = restore(cleaned.model, cleaned.residual, beam, ready.grid)
             restored = to_host(restored)
@@ -312,12 +330,11 @@ class _Work:
         self, ready: _Ready, weights: NDArray[np.float32]
     ) -> tuple[Disk | None, float]:
         """Return the disk that is to be taken out, and its mean flux in the image."""
-        sun, fit = self._options.sun, ready.fit
-        if sun is None or not sun.disk or fit is None:
+        sun, disk = self._options.sun, ready.disk
+        if sun is None or not sun.disk or disk is None:
             return None, 0.0
         if self._options.polarization == "V":
             return None, 0.0
-        disk = replace(fit.disk, l=0.0, m=0.0) if sun.register else fit.disk
         shares = weights.sum(axis=0, dtype=np.float64)
         return disk, float(np.sum(shares * disk.flux) / shares.sum())
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from math import hypot
+
 import numpy as np
 import pytest
-from field_tools import LIGHT, muser_uvw
+from field_tools import LIGHT, muser_uvw, phases
 from scipy.integrate import quad
 from scipy.special import j0, j1, jv
 from sun_tools import ARCSEC, HZ, RADIUS, Burst, disk_of, sun_snapshot
@@ -140,7 +142,7 @@ def test_a_disk_beside_bursts_is_found_within_its_errors() -> None:
     assert np.all(np.abs(disk.flux - 100.0) < 4.5 * disk.flux_error)
     assert np.all((disk.flux_error > 0) & (disk.flux_error < 2.0))
     assert fit.residual == pytest.approx(1.0, rel=0.05)
-    nearest = fit.points[np.argmin(np.abs(fit.points[:, 2] - 80.0))]
+    nearest = fit.bursts[np.argmin(np.abs(fit.bursts[:, 3] - 80.0))]
     assert np.abs(nearest[:2] - BURSTS[0][1:3]).max() < 3 * ARCSEC
 
 
@@ -168,6 +170,31 @@ def test_bursts_that_outshine_the_disk_do_not_move_it() -> None:
     assert disk.l == pytest.approx(there.l, abs=5 * ARCSEC)
     assert disk.radius_rad == pytest.approx(RADIUS, rel=0.01)
     assert disk.flux.mean() == pytest.approx(100.0, rel=0.03)
+
+
+def test_bursts_with_an_extent_do_not_move_it() -> None:
+    width = 120 * ARCSEC
+    there = disk_of(100.0, RADIUS, 20 * ARCSEC, -30 * ARCSEC)
+    seen = sun_snapshot((), there, noise=0.5)
+    squares = np.sum(seen.uvw_m[:, :2] ** 2, axis=1)[:, np.newaxis]
+    fall = (np.pi * width * HZ / LIGHT) ** 2 / (4 * np.log(2))
+    burst = phases(seen.uvw_m, HZ, 500 * ARCSEC, 300 * ARCSEC)
+    burst = 60.0 * burst * np.exp(-fall * squares)
+    fit = fit_of(seen.replace(data=(seen.data + burst).astype(np.complex64)))
+    assert fit.disk.l == pytest.approx(there.l, abs=2 * ARCSEC)
+    assert fit.disk.m == pytest.approx(there.m, abs=2 * ARCSEC)
+    assert fit.disk.flux == pytest.approx(100.0, rel=0.02)
+    assert fit.bursts[0, :2] == pytest.approx(
+        [500 * ARCSEC, 300 * ARCSEC], abs=2 * ARCSEC
+    )
+    assert fit.bursts[0, 2:] == pytest.approx([width, 60.0], rel=0.03)
+
+
+def test_noise_does_not_lead_away_from_it() -> None:
+    there = disk_of(100.0, RADIUS)
+    for seed in range(4):
+        disk = fit_of(sun_snapshot(BURSTS, there, noise=60.0, seed=seed)).disk
+        assert hypot(disk.l, disk.m) < 5 * hypot(disk.l_error, disk.m_error)
 
 
 def test_the_radius_of_a_profile_is_found_where_the_profile_is_given() -> None:

@@ -105,6 +105,19 @@ def test_a_sun_that_is_off_its_place_is_moved_to_the_middle() -> None:
     assert image.shift_rad == pytest.approx(expected, abs=2 * ARCSEC)
 
 
+def test_an_image_is_not_moved_by_noise() -> None:
+    burst = (300.0, *direction(400.0, -250.0, P), 0.0)
+    seen = sun_snapshot([burst], disk_of(100.0, RADIUS), noise=50.0)
+    image = make_image(seen, options())
+    assert image.disk is not None
+    assert image.disk.l_error > image.grid.cell_rad
+    assert image.shift_rad == (0.0, 0.0)
+    assert "uncertain" in image.notes[0]
+    right, up, found = found_near(image, 400.0, -250.0)
+    assert hypot(right - 400, up + 250) < 0.1 * image.beam.minor_rad / ARCSEC
+    assert found == pytest.approx(300, rel=0.05)
+
+
 def test_without_registration_nothing_is_moved() -> None:
     sun = SunOptions(RADIUS, p_rad=P, register=False)
     image = make_image(snapshot(offset=OFFSET), options(sun=sun))
