@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
-from opencluster.cli.connection import connect
 from opencluster.cli.options import directory_option, parse_workers
 from opencluster.config import load
 from opencluster.errors import OpenClusterError, StartFailed
 from opencluster.launchers import local
+from opencluster.launchers.connection import connect
 from opencluster.net.control import Control
 from opencluster.place import Place
 

@@ -25,14 +25,14 @@ from typing import Any
 import click
 
 from opencluster.cli import workers
-from opencluster.cli.connection import connect
 from opencluster.cli.options import directory_option
-from opencluster.cli.status_view import counted, status_of
 from opencluster.config import load
 from opencluster.demo import words as demo
 from opencluster.engines.choice import close_engines
 from opencluster.launchers import local
+from opencluster.launchers.connection import connect
 from opencluster.net.control import Control
+from opencluster.observe.status import counted, status_of
 from opencluster.place import (
     DIRECTORY_VARIABLE,
     FACTORIES_VARIABLE,

@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 
 import click
 
-from opencluster.cli.connection import why_unreachable
 from opencluster.cli.options import directory_option
 from opencluster.config import Config, load
 from opencluster.core.roles import FACTORY, ROLES
 from opencluster.core.roll import Roll
 from opencluster.errors import FactoryUnreachable, OpenClusterError, SecurityError
+from opencluster.launchers.connection import why_unreachable
 from opencluster.net import keyfiles
 from opencluster.net.control import Control
 from opencluster.net.keys import Keyring

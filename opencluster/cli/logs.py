@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 
-from opencluster.cli.connection import connect, why_unreachable
 from opencluster.cli.options import directory_option
 from opencluster.config import load
 from opencluster.core.log_lines import LEVELS, Wanted
 from opencluster.errors import FactoryUnreachable, OpenClusterError
+from opencluster.launchers.connection import connect, why_unreachable
 from opencluster.net.control import Control
 from opencluster.node.host import host_name
 from opencluster.node.log_reading import Position, names_in, passages

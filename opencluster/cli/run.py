@@ -13,10 +13,10 @@ from types import TracebackType
 import click
 
 from opencluster.cli import INTERRUPTED
-from opencluster.cli.connection import why_unreachable
 from opencluster.cli.options import directory_option
 from opencluster.config import load
 from opencluster.engines.choice import ENGINE_VARIABLE, ENGINES
+from opencluster.launchers.connection import why_unreachable
 from opencluster.place import Place
 
 ENGINE_OPTION = "--engine"

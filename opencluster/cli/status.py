@@ -9,11 +9,11 @@ from typing import Any
 
 import click
 
-from opencluster.cli.connection import connect
 from opencluster.cli.options import directory_option
-from opencluster.cli.status_view import status_of
 from opencluster.config import load
+from opencluster.launchers.connection import connect
 from opencluster.net.control import Control
+from opencluster.observe.status import status_of
 from opencluster.place import Place
 
 WATCH_INTERVAL_S = 1.0

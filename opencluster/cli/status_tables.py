@@ -10,7 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from opencluster.cli.status_view import Row, health, is_healthy
+from opencluster.observe.status import Row, health, is_healthy
 
 JOBS_SHOWN = 10
 DEATHS_SHOWN = 5

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 import click
 
-from opencluster.cli.connection import connect, why_unreachable
 from opencluster.cli.daemons import describe
 from opencluster.cli.options import directory_option, parse_arguments
 from opencluster.config import load
@@ -19,6 +18,7 @@ from opencluster.errors import (
     OpenClusterError,
     StartFailed,
 )
+from opencluster.launchers.connection import connect, why_unreachable
 from opencluster.net.control import Control
 from opencluster.node.host import host_id, host_name
 from opencluster.place import Place

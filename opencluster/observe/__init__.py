@@ -1,1 +1,1 @@
-"""What is seen of a cluster from outside: metrics so far."""
+"""What is seen of a cluster from outside: its status, and metrics."""

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from opencluster.cli.status_tables import page, size
-from opencluster.cli.status_view import health, is_healthy, status_of
+from opencluster.observe.status import health, is_healthy, status_of
 
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "status.md"
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opencluster.cli.status_view import status_of
 from opencluster.core.journal import NOTE, TROUBLE, WARNING, Event, changes
+from opencluster.observe.status import status_of
 
 Status = dict[str, list[dict[str, Any]]]
 

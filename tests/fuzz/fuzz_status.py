@@ -11,10 +11,10 @@ from fuzz_wire import WireEpisode
 from rich.console import Console
 
 from opencluster.cli.status_tables import page
-from opencluster.cli.status_view import health, status_of
 from opencluster.core.entries import Entry
 from opencluster.core.registry import Registry
 from opencluster.errors import LocalProtocolError, RegistryError
+from opencluster.observe.status import health, status_of
 from opencluster.wire import figures, frames
 
 CAUSE = {"reason": "it ended", "exit_code": 1, "output": "no\n", "piece": "p:1"}

@@ -1,4 +1,4 @@
-"""How a command reaches the cluster; without one it fails at once and says so."""
+"""How a program reaches the cluster; without one it fails at once and says so."""
 
 from __future__ import annotations
 
