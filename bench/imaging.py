@@ -63,7 +63,7 @@ def measure(is_quick: bool) -> list[Figure]:
     figures = []
     with tempfile.TemporaryDirectory() as folder:
         data = _measurement_set(snapshot, Path(folder))
-        for size, iterations in CASES[-1:] if is_quick else CASES:
+        for size, iterations in CASES[:1] if is_quick else CASES:
             figures += _of_case(snapshot, data, size, iterations, runs)
             if cupy_or_none() is not None:
                 figures += _on_gpu(snapshot, size, iterations, runs)
@@ -183,10 +183,10 @@ def _compared(
     dirty, beam, model = (_read(data, name) for name in ("dirty", "psf", "model"))
     beam /= beam[size // 2, size // 2]
     found = clean(dirty, beam, CleanOptions("hogbom", GAIN, iterations))
-    wrong = np.abs(found.model - model)
+    wrong = float(np.abs(found.model - model).max())
     highest = float(np.abs(model).max())
     rows.append(
-        ("components, largest difference in the highest", "", [wrong.max() / highest])
+        ("components, largest difference in the highest", "", [wrong / highest])
     )
     others = np.count_nonzero((found.model != 0) != (model != 0))
     rows.append(("pixels that one has and the other has not", "", [float(others)]))

@@ -61,3 +61,16 @@ def test_decoding_is_measured_for_both_arrays(tmp_path: Path) -> None:
     assert {"decode a frame", "copy its bytes", "delays and fringes of a frame"} < {
         f["name"] for f in figures
     }
+
+
+@pytest.mark.processes
+def test_images_are_measured(tmp_path: Path) -> None:
+    results = tmp_path / "results.json"
+    done = bench("imaging", "--quick", "--json", str(results))
+    assert done.returncode == 0, done.stderr
+    figures = figures_of(results)
+    assert {f["measure"] for f in figures} == {"imaging, 512 pixels, 500 iterations"}
+    rates = {f["name"]: f["runs"] for f in figures}
+    assert len(rates["Hogbom, images a second of a core"]) == 1
+    # where WSClean is installed, it finds the same components
+    assert rates.get("pixels that one has and the other has not", [0]) == [0]
