@@ -549,8 +549,10 @@ class Runner:
         if now < self._look_at or threading.get_ident() != MainThread.ident:
             return
         self._look_at = now + LOOK_S
-        if not has_room() or has_handlers_besides(self._handlers):
-            # a message that is half read must not be broken off
+        # a message that is half read must not be broken off; and the sockets are not
+        # those of a child that perform() forked
+        may_raise = not has_room() or has_handlers_besides(self._handlers)
+        if may_raise or self._is_fork:
             return
         self._is_performing = False
         try:

@@ -156,6 +156,16 @@ def test_what_a_piece_makes_of_its_end_is_no_failure(user: User) -> None:
     assert user.cuts == 1
 
 
+@pytest.mark.parametrize("do", ["fork", "set_alarm"])
+def test_nobody_sees_what_came_who_could_lose_it(user: User, do: str) -> None:
+    future = user.submit(0, do)
+    user.until_begun(0)
+    for n in range(3):
+        user.perform_urgent(URGENT + n)
+    user.check(future)
+    user.perform_urgent(URGENT + 3)
+
+
 def test_a_piece_that_made_way_often_enough_is_left_to_end(user: User) -> None:
     future = user.submit(0, "report")
     for cut in range(MAX_CUTS):

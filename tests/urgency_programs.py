@@ -24,6 +24,14 @@ def runs(log: Path) -> Counter[int]:
     return Counter(int(line.split()[0]) for line in lines)
 
 
+class Alarm(Exception):
+    """What a handler of a signal raises."""
+
+
+def _raise(number: int, frame: object) -> None:
+    raise Alarm
+
+
 def pids(log: Path, n: int) -> list[int]:
     """Return the processes in which a piece was begun, in this order."""
     lines = [line.split() for line in log.read_text().splitlines()]
@@ -67,6 +75,34 @@ class PatientWorker(Worker):
             return self.report(work)
         except BaseException as error:
             raise ValueError("something went wrong") from error
+
+    def fork(self, work: WorkPiece) -> WorkPiece:
+        """Have a child report progress, and wait for it."""
+        pid = os.fork()
+        if pid == 0:
+            for step in range(STEPS_LEFT):
+                self.progress(step, STEPS_LEFT)
+                time.sleep(STEP_S)
+            os._exit(0)
+        os.waitpid(pid, 0)
+        return self.answer(work)
+
+    def set_alarm(self, work: WorkPiece) -> WorkPiece:
+        """Have a handler of its own, that raises, while it reports progress."""
+        before = signal.signal(signal.SIGALRM, _raise)
+        caught = 0
+        try:
+            while caught < STEPS_LEFT:
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, STEP_S)
+                    while True:
+                        self.progress(caught, STEPS_LEFT)
+                except Alarm:
+                    caught += 1
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        return self.answer(work)
 
     def kill_once(self, work: WorkPiece) -> WorkPiece:
         """End the process in the first run."""

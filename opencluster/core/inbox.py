@@ -23,6 +23,7 @@ Rules that this module keeps:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -421,6 +422,8 @@ class Inbox:
         if not waiting.may_be_cut:
             return None
         due_at = min(w.due_at for w in self._urgent.values() if w.due_at is not None)
+        if math.isinf(due_at):
+            return None
         is_soon_over = (
             self._piece_s is not None and running.started_at + self._piece_s <= due_at
         )

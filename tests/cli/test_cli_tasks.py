@@ -36,7 +36,8 @@ def queue(cli: Cli) -> Iterator[TaskQueue]:
 
 @pytest.mark.processes
 def test_from_a_request_to_its_result(cli: Cli, queue: TaskQueue) -> None:
-    first = cli.ok("submit", DOUBLE, "type=Double", "count=4", "--priority", "2")
+    options = ("--priority", "2", "--pieces", "batch")
+    first = cli.ok("submit", DOUBLE, "type=Double", "count=4", *options)
     assert first == "1\n"
     second = cli.ok("submit", DOUBLE, "type=Missing", "--json", "count=4")
     assert json.loads(second) == {"task": 2}
@@ -58,6 +59,7 @@ def test_from_a_request_to_its_result(cli: Cli, queue: TaskQueue) -> None:
     assert shown["result"] == {"total": 12}
     assert shown["arguments"] == {"type": "Double", "count": 4}
     assert (shown["state"], shown["priority"]) == ("done", 2)
+    assert shown["piece_class"] == "batch"
     sheet = cli.ok("tasks", "show", "2")
     assert "traceback:" in sheet
     assert "last output:" in sheet

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from opencluster.core.inbox import (
@@ -124,6 +126,17 @@ def test_the_length_of_pieces_is_a_running_mean_of_batch_pieces_that_were_done()
     assert box.tick(0.0) == []
     box.receive(urgent(6, due_at=1.1))
     assert box.tick(0.0) == [MakeWay((M, 4))]
+
+
+@pytest.mark.parametrize("mean_s", [None, 5.0])
+def test_nothing_makes_way_for_a_piece_that_may_wait_for_ever(
+    mean_s: float | None,
+) -> None:
+    box = running(mean_s=mean_s)
+    box.receive(urgent(2, due_at=math.inf))
+    assert box.next_time() is None
+    assert box.tick(1e9) == []
+    assert started(box) == (N, 2)
 
 
 def test_a_real_time_piece_makes_way_for_none() -> None:
