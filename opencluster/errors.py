@@ -86,6 +86,13 @@ class StartFailed(RegistryError):
         self.output = output
 
 
+# --- what was ---------------------------------------------------------------
+
+
+class HistoryError(OpenClusterError):
+    """What a cluster was like cannot be kept, or looked at."""
+
+
 # --- the task queue ---------------------------------------------------------
 
 
