@@ -95,6 +95,7 @@ for _command in (
     muser_commands.measure_uvfits,
     muser_commands.measure_decoding,
     muser_commands.measure_imaging,
+    muser_commands.measure_ingest,
 ):
     main.add_command(_command)
 

@@ -101,6 +101,33 @@ def measure_imaging(json_file: Path | None, page: Path | None, quick: bool) -> N
     _report(lambda: imaging.measure(quick), json_file, page, "imaging")
 
 
+@click.command("ingest")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=1),
+    default=300.0,
+    show_default=True,
+    help="For how long frames come, of each array.",
+)
+@json_option
+@markdown_option
+@quick_option
+def measure_ingest(
+    seconds: float, json_file: Path | None, page: Path | None, quick: bool
+) -> None:
+    """Measure raw frames coming in at 32 and at 65.5 MB/s, spooled and decoded.
+
+    \b
+    Examples:
+        python -m bench ingest
+        python -m bench ingest --seconds 20
+    """
+    from bench import ingest
+
+    length_s = 2.0 if quick else seconds
+    _report(lambda: ingest.measure(length_s), json_file, page, "ingest")
+
+
 def _report(
     measure: Callable[[], list[Figure]],
     json_file: Path | None,

@@ -74,3 +74,18 @@ def test_images_are_measured(tmp_path: Path) -> None:
     assert len(rates["Hogbom, images a second of a core"]) == 1
     # where WSClean is installed, it finds the same components
     assert rates.get("pixels that one has and the other has not", [0]) == [0]
+
+
+@pytest.mark.processes
+def test_ingest_is_measured_for_both_arrays(tmp_path: Path) -> None:
+    results = tmp_path / "results.json"
+    done = bench("ingest", "--quick", "--json", str(results))
+    assert done.returncode == 0, done.stderr
+    figures = figures_of(results)
+    assert {f["measure"] for f in figures} == {
+        "ingest of MUSER-I",
+        "ingest of MUSER-II",
+    }
+    # whatever the machine does, nothing is lost
+    lost = [f["runs"] for f in figures if f["name"] == "frames not decoded"]
+    assert lost == [[0.0], [0.0]]

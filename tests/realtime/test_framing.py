@@ -6,6 +6,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,22 @@ from hypothesis import strategies as st
 from muser_pipeline.array import FRAME_PERIOD_NS
 from muser_pipeline.raw.clock import decode_time, encode_time
 from muser_pipeline.raw.format import FORMATS, SYNC
-from muser_pipeline.realtime.framing import BareFrames, FrameItems, item_name
-from muser_pipeline.realtime.heads import time_of
+from muser_pipeline.realtime.framing import (
+    CUT,
+    GARBAGE,
+    BareFrames,
+    FrameItems,
+    item_name,
+)
+from muser_pipeline.realtime.heads import (
+    FUTURE,
+    NO_TIME,
+    ODD_TIME,
+    OTHER_ARRAY,
+    OUT_OF_ORDER,
+    TWICE,
+    time_of,
+)
 from opencluster.ingest import (
     Broken,
     Event,
@@ -317,3 +332,10 @@ def test_items_that_hold_nothing_of_use_are_refused(
 def test_the_name_of_an_item_says_array_and_time() -> None:
     assert item_name(2, START_NS) == "MUSER-II-2015-11-01T04:00:00.000000000"
     assert SYNC == b"U" * 28
+
+
+def test_every_reason_is_explained() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "realtime.md").read_text()
+    reasons = (NO_TIME, FUTURE, TWICE, OUT_OF_ORDER, ODD_TIME, OTHER_ARRAY)
+    for reason in (*reasons, CUT, GARBAGE):
+        assert f"`{reason}`" in page, reason
