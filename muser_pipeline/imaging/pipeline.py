@@ -80,7 +80,9 @@ def make_image(
         ``"polarization"``, ``"field"``, ``"grid"``, ``"beam"``, ``"blank"`` and more.
     """
     work = _Work(options or ImageOptions(), device, threads, shelf or Shelf(), progress)
-    return work.image_of(snapshot)
+    # what overflows is not finite, and turned down for that
+    with np.errstate(over="ignore", invalid="ignore"):
+        return work.image_of(snapshot)
 
 
 @dataclass(frozen=True, eq=False)

@@ -234,10 +234,8 @@ def _combined(
     data = np.float32(0.5) * first[0] + sign * second[0]
     total = first[1] + second[1]
     # 1 / weight is the variance, and that of half a sum is a quarter of both
-    weights = np.divide(
-        4 * first[1] * second[1], total, out=np.zeros_like(total), where=both
-    )
-    return np.where(both, data, np.complex64(0)), weights
+    part = np.divide(4 * second[1], total, out=np.zeros_like(total), where=both)
+    return np.where(both, data, np.complex64(0)), first[1] * part
 
 
 def _turn_to(east: float, north: float) -> NDArray[np.float64]:

@@ -243,6 +243,29 @@ def test_what_gives_no_image_is_refused_with_its_reason(reason: str) -> None:
     assert caught.value.reason == reason
 
 
+@pytest.mark.parametrize(("factor", "reason"), [(1e33, "not-finite"), (1e36, "blank")])
+def test_an_image_that_is_no_image_is_refused(factor: float, reason: str) -> None:
+    seen = snapshot()
+    with np.errstate(over="ignore"):
+        data = seen.data * np.float32(factor)
+    with pytest.raises(ImagingError) as caught:
+        make_image(seen.replace(data=data), options())
+    assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e25])
+def test_the_scale_of_weights_does_not_matter(scale: float) -> None:
+    seen = snapshot()
+    plain = make_image(seen, options())
+    image = make_image(
+        seen.replace(weights=seen.weights * np.float32(scale)), options()
+    )
+    assert image.peak == pytest.approx(plain.peak, rel=1e-3)
+    assert image.disk is not None and plain.disk is not None
+    assert image.disk.radius_rad == pytest.approx(plain.disk.radius_rad, rel=1e-3)
+    assert image.disk.l_error == pytest.approx(plain.disk.l_error, rel=0.1)
+
+
 def test_visibilities_that_are_no_numbers_are_not_used() -> None:
     seen = snapshot()
     seen.data[:, ::50] = np.nan
