@@ -24,6 +24,8 @@ INTERVAL_S = 1.0
 SAMPLE_S = 5.0
 FORGET_S = 3600.0
 """How often what is old is removed."""
+COMPLAIN_S = 600.0
+"""How often it is told that nothing can be kept."""
 
 Status = dict[str, list[dict[str, Any]]]
 
@@ -78,7 +80,7 @@ class Watcher:
         self._sampled_at = 0.0
         self._sampled: Status | None = None
         self._forgot_at = 0.0
-        self._is_history_ill = False
+        self._complained_at = 0.0
         self._thread = threading.Thread(
             target=self._watch, name="opencluster-watcher", daemon=True
         )
@@ -150,12 +152,11 @@ class Watcher:
             if at - self._forgot_at >= FORGET_S:
                 history.forget(at)
                 self._forgot_at = at
-            self._is_history_ill = False
         except HistoryError as error:
-            # the pages go on without; it is told once
-            if not self._is_history_ill:
+            # the pages go on without
+            if at - self._complained_at >= COMPLAIN_S:
                 log.warning("what happens is not kept: %s", error)
-            self._is_history_ill = True
+                self._complained_at = at
 
 
 def _ended(before: Status | None, status: Status) -> list[dict[str, Any]]:
