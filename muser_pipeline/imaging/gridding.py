@@ -13,12 +13,7 @@ from muser_pipeline.imaging.errors import ImagingError
 from muser_pipeline.imaging.grid import Grid
 from muser_pipeline.imaging.halfgrid import HalfGridTransform
 from muser_pipeline.imaging.plane import FLAT, Plane, fit_plane
-from muser_pipeline.imaging.transforms import (
-    FINEST,
-    DuccTransform,
-    NufftTransform,
-    Transform,
-)
+from muser_pipeline.imaging.transforms import DuccTransform, NufftTransform, Transform
 from muser_pipeline.imaging.visibilities import SPEED_OF_LIGHT_M_PER_S
 from muser_pipeline.imaging.wterm import WTerms, expand
 
@@ -48,7 +43,9 @@ class Gridder:
         coordinates with few terms where that is enough, which is "none" when one is;
         otherwise "plane" with few terms; otherwise "stack".
     epsilon : float, optional
-        Accuracy relative to the peak of an image. Single precision ends at 1e-6.
+        Accuracy of an image relative to its peak; single precision ends at 1e-6. The
+        few visibilities of a model that are farthest from the plane may be wrong by
+        ten times as much.
     device : str, optional
         "cpu" or "cuda".
     threads : int, optional
@@ -77,7 +74,7 @@ class Gridder:
         grid: Grid,
         *,
         w: WMode = "auto",
-        epsilon: float = FINEST,
+        epsilon: float = 3e-6,
         device: Device = "cpu",
         threads: int = 1,
     ) -> None:
