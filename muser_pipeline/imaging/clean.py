@@ -192,7 +192,7 @@ class _Cleaning:
         xp = namespace_of(dirty)
         self._options, self._mask = options, mask
         self._residual_of, self._progress = residual_of, progress
-        self._residual = xp.array(dirty, dtype=np.float32)
+        self._dirty = self._residual = xp.asarray(dirty, dtype=np.float32)
         self._model = xp.zeros_like(self._residual)
         self._minor = _minor_of(xp.asarray(psf, dtype=np.float32), options, mask)
         self._fraction = options.cycle_fraction
@@ -202,12 +202,16 @@ class _Cleaning:
         self._count = 0
         self._threshold = np.inf
         self._least = np.inf
+        if self._fraction:
+            self._least = peak_of(self._residual, mask, not options.negative)
 
     def done(self) -> Cleaned:
         """Do it all."""
         stopped_by: StoppedBy | None = None
         while stopped_by is None:
             stopped_by = self._cycle()
+        if self._residual is self._dirty:
+            self._residual = self._dirty.copy()
         return Cleaned(
             self._model,
             self._residual,
@@ -246,7 +250,7 @@ class _Cleaning:
 
     def _take(self, found: Found) -> bool:
         """Take what a minor cycle found, unless it makes the image worse."""
-        model = self._model.copy()
+        model = self._model.copy() if self._fraction else self._model
         self._minor.add(model)
         if self._residual_of is None:
             residual = self._minor.left(self._tell)

@@ -239,13 +239,32 @@ def reach_of(psf: NDArray[np.float32], rows: int, columns: int) -> NDArray[np.fl
     height, width = TILE
     down, along = -(-psf.shape[0] // height), -(-psf.shape[1] // width)
     blocks = np.zeros((down + 2 * rows + 2, along + 2 * columns + 2), dtype=np.float32)
-    lines = np.arange(down) * height, np.arange(along) * width
-    highest = np.maximum.reduceat(np.abs(psf), lines[0], axis=0)
-    inner = np.maximum.reduceat(highest, lines[1], axis=1)
-    blocks[rows : rows + down, columns : columns + along] = inner
+    inner = blocks[rows : rows + down, columns : columns + along]
+    compiled(heights)(psf.view(np.int32), inner.view(np.int32))
     pairs = np.maximum(blocks[1:], blocks[:-1])
     square: NDArray[np.float32] = np.maximum(pairs[:, 1:], pairs[:, :-1])
     return square
+
+
+def heights(bits: NDArray[np.int32], highest: NDArray[np.int32]) -> None:
+    """Find the highest absolute value in each tile.
+
+    Parameters
+    ----------
+    bits : ndarray of int32, shape (n, n)
+        Those of an image.
+    highest : ndarray of int32, shape (rows, columns)
+        Filled with those of the highest values.
+    """
+    height, width = TILE
+    for y in range(len(bits)):
+        to = highest[y // height]
+        for tile in range(len(to)):
+            part = bits[y, tile * width : (tile + 1) * width]
+            most = to[tile]
+            for i in range(len(part)):
+                most = max(most, part[i] & _SIGNLESS)
+            to[tile] = most
 
 
 def clark(

@@ -109,6 +109,13 @@ def test_a_major_cycle_that_makes_it_worse_is_taken_back(worse: float) -> None:
     assert found.model.sum() == pytest.approx(found.components[:, 2].sum(), rel=1e-4)
 
 
+def test_a_first_major_cycle_that_makes_it_worse_leaves_nothing() -> None:
+    found = clean(DIRTY, BEAM, CleanOptions(), residual_of=lambda _: 3 * DIRTY)
+    assert (found.stopped_by, found.iterations, found.cycles) == ("diverged", 0, 0)
+    assert np.array_equal(found.residual, DIRTY)
+    assert not found.model.any()
+
+
 @pytest.mark.parametrize("algorithm", ALL)
 def test_nothing_is_found_in_nothing(algorithm: Algorithm) -> None:
     found = clean(np.zeros_like(DIRTY), BEAM, options_of(algorithm))
