@@ -64,13 +64,16 @@ class PointSearch:
         size = ceil(field_rad * _CELLS_PER_FRINGE * longest)
         size = int(next_fast_len(min(max(size, _SMALLEST), _LARGEST) // 2)) * 2
         self.grid = Grid(size, field_rad / size)
+        # what is finer than such pixels would be seen at wrong places
+        reach_m = SPEED_OF_LIGHT_M_PER_S / frequency_hz * (0.49 / self.grid.cell_rad)
+        self._inside = np.abs(uvw_m[:, :2]).max(axis=1)[:, np.newaxis] < reach_m
         self._gridder = Gridder(uvw_m, frequency_hz, self.grid, epsilon=_EPSILON)
 
     def brightest(
         self, values: NDArray[np.complex64], weights: NDArray[np.float32]
     ) -> Peak:
         """Return the highest pixel of the image of some visibilities."""
-        pixels = self._gridder.image(values, weights)
+        pixels = self._gridder.image(values, weights * self._inside)
         inner = pixels[1:-1, 1:-1]
         y, x = (int(k) + 1 for k in divmod(int(inner.argmax()), inner.shape[1]))
         rows, columns = pixels[y - 1 : y + 2, x], pixels[y, x - 1 : x + 2]
