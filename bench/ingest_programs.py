@@ -18,6 +18,7 @@ from muser_pipeline.raw import received_raw
 from muser_pipeline.raw.clock import encode_time
 from muser_pipeline.raw.format import FORMATS
 from muser_pipeline.realtime.sending import AT_A_TIME, Block, FeedSender, Pacer
+from muser_pipeline.realtime.serve_command import SWITCH_S
 from muser_pipeline.realtime.server import MUSERSocketServer
 from opencluster import Manager, WorkPiece
 
@@ -51,6 +52,7 @@ def serve(array: int, folder: Path) -> None:
         drain=True,
     )
     signal.signal(signal.SIGTERM, lambda number, frame: server.stop())
+    sys.setswitchinterval(SWITCH_S)
     print(server.address[1], flush=True)
     server.run()
     print(json.dumps({**server.status.to_fields(), "decoded": Decoding.frames}))

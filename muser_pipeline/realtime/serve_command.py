@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import logging
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 MANAGER = "muser_pipeline.realtime.image_manager:MUSERImageManager"
 LOOP = "loop"
+SWITCH_S = 0.0005
+"""Longest turn of a thread that runs Python: managers must not keep the sockets."""
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 ARRAYS = {"I": 1, "II": 2}
 
@@ -218,6 +221,7 @@ def serve_command(
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
+    sys.setswitchinterval(SWITCH_S)
     host, port = server.address
     click.echo(f"listening at {host}:{port}")
     server.run()

@@ -32,7 +32,7 @@ from opencluster.workpiece import WorkPiece
 
 log = logging.getLogger(__name__)
 
-BUFFER_BYTES = 256 * 1024
+BUFFER_BYTES = 512 * 1024
 """Most that is taken from a socket at a time, before it is another one's turn."""
 BACKLOG = 128
 """Connections that wait to be taken."""

@@ -39,6 +39,8 @@ from opencluster.errors import IngestError
 
 SMALL_BYTES = 64 * 1024
 """An item up to this lies in the book, so that many need one sync in all."""
+CHECK_BYTES = 1 << 20
+"""After so much of an item it is seen whether its disk has room, whatever others do."""
 WAITING, DONE, FAILED, DROPPED = "waiting", "done", "failed", "dropped"
 """What becomes of an item."""
 FORGET_INTERVAL_S = 60.0
@@ -143,6 +145,7 @@ class Draft:
     spool: Spool
     id: str
     reserved: int
+    unchecked: int = 0
     size: int = 0
     checksum: int = 0
     about: dict[str, Any] = field(default_factory=dict)
@@ -168,10 +171,10 @@ class Draft:
             else:
                 if self.fd < 0:
                     self._open()
-                self._write(self.data)
+                self._write(self.data, 0)
                 self.data = None
         if self.data is None:
-            self._write(data)
+            self._write(data, self.size)
         self.size += count
         self.spool.wrote(count)
         self.checksum = zlib.crc32(data, self.checksum)
@@ -198,8 +201,8 @@ class Draft:
         self.fd = os.open(self.spool.path(name), flags, 0o600)
         self.file = name
 
-    def _write(self, data: memoryview | bytes | bytearray) -> None:
-        at = os.lseek(self.fd, 0, os.SEEK_CUR)
+    def _write(self, data: memoryview | bytes | bytearray, at: int) -> None:
+        """Write at a place, the end of what is there, all of it or nothing."""
         rest = memoryview(data).cast("B")
         try:
             while rest:
@@ -315,7 +318,9 @@ class Spool:
         with self._lock:
             if self._used + more > self.max_bytes:
                 raise SpoolFull(f"the {self.max_bytes:,} bytes of the spool are used")
-            if draft.fd >= 0 or more:
+            draft.unchecked += more or (size - draft.size)
+            if more or draft.unchecked >= CHECK_BYTES:
+                draft.unchecked = 0
                 disk = os.statvfs(self.folder)
                 to_come = more + self._unwritten if more else 0
                 if disk.f_bavail * disk.f_frsize < to_come + self._margin:
