@@ -73,11 +73,6 @@ class Waiting(NamedTuple):
     may_be_cut: bool = True
 
     @property
-    def rank(self) -> int:
-        """What it is ordered by, the highest first."""
-        return self.priority if self.due_at is None else self.priority + REALTIME
-
-    @property
     def key(self) -> Key:
         """What identifies the piece here."""
         return (self.manager, self.piece)
@@ -208,17 +203,21 @@ class Inbox:
                 continue
             self._arrivals += 1
             self._queued_bytes += piece.nbytes
-            self._waiting.push(key, piece, piece.rank, self._arrivals)
+            rank = piece.priority
             if piece.due_at is not None:
+                rank += REALTIME
                 self._urgent[key] = piece
                 self._urgent_bytes += piece.nbytes
+            self._waiting.push(key, piece, rank, self._arrivals)
         return effects
 
     def start(self, now: float) -> Waiting | None:
         """Take out the next piece to run, or ``None``."""
         piece = self._waiting.pop()
         if piece is not None:
-            self._leaves(piece)
+            self._queued_bytes -= piece.nbytes
+            if piece.due_at is not None:
+                self._leaves(piece)
             self._running[piece.key] = _Running(piece, now)
         return piece
 
@@ -392,7 +391,9 @@ class Inbox:
         taken = [self._waiting.take((manager, piece)) for piece in pieces]
         back = [waiting for waiting in taken if waiting is not None]
         for waiting in back:
-            self._leaves(waiting)
+            self._queued_bytes -= waiting.nbytes
+            if waiting.due_at is not None:
+                self._leaves(waiting)
         return [ReturnPiece(waiting.key) for waiting in back]
 
     def _is_full(self, piece: Waiting) -> bool:
@@ -403,12 +404,10 @@ class Inbox:
         is_too_much = count > 0 and nbytes + piece.nbytes > self.max_queued_bytes
         return count >= self.max_queued or is_too_much
 
-    def _leaves(self, waiting: Waiting) -> None:
-        """Count a piece that waits no longer."""
-        self._queued_bytes -= waiting.nbytes
-        if waiting.due_at is not None:
-            del self._urgent[waiting.key]
-            self._urgent_bytes -= waiting.nbytes
+    def _leaves(self, urgent: Waiting) -> None:
+        """Note that a real-time piece waits no longer."""
+        del self._urgent[urgent.key]
+        self._urgent_bytes -= urgent.nbytes
 
     def _cut_at(self, running: _Running) -> float | None:
         """Return when a running piece should make way, if one waits for that."""

@@ -352,8 +352,8 @@ MUTATIONS = [
     Mutation(
         "a worker takes pieces of both classes by their priority alone",
         "inbox",
-        "return self.priority if self.due_at is None else self.priority + REALTIME",
-        "return self.priority",
+        "rank += REALTIME",
+        "pass",
         URGENCY,
     ),
     Mutation(
