@@ -25,5 +25,8 @@ def test_the_examples_work(
     names: dict[str, Any] = {"path": "burst.uvfits", "folder": tmp_path}
     exec(make, names)
     assert capsys.readouterr().out == "324 iterations\n"
+    (image,) = (each for each in blocks if "weigh(" in each)
+    exec(image, names)
+    assert capsys.readouterr().out.startswith("Beam(major_rad=0.0003")
     exec(read, names)
     assert capsys.readouterr().out.startswith("2015-06-22T05:00:00.000 68.5")
