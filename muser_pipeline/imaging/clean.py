@@ -66,7 +66,7 @@ class CleanOptions:
     threshold: float = 0.0
     threshold_sigma: float = 0.0
     scales_pixels: tuple[float, ...] = (0.0, 3.0, 10.0, 30.0)
-    scale_bias: float = 0.6
+    scale_bias: float = 0.9
     cycle_fraction: float = 0.2
     cycles: int = 20
     negative: bool = True
