@@ -13,7 +13,7 @@ PROJECT := setup.cfg setup.py pyproject.toml
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CHECK_VERSION := import sys; sys.exit(sys.version_info < (3, 11))
 
-.PHONY: help demo test test-gpu soak chaos fuzz lint bench peers config clean
+.PHONY: help demo test test-gpu soak chaos fuzz lint docs bench peers config clean
 .DEFAULT_GOAL := help
 
 help:  ## print this list
@@ -38,6 +38,9 @@ lint: $(VENV)/.installed-test  ## check style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.installed-docs  ## make the pages of docs/ in build/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 bench: $(VENV)/.installed  ## measure (BENCH=latency, all, compare, targets, ...)
 	$(BIN)/python -m bench $(BENCH)
