@@ -384,6 +384,14 @@ def _whole(values: NDArray[np.float64]) -> NDArray[np.int64]:
 
 def _to_icrs(ra_deg: float, dec_deg: float, epoch: float) -> tuple[float, float]:
     """Return a place in the ICRS, radians, of one in the FK5 or the FK4."""
+    if epoch == 2000.0:
+        import erfa
+
+        # the frame of Hipparcos is the ICRS, without proper motion
+        ra, dec, *_ = erfa.fk52h(
+            math.radians(ra_deg), math.radians(dec_deg), 0, 0, 0, 0
+        )
+        return float(ra) % (2 * math.pi), float(dec)
     from astropy.coordinates import FK4, FK5, SkyCoord
 
     frame = FK4(equinox=f"B{epoch}") if epoch < 1984 else FK5(equinox=f"J{epoch}")
