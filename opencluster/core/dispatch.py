@@ -379,13 +379,6 @@ class Dispatch:
         crew = self._crews.get(type)
         return crew.bundle_size if crew is not None else 1
 
-    def workers_of(self, type: str) -> list[str]:
-        """Return the workers of a type that take pieces, the least loaded first."""
-        crew = self._crews.get(type)
-        if crew is None:
-            return []
-        return sorted(crew.workers, key=lambda i: len(crew.workers[i].pieces))
-
     def load_of(self, worker_id: str) -> int:
         """Return how many pieces a worker holds."""
         worker = self._workers.get(worker_id)
@@ -395,11 +388,6 @@ class Dispatch:
         """Return the pieces that a worker holds, in the order they were sent."""
         worker = self._workers.get(worker_id)
         return list(worker.pieces) if worker else []
-
-    @property
-    def unfinished(self) -> int:
-        """How many pieces have no verdict yet, or still stand at a worker."""
-        return sum(piece.count for piece in self._pieces.values())
 
     @property
     def is_idle(self) -> bool:

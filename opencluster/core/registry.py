@@ -353,10 +353,6 @@ class Registry:
         apart_s = interval_s / BURSTS
         return round((now + interval_s) / apart_s) * apart_s - now
 
-    def next_expiry(self) -> float | None:
-        """Return when the first lease ends, or ``None`` when nobody is here."""
-        return min((r.expires_at for r in self._records.values()), default=None)
-
     def check_invariants(self) -> None:
         """Fail when a rule of this module is broken."""
         assert self.revision >= 0

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from dispatch_tools import left_in
 
 from opencluster.core.crew import (
     CHUNK_S,
@@ -111,16 +112,16 @@ def reassign(dispatch: Dispatch, now: float = 1.0) -> dict[str, list[tuple[int, 
 
 def test_a_bundle_is_sent_as_one_and_over_with_its_answer() -> None:
     d = held(10, 4)
-    assert (d.load_of("a"), d.pieces_at("a"), d.unfinished) == (1, [10], 4)
+    assert (d.load_of("a"), d.pieces_at("a"), left_in(d)) == (1, [10], 4)
     assert d.bundle_at("a", 10) is not None
     assert answer(d, 4) == []
-    assert (d.unfinished, d.is_idle, d.pieces_at("a")) == (0, True, [])
+    assert (left_in(d), d.is_idle, d.pieces_at("a")) == (0, True, [])
 
 
 def test_an_answer_for_some_leaves_the_others_as_pieces_of_their_own() -> None:
     d = held(10, 4)
     assert answer(d, 1) == []
-    assert d.unfinished == 3
+    assert left_in(d) == 3
     assert reassign(d) == {"a": [(11, 1), (12, 1), (13, 1)]}
     assert ended(d.finished(2.0, "a", 12, Verdict.DONE)) == {12: Verdict.DONE}
     assert ended(d.finished(2.0, "a", 11, Verdict.FAILED)) == {11: Verdict.FAILED}
@@ -130,7 +131,7 @@ def test_an_answer_for_none_leaves_all() -> None:
     d = held(10, 2)
     assert answer(d, 0) == []
     assert reassign(d) == {"a": [(10, 1)]}
-    assert d.unfinished == 2
+    assert left_in(d) == 2
 
 
 def test_the_piece_that_a_cut_bundle_runs_is_answered_by_itself() -> None:
@@ -140,17 +141,17 @@ def test_the_piece_that_a_cut_bundle_runs_is_answered_by_itself() -> None:
     assert d.pieces_at("a") == [11]
     assert reassign(d)["b"] == [(12, 1)]
     assert ended(d.finished(2.0, "a", 11, Verdict.DONE)) == {11: Verdict.DONE}
-    assert d.unfinished == 2
+    assert left_in(d) == 2
 
 
 def test_the_first_or_the_last_piece_may_be_the_one_that_runs() -> None:
     d = held(10, 3)
     assert answer(d, 0, is_running=True) == []
     assert d.pieces_at("a") == [10]
-    assert d.unfinished == 3
+    assert left_in(d) == 3
     d = held(10, 3)
     assert answer(d, 2, is_running=True) == []
-    assert (d.pieces_at("a"), d.unfinished) == ([12], 1)
+    assert (d.pieces_at("a"), left_in(d)) == ([12], 1)
 
 
 def test_the_running_piece_of_a_cut_bundle_stands_before_what_waits_behind_it() -> None:
@@ -168,7 +169,7 @@ def test_answers_of_a_bundle_come_once() -> None:
     answer(d, 1, is_running=True)
     assert answer(d, 3) == []
     assert answer(d, 1, is_running=True) == []
-    assert d.unfinished == 2
+    assert left_in(d) == 2
 
 
 @pytest.mark.parametrize(("worker", "first"), [("b", 10), ("nobody", 10), ("a", 11)])
@@ -178,7 +179,7 @@ def test_answers_for_what_is_not_held_change_nothing(worker: str, first: int) ->
     assert answer(d, 3, first=first, worker=worker) == []
     assert answer(d, 0, is_running=True, first=first, worker=worker) == []
     assert d.finished(1.0, worker, first, Verdict.DONE) == []
-    assert (d.pieces_at("a"), d.unfinished) == ([10], 3)
+    assert (d.pieces_at("a"), left_in(d)) == ([10], 3)
 
 
 def test_an_answer_for_a_bundle_is_none_for_a_piece() -> None:
@@ -186,23 +187,23 @@ def test_an_answer_for_a_bundle_is_none_for_a_piece() -> None:
     d.submit(0.0, [Piece(10, "T")])
     assert d.bundle_at("a", 10) is None
     assert answer(d, 1) == []
-    assert d.unfinished == 1
+    assert left_in(d) == 1
 
 
 def test_a_single_answer_for_a_bundle_is_a_failure_of_each_of_its_pieces() -> None:
     d = held(10, 3)
     failures = dict.fromkeys([10, 11, 12], Verdict.FAILED)
     assert ended(d.finished(1.0, "a", 10, Verdict.DONE)) == failures
-    assert d.unfinished == 0
+    assert left_in(d) == 0
 
 
 def test_an_answer_for_more_than_there_are_is_one_for_all() -> None:
     d = held(10, 3)
     assert answer(d, 5) == []
-    assert d.unfinished == 0
+    assert left_in(d) == 0
     d = held(10, 3)
     assert answer(d, 3, is_running=True) == []
-    assert (d.unfinished, d.pieces_at("a")) == (0, [])
+    assert (left_in(d), d.pieces_at("a")) == (0, [])
 
 
 def test_a_bundle_that_comes_back_is_sent_again_as_one() -> None:
@@ -218,7 +219,7 @@ def test_a_draining_worker_answers_what_it_has_done_of_a_bundle() -> None:
     assert answer(d, 2) == []
     assert reassign(d) == {}
     assert sent(d.worker_joined(2.0, "b", "T")) == {"b": [(12, 1)]}
-    assert d.unfinished == 2
+    assert left_in(d) == 2
 
 
 def test_a_bundle_behind_a_long_piece_is_recalled_as_one() -> None:
@@ -266,7 +267,7 @@ def test_what_is_left_of_a_bundle_that_waits_is_performed() -> None:
     assert (piece.id, piece.count, piece.priority, piece.retries) == (10, 1, 3, 7)
     d.finished(2.0, "a", 10, Verdict.DONE)
     assert reassign(d) == {"a": [(12, 1)]}
-    assert d.unfinished == 1
+    assert left_in(d) == 1
 
 
 def test_a_bundle_that_is_cancelled_as_a_whole_is_cancelled_at_its_worker() -> None:
@@ -311,7 +312,7 @@ def test_to_cancel_one_piece_opens_a_bundle_at_its_worker() -> None:
     assert kinds(d.cancel(1.0, [13, 12])) == [EndPiece]
     assert answer(d, 1, is_running=True) == []
     assert reassign(d) == {}
-    assert (d.pieces_at("a"), d.unfinished) == ([11], 1)
+    assert (d.pieces_at("a"), left_in(d)) == ([11], 1)
 
 
 def test_to_cancel_one_piece_of_a_bundle_that_was_not_begun() -> None:
@@ -320,14 +321,14 @@ def test_to_cancel_one_piece_of_a_bundle_that_was_not_begun() -> None:
     assert d.returned(1.0, "a", 10) == []
     # a worker that was asked for it does not rest
     assert reassign(d) == {"a": [(11, 1)]}
-    assert d.unfinished == 2
+    assert left_in(d) == 2
 
 
 def test_to_cancel_the_piece_of_a_bundle_that_runs() -> None:
     d = held(10, 3)
     d.cancel(1.0, [11])
     assert answer(d, 1, is_running=True) == [CancelPieces("a", [11])]
-    assert d.unfinished == 2
+    assert left_in(d) == 2
     assert d.finished(2.0, "a", 11, Verdict.INTERRUPTED) == []
     assert reassign(d) == {"a": [(12, 1)]}
 
@@ -357,7 +358,7 @@ def test_numbers_are_found_in_the_bundle_that_they_are_in_and_no_other() -> None
     last = 100 + MAX_BUNDLE - 1
     assert ended(d.cancel(1.0, [last])) == {last: Verdict.CANCELLED}
     assert ended(d.cancel(1.0, [202])) == {202: Verdict.CANCELLED}
-    assert d.unfinished == MAX_BUNDLE + 1
+    assert left_in(d) == MAX_BUNDLE + 1
 
 
 def test_several_bundles_are_cancelled_at_once() -> None:
@@ -366,7 +367,7 @@ def test_several_bundles_are_cancelled_at_once() -> None:
     effects = d.cancel(1.0, [30, *range(20, 23), 11])
     assert ended(effects) == dict.fromkeys([11, 20, 21, 22, 30], Verdict.CANCELLED)
     d.check_invariants()
-    assert d.unfinished == 3
+    assert left_in(d) == 3
 
 
 # --- interrupts ------------------------------------------------------------------
@@ -377,7 +378,7 @@ def test_to_interrupt_a_piece_of_a_bundle_that_waits_cancels_it() -> None:
     d.submit(0.0, [bundle(10, 3)])
     assert ended(d.interrupt(1.0, [11])) == {11: Verdict.CANCELLED}
     d.check_invariants()
-    assert d.unfinished == 2
+    assert left_in(d) == 2
 
 
 def test_the_piece_of_a_bundle_that_runs_is_interrupted_when_it_is_alone() -> None:
@@ -399,7 +400,7 @@ def test_the_piece_of_a_bundle_that_has_not_begun_is_cancelled_instead() -> None
     d.interrupt(1.0, [12])
     assert ended(d.returned(1.0, "a", 10)) == {12: Verdict.CANCELLED}
     d.check_invariants()
-    assert d.unfinished == 2
+    assert left_in(d) == 2
 
 
 def test_an_interrupt_comes_too_late_for_what_is_done() -> None:
@@ -415,14 +416,14 @@ def test_a_whole_bundle_is_interrupted_piece_by_piece() -> None:
     effects = answer(d, 1, is_running=True)
     assert InterruptPiece("a", 11) in effects
     assert ended(effects) == {12: Verdict.CANCELLED}
-    assert d.unfinished == 1
+    assert left_in(d) == 1
 
 
 def test_what_a_worker_runs_is_interrupted_whichever_it_is() -> None:
     d = held(10, 3)
     assert d.interrupt_at(1.0, "a") == [WithdrawPieces("a", [10])]
     assert answer(d, 1, is_running=True) == [InterruptPiece("a", 11)]
-    assert (d.pieces_at("a"), d.unfinished) == ([11], 2)
+    assert (d.pieces_at("a"), left_in(d)) == ([11], 2)
     assert d.interrupt_at(1.0, "a") == d.interrupt_at(1.0, "nobody") == []
 
 
@@ -478,7 +479,7 @@ def test_only_the_piece_of_a_bundle_that_ran_counts_a_loss() -> None:
     d.check_invariants()
     assert sent(d.worker_joined(2.0, "b", "T")) == {"b": [(10, 1)]}
     assert ended(d.worker_lost(3.0, "b", CRASH, running=10)) == {10: Verdict.POISONED}
-    assert d.unfinished == 2
+    assert left_in(d) == 2
 
 
 def test_a_piece_of_a_bundle_that_ends_workers_is_quarantined() -> None:
@@ -491,7 +492,7 @@ def test_a_piece_of_a_bundle_that_ends_workers_is_quarantined() -> None:
         assert sorted(d.pieces_at(worker)) == [10, 11, 12]
         effects = d.worker_lost(3.0, worker, CRASH, running=11)
     assert ended(effects) == {11: Verdict.POISONED}
-    assert d.unfinished == 2
+    assert left_in(d) == 2
 
 
 @pytest.mark.parametrize(("running", "lost"), [(None, 10), (-1, None), (99, None)])
@@ -515,7 +516,7 @@ def test_bundles_behind_the_one_that_ran_count_no_loss() -> None:
     d.submit(1.0, [bundle(10, 3), bundle(13, 3)])
     assert d.pieces_at("a") == [10, 13]
     assert ended(d.worker_lost(1.0, "a", CRASH, running=11)) == {11: Verdict.POISONED}
-    assert d.unfinished == 5
+    assert left_in(d) == 5
 
 
 def test_stopped_pieces_of_a_lost_bundle_do_not_run_again() -> None:
@@ -525,7 +526,7 @@ def test_stopped_pieces_of_a_lost_bundle_do_not_run_again() -> None:
     effects = d.worker_lost(1.0, "a", CRASH, running=12)
     assert ended(effects) == {12: Verdict.INTERRUPTED, 13: Verdict.CANCELLED}
     d.check_invariants()
-    assert d.unfinished == 2
+    assert left_in(d) == 2
 
 
 def test_the_piece_that_ran_and_was_to_stop_does_not_run_again() -> None:
@@ -533,7 +534,7 @@ def test_the_piece_that_ran_and_was_to_stop_does_not_run_again() -> None:
     d.interrupt_at(1.0, "a")
     effects = d.worker_lost(1.0, "a", CRASH, running=11)
     assert ended(effects) == {11: Verdict.INTERRUPTED}
-    assert d.unfinished == 2
+    assert left_in(d) == 2
 
 
 def test_a_late_answer_of_a_lost_worker_changes_nothing() -> None:
@@ -541,7 +542,7 @@ def test_a_late_answer_of_a_lost_worker_changes_nothing() -> None:
     d.worker_lost(1.0, "a", SILENCE, is_process_death=False)
     assert sent(d.worker_joined(1.0, "a", "T")) == {"a": [(10, 1)]}
     assert answer(d, 3) == []
-    assert d.unfinished == 3
+    assert left_in(d) == 3
     assert ended(d.finished(2.0, "a", 10, Verdict.DONE)) == {10: Verdict.DONE}
 
 
@@ -549,7 +550,7 @@ def test_the_piece_of_a_cut_bundle_counts_the_loss_of_its_worker() -> None:
     d = held(10, 3, max_kills=1)
     answer(d, 1, is_running=True)
     assert ended(d.worker_lost(2.0, "a", CRASH, running=11)) == {11: Verdict.POISONED}
-    assert d.unfinished == 1
+    assert left_in(d) == 1
 
 
 # --- how large bundles are -------------------------------------------------------

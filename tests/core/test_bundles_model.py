@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from dispatch_tools import left_in
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -433,7 +434,7 @@ class BundleModel(RuleBasedStateMachine):
         for name, worker in self.workers.items():
             assert self.dispatch.pieces_at(name) == list(worker.holds)
             held += len(self.all_held(worker))
-        assert self.dispatch.unfinished == held + len(self.waiting())
+        assert left_in(self.dispatch) == held + len(self.waiting())
 
     def teardown(self) -> None:
         """Let the workers behave: then every piece gets its verdict."""
@@ -449,7 +450,7 @@ class BundleModel(RuleBasedStateMachine):
                         done = Verdict.DONE
                         self.bundle_answer(name, first, True, count, False, done, 0.0)
         assert self.verdicts.keys() == set(range(len(self.retries)))
-        assert self.dispatch.unfinished == 0
+        assert left_in(self.dispatch) == 0
         assert self.dispatch.tick(self.now + 1e6) == []
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from dispatch_tools import left_in
 
 from opencluster.core.crew import (
     CHUNK_S,
@@ -64,7 +65,7 @@ def credit(dispatch: Dispatch, worker: str) -> int:
     dispatch.cancel(0.0, numbers)
     for number in dispatch.pieces_at(worker):
         dispatch.returned(0.0, worker, number)
-    assert dispatch.unfinished == 0
+    assert left_in(dispatch) == 0
     return load
 
 
@@ -213,7 +214,7 @@ def test_higher_priority_goes_first() -> None:
         d.submit(0.0, pieces(number, priority=priority))
     order: list[int] = []
     d.worker_joined(0.0, "a", "T")
-    while d.unfinished:
+    while left_in(d):
         (number,) = d.pieces_at("a")
         order.append(number)
         d.finished(0.0, "a", number, Verdict.DONE, 1.0)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from dispatch_tools import left_in, takers
 
 from opencluster.core import dispatch as module
 from opencluster.core.crew import REST_S
@@ -108,7 +109,7 @@ def test_outcome_becomes_the_verdict(verdict: Verdict) -> None:
     assert d.submit(0.0, [piece]) == [SendPieces("a", [piece])]
     assert d.finished(1.0, "a", 1, verdict) == [EndPiece(piece, verdict)]
     assert piece.is_over
-    assert d.unfinished == 0
+    assert left_in(d) == 0
 
 
 def test_result_is_delivered_once() -> None:
@@ -144,7 +145,7 @@ def test_number_of_an_unfinished_piece_is_not_taken_twice() -> None:
     d.submit(0.0, [first])
     assert d.submit(0.0, [second]) == []
     assert end_of(d.finished(1.0, "a", 1, Verdict.DONE)).piece is first
-    assert d.unfinished == 0
+    assert left_in(d) == 0
     assert sent(d.submit(1.0, [second])) == {"a": [1]}
 
 
@@ -257,9 +258,9 @@ def test_nothing_is_delivered_after_a_cancel(verdict: Verdict) -> None:
     d = desk("a")
     d.submit(0.0, pieces(1, error_retries=5))
     d.cancel(1.0, [1])
-    assert d.unfinished == 1
+    assert left_in(d) == 1
     assert d.finished(2.0, "a", 1, verdict) == []
-    assert d.unfinished == 0
+    assert left_in(d) == 0
 
 
 def test_cancelled_piece_counts_until_its_worker_gave_it_up() -> None:
@@ -276,7 +277,7 @@ def test_cancelled_pieces_that_waited_leave_nothing_behind() -> None:
     for number in range(500):
         d.submit(0.0, pieces(number))
         d.cancel(0.0, [number])
-    assert d.unfinished == 0
+    assert left_in(d) == 0
     assert d.worker_joined(1.0, "a", "T") == []
 
 
@@ -287,7 +288,7 @@ def test_piece_that_waits_for_one_worker_can_be_given_up() -> None:
     assert ended(d.interrupt(1.0, [3])) == [(3, Verdict.CANCELLED)]
     d.finished(2.0, "a", 1, Verdict.DONE)
     assert d.assign(2.0) == []
-    assert d.unfinished == 0
+    assert left_in(d) == 0
 
 
 def test_interrupt_asks_the_worker_once() -> None:
@@ -318,7 +319,7 @@ def test_interrupted_piece_that_had_not_started_is_cancelled() -> None:
     d.submit(0.0, pieces(1))
     d.interrupt(1.0, [1])
     assert ended(d.returned(1.0, "a", 1)) == [(1, Verdict.CANCELLED)]
-    assert d.unfinished == 0
+    assert left_in(d) == 0
 
 
 def test_result_that_came_before_the_interrupt_counts() -> None:
@@ -378,7 +379,7 @@ def test_interrupt_is_enforced_after_a_cancel_too() -> None:
     assert ended(d.cancel(1.0, [1])) == [(1, Verdict.CANCELLED)]
     assert d.tick(11.0) == [EnforceInterrupt("a", 1)]
     d.worker_lost(12.0, "a", CRASH)
-    assert d.unfinished == 0
+    assert left_in(d) == 0
     assert d.tick(99.0) == []
 
 
@@ -452,7 +453,7 @@ def test_cancelled_piece_takes_the_loss_on_itself() -> None:
     d.cancel(1.0, [1])
     assert d.worker_lost(2.0, "a", CRASH) == []
     assert work[1].losses == 0
-    assert d.unfinished == 1
+    assert left_in(d) == 1
 
 
 @pytest.mark.parametrize("retries", [0, 1, 2])
@@ -466,7 +467,7 @@ def test_piece_dies_after_more_losses_than_retries(retries: int) -> None:
     end = end_of(d.worker_lost(2.0, "last", CRASH))
     assert (end.verdict, end.detail) == (Verdict.DIED, CRASH.reason)
     assert end.piece.deaths == [CRASH] * (retries + 1)
-    assert d.unfinished == 0
+    assert left_in(d) == 0
 
 
 def test_piece_that_ends_every_worker_is_quarantined() -> None:
@@ -518,7 +519,7 @@ def test_loss_of_an_unknown_worker_changes_nothing() -> None:
     assert d.worker_lost(1.0, "b", CRASH) == []
     d.worker_lost(1.0, "a", CRASH)
     assert d.worker_lost(1.0, "a", CRASH) == []
-    assert d.unfinished == 1
+    assert left_in(d) == 1
 
 
 # --- draining --------------------------------------------------------------------
@@ -551,7 +552,7 @@ def test_draining_worker_takes_nothing_when_it_joins_again() -> None:
     d.worker_draining(1.0, "a")
     assert d.worker_joined(2.0, "a", "T") == []
     assert d.submit(3.0, pieces(1)) == []
-    assert d.workers_of("T") == []
+    assert takers(d, "T") == set()
 
 
 # --- no worker -------------------------------------------------------------------
@@ -566,7 +567,7 @@ def test_pieces_without_any_worker_warn_once_and_then_end() -> None:
     assert d.tick(7.0) == []
     assert d.tick(34.9) == []
     assert d.tick(35.0) == [EndPiece(piece, Verdict.NO_WORKER) for piece in work]
-    assert d.unfinished == 0
+    assert left_in(d) == 0
     assert d.tick(99.0) == []
 
 
@@ -635,7 +636,7 @@ def test_type_that_fails_in_one_place_works_in_another() -> None:
     d.submit(0.0, pieces(1, 2))
     d.type_failing(0.0, "T", "here", "no such file")
     assert d.tick(1.0) == []
-    assert d.unfinished == 2
+    assert left_in(d) == 2
 
 
 def test_recovered_type_is_waited_for() -> None:
@@ -666,15 +667,13 @@ def test_questions_about_workers() -> None:
     make_quick(d, "a")
     d.submit(0.0, pieces(1, 2, wanted_worker="a"))
     d.submit(0.0, pieces(3, wanted_worker="b"))
-    assert d.workers_of("T") == ["c", "b", "a"]
     assert d.pieces_at("a") == [1, 2]
     assert [d.load_of(worker) for worker in "abc"] == [2, 1, 0]
-    assert d.unfinished == 3
+    assert left_in(d) == 3
 
 
 def test_questions_about_the_unknown() -> None:
     d = desk("a")
-    assert d.workers_of("U") == []
     assert d.pieces_at("b") == []
     assert d.load_of("b") == 0
 

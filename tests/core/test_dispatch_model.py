@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from dispatch_tools import left_in, takers
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -446,13 +447,11 @@ class DispatchModel(RuleBasedStateMachine):
             assert self.dispatch.load_of(name) == len(worker.holds)
         held = {number for w in self.workers.values() for number in w.holds}
         unfinished = held | (self.pieces.keys() - self.verdicts.keys())
-        assert self.dispatch.unfinished == len(unfinished)
+        assert left_in(self.dispatch) == len(unfinished)
         for type in ("T", "U"):
-            names = self.dispatch.workers_of(type)
             opened = {n for n, w in self.workers.items() if w.is_open}
-            assert set(names) == {n for n in opened if self.workers[n].type == type}
-            loads = [self.dispatch.load_of(name) for name in names]
-            assert loads == sorted(loads)
+            of_type = {n for n in opened if self.workers[n].type == type}
+            assert takers(self.dispatch, type) == of_type
 
     def teardown(self) -> None:
         """Let the workers behave: then every piece gets its verdict."""
@@ -467,7 +466,7 @@ class DispatchModel(RuleBasedStateMachine):
                 for number in list(worker.holds):
                     self.result(name, number, Verdict.DONE, 0.0)
         assert self.verdicts.keys() == self.pieces.keys()
-        assert self.dispatch.unfinished == 0
+        assert left_in(self.dispatch) == 0
         assert self.dispatch.tick(self.now + 1e6) == []
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from dispatch_tools import left_in
 
 from opencluster.core.crew import LOOK_AHEAD_S, REST_S
 from opencluster.core.dispatch import (
@@ -83,7 +84,7 @@ def test_real_time_pieces_are_ordered_by_their_priority_then_as_they_came() -> N
     d.submit(0.0, urgent(3, priority=1))
     order = []
     d.worker_joined(0.0, "a", "T")
-    while d.unfinished:
+    while left_in(d):
         (number,) = d.pieces_at("a")
         order.append(number)
         d.finished(0.0, "a", number, Verdict.DONE, 1.0)
@@ -235,7 +236,7 @@ def test_a_piece_that_was_cancelled_does_not_come_back_when_it_makes_way() -> No
     d.submit(0.0, batch(1))
     assert CancelPieces("a", [1]) in d.cancel(0.0, [1])
     assert d.cut_short(0.0, "a", 1) == []
-    assert d.unfinished == 0
+    assert left_in(d) == 0
 
 
 def test_a_piece_that_was_interrupted_ends_when_it_makes_way() -> None:
@@ -244,7 +245,7 @@ def test_a_piece_that_was_interrupted_ends_when_it_makes_way() -> None:
     d.submit(0.0, [piece])
     assert d.interrupt(0.0, [1]) == [InterruptPiece("a", 1)]
     assert d.cut_short(0.0, "a", 1) == [EndPiece(piece, Verdict.INTERRUPTED)]
-    assert d.unfinished == 0
+    assert left_in(d) == 0
 
 
 def test_what_another_worker_says_of_a_piece_changes_nothing() -> None:
@@ -261,7 +262,7 @@ def test_a_bundle_that_is_said_to_have_made_way_waits_as_it_was() -> None:
     d.submit(0.0, batch(1, count=4))
     assert d.cut_short(0.0, "a", 1) == []
     assert sent(d, d.assign(0.0)) == {"a": [1]}
-    assert d.unfinished == 4
+    assert left_in(d) == 4
 
 
 # --- without workers --------------------------------------------------------------
@@ -286,7 +287,7 @@ def test_a_real_time_piece_that_waits_can_be_cancelled() -> None:
     (piece,) = urgent(1)
     d.submit(0.0, [piece])
     assert d.cancel(0.0, [1]) == [EndPiece(piece, Verdict.CANCELLED)]
-    assert d.unfinished == 0
+    assert left_in(d) == 0
     d.check_invariants()
 
 

@@ -80,7 +80,7 @@ class ManagerEpisode(ClientEpisode):
     def submit(self) -> None:
         """Submit pieces, unless so many are under way already."""
         random = self.random
-        if self.engine._dispatch.unfinished > MAX_UNFINISHED:
+        if len(self.engine._tickets) > MAX_UNFINISHED:
             return
         options = Options(
             priority=random.randrange(2),
@@ -278,7 +278,7 @@ class ManagerEpisode(ClientEpisode):
         self.transport.sent.clear()
         self.connect(last)
         end = CLOCK.now + 60.0
-        while CLOCK.now < end and self.engine._dispatch.unfinished:
+        while CLOCK.now < end and not self.engine._dispatch.is_idle:
             self.take_up()
             for number in self.held[last]:
                 row = [number, "done", RESULT, 0, 0.001]

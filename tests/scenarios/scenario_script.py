@@ -308,7 +308,9 @@ class Script:
             if factory.state is None or (names and factory.name not in names):
                 continue
             known = members(factory.state)
-            left_s = (factory.state.registry.next_expiry() or 0.0) - factory.now
+            records = factory.state.registry._records.values()
+            ends_at = min((record.expires_at for record in records), default=0.0)
+            left_s = ends_at - factory.now
             lease = f", first lease ends in {left_s:.2f}" if known else ""
             rows.append(f"{factory.name}: {' '.join(sorted(known)) or 'nobody'}{lease}")
         return rows

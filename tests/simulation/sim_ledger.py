@@ -336,7 +336,8 @@ class Ledger:
     def check_pieces(self, manager: SimManager) -> None:
         """Check all that a manager knows of its pieces."""
         manager.dispatch.check_invariants()
-        if manager.dispatch.unfinished < len(manager.tickets):
+        left = sum(piece.count for piece in manager.dispatch._pieces.values())
+        if left < len(manager.tickets):
             self.broken("no piece is lost while its manager lives", manager.name)
         if "realtime" in self._world.setup.faults:
             self._check_urgent(manager)
@@ -350,7 +351,7 @@ class Ledger:
             if piece.wait_s is not None
         }
         for number, piece in urgent.items():
-            for worker in dispatch.workers_of(piece.type):
+            for worker in dispatch._crews[piece.type].workers:
                 held = dispatch._workers[worker].pieces.values()
                 is_passed = all(other.wait_s is None for other in held)
                 is_resting = dispatch._workers[worker].rests_until is not None
