@@ -190,11 +190,14 @@ class _Cleaning:
         progress: Callable[[int, int], None] | None,
     ) -> None:
         xp = namespace_of(dirty)
+        if mask is not None:
+            mask = xp.ascontiguousarray(mask, dtype=bool)
         self._options, self._mask = options, mask
         self._residual_of, self._progress = residual_of, progress
-        self._dirty = self._residual = xp.asarray(dirty, dtype=np.float32)
+        self._dirty = self._residual = xp.ascontiguousarray(dirty, dtype=np.float32)
         self._model = xp.zeros_like(self._residual)
-        self._minor = _minor_of(xp.asarray(psf, dtype=np.float32), options, mask)
+        beam = xp.ascontiguousarray(psf, dtype=np.float32)
+        self._minor = _minor_of(beam, options, mask)
         self._fraction = options.cycle_fraction
         if residual_of is None and self._minor.is_exact:
             self._fraction = 0.0

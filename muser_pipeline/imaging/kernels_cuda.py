@@ -282,8 +282,8 @@ class DeviceBatch:
         self._pair = self._xp.asarray(pair.astype(np.int32))
         self._gain = self._xp.asarray(gain)
         self._has_mask = mask is not None
-        self._mask = self._xp.zeros(1, np.uint8) if mask is None else mask
-        self._mask = self._xp.ascontiguousarray(self._mask).view(np.uint8)
+        self._mask = self._xp.zeros(1, bool) if mask is None else mask
+        self._mask = self._xp.ascontiguousarray(self._mask, dtype=bool).view(np.uint8)
         self._is_signed = not negative
         self._divergence = np.float32(divergence or np.inf)
 

@@ -126,6 +126,19 @@ def test_nothing_is_found_in_nothing(algorithm: Algorithm) -> None:
     assert np.array_equal(found.residual, DIRTY)
 
 
+@pytest.mark.parametrize("algorithm", ALL)
+def test_arrays_may_lie_in_memory_as_they_like(algorithm: Algorithm) -> None:
+    """Files are big-endian, and what is turned is not contiguous."""
+    mask = np.zeros(DIRTY.shape, dtype=np.int64)
+    mask[10:60] = 1
+    options = options_of(algorithm, iterations=30)
+    expected = clean(DIRTY, BEAM, options, mask.astype(bool))
+    turned = [np.asfortranarray(each) for each in (DIRTY, BEAM, mask)]
+    found = clean(turned[0].astype(">f8"), turned[1], options, turned[2])
+    assert np.array_equal(found.model, expected.model)
+    assert np.array_equal(found.residual, expected.residual)
+
+
 def test_none_leaves_the_image_as_it_is() -> None:
     found = clean(DIRTY, BEAM, CleanOptions("none"))
     assert found.iterations == found.cycles == 0
