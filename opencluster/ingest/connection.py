@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
@@ -100,7 +100,8 @@ class Connection(asyncio.BufferedProtocol):
         self._was_quiet = False
         self._pace.received(nbytes, now)
         self._status.received_bytes += nbytes
-        self._take(self._framing.receive(self._server.buffer[:nbytes], time.time()))
+        data = self._server.buffer[:nbytes]
+        self._take(lambda now: self._framing.receive(data, now))
         wait_s = self._allowance.take(nbytes, now)
         if wait_s:
             self._pause("rate")
@@ -137,7 +138,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         if now - self._heard_at >= QUIET_S and not self._was_quiet:
             self._was_quiet = True
-            self._take(self._framing.quiet(time.time()))
+            self._take(self._framing.quiet)
         verdict = self._pace.verdict(self._framing.is_unfinished(), now)
         if verdict:
             log.info("%s is cut off: %s", self.peer, verdict)
@@ -173,12 +174,23 @@ class Connection(asyncio.BufferedProtocol):
             return
         self._has_ended = True
         self._pause("end")
-        self._take(self._framing.end(time.time()))
+        self._take(self._framing.end)
+
+    def abort(self) -> None:
+        """End at once; what was not answered for is sent again or lost."""
+        if self._transport is not None:
+            self._transport.abort()
+        self._server.went(self)
 
     # --- events --------------------------------------------------------------
 
-    def _take(self, events: Sequence[Event]) -> None:
-        self._events.extend(events)
+    def _take(self, ask: Callable[[float], Sequence[Event]]) -> None:
+        """Handle what the framing says."""
+        try:
+            self._events.extend(ask(time.time()))
+        except Exception:
+            log.exception("the framing of %s has an error", self.peer)
+            self._events.append(Broken("error", "the server has an error"))
         if not self._work():
             self._pause("room")
             # the buffer is used again

@@ -36,14 +36,21 @@ class Keeper:
         Called in the thread with each item, see `Kept`.
     on_ended : callable
         Called in the thread when the ends of items are on disk.
+    on_broken : callable
+        Called in the thread with what ends it, which nobody has foreseen.
     """
 
     def __init__(
-        self, spool: Spool, on_kept: Kept, on_ended: Callable[[list[Ending]], None]
+        self,
+        spool: Spool,
+        on_kept: Kept,
+        on_ended: Callable[[list[Ending]], None],
+        on_broken: Callable[[BaseException], None],
     ) -> None:
         self._spool = spool
         self._on_kept = on_kept
         self._on_ended = on_ended
+        self._on_broken = on_broken
         self._orders: SimpleQueue[tuple[Any, Draft] | Ending | None] = SimpleQueue()
         self._overdue: list[Ending] = []
         self._thread = threading.Thread(
@@ -65,6 +72,12 @@ class Keeper:
         self._thread.join()
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        except BaseException as error:
+            self._on_broken(error)
+
+    def _serve(self) -> None:
         is_open = True
         while is_open:
             drafts: list[tuple[Any, Draft]] = []

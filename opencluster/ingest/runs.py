@@ -134,19 +134,20 @@ class Runs:
         manager = None
         while True:
             item = self._orders.get()
-            problem: Exception | None = None
+            problem: BaseException | None = None
             try:
                 if manager is None:
                     manager = self._make_manager()
                 manager.run(self._make_task(item, self._spool.read(item)))
-            except Exception as error:
+            except BaseException as error:
+                # an exit is no reason to lose this thread
                 problem = error
                 log.debug("item %s failed", item.id, exc_info=error)
             self._soon(self._ended, item, problem)
             # an idle thread must not keep what an error has in its frames
             del item, problem
 
-    def _ended(self, item: Item, problem: Exception | None) -> None:
+    def _ended(self, item: Item, problem: BaseException | None) -> None:
         self._free += 1
         self._status.running -= 1
         if problem is None:
@@ -157,7 +158,7 @@ class Runs:
             self._failed(item, problem)
         self._begin()
 
-    def _failed(self, item: Item, problem: Exception) -> None:
+    def _failed(self, item: Item, problem: BaseException) -> None:
         said = f"{type(problem).__name__}: {problem}"
         delay_s = self._patience.delay_s
         if not isinstance(problem, NOT_ITS_FAULT):

@@ -133,6 +133,7 @@ class IngestServer:
         self._sampler = Sampler()
         self._connections: dict[Connection, str] = {}
         self._dropping = False
+        self._failure: BaseException | None = None
         self._unsynced = 0
         self._roomless: dict[Connection, None] = {}
         self._stopped = threading.Event()
@@ -152,7 +153,7 @@ class IngestServer:
             raise
         self._loop = asyncio.new_event_loop()
         self._wanted_to_stop = asyncio.Event()
-        self._keeper = Keeper(self.spool, self._kept, self._has_ended)
+        self._keeper = Keeper(self.spool, self._kept, self._has_ended, self._broke)
         self._runs = Runs(
             managers or self.settings.managers,
             manager,
@@ -168,7 +169,10 @@ class IngestServer:
     # --- for users -----------------------------------------------------------
 
     def run(self) -> None:
-        """Serve until `stop` is called."""
+        """Serve until `stop` is called.
+
+        What goes wrong in here, and not with a sender or a manager, is raised.
+        """
         try:
             asyncio.set_event_loop(self._loop)
             self._loop.run_until_complete(self._serve())
@@ -286,6 +290,10 @@ class IngestServer:
         if self.policy == "drop-oldest":
             self._offer_room()
 
+    def _broke(self, error: BaseException) -> None:
+        self._failure = error
+        self._soon(self._wanted_to_stop.set)
+
     def _has_ended(self, endings: list[Ending]) -> None:
         self._soon(self._are_ended, endings)
 
@@ -320,9 +328,13 @@ class IngestServer:
         for connection in list(self._connections):
             connection.finish()
         await self._finish()
+        for connection in list(self._connections):
+            connection.abort()
         tasks[1].cancel()
         for task in done:
             task.result()
+        if self._failure is not None:
+            raise self._failure
 
     def _take_up(self) -> None:
         """Go on with what an earlier server has left."""
@@ -398,7 +410,9 @@ class IngestServer:
         until = time.monotonic() + self.settings.stop_grace_s
         if not self._drains:
             self._runs.stop()
-        while time.monotonic() < until or (self._drains and not self._runs.is_idle):
+        while self._failure is None and (
+            time.monotonic() < until or (self._drains and not self._runs.is_idle)
+        ):
             is_done = self._runs.is_idle if self._drains else not self.status.running
             if is_done and not self._connections:
                 break

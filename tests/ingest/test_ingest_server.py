@@ -212,7 +212,7 @@ def test_the_rate_of_a_sender_has_a_limit(tmp_path: Path) -> None:
         Sender(server.address) as sender,
     ):
         # a second's worth may come at once, of the rest hardly anything
-        sender.send(packed("b", LARGE))
+        sender.send(packed("b", LARGE * 8))
         wait_until(lambda: server.status.received_bytes > 100_000)
         assert server.status.accepted == 0
 
@@ -389,6 +389,68 @@ def test_a_manager_that_fails_is_tried_again_and_then_given_up(tmp_path: Path) -
     assert server.status.retried == 2 + 2 + 8
     (failed,) = (tmp_path / "failed").iterdir()
     assert failed.read_bytes() == b"always"
+
+
+class Wrong(ItemFraming):
+    """Has an error, in what it is told at the end too."""
+
+    def receive(self, data: memoryview, now: float) -> Sequence[Event]:
+        if bytes(data[:1]) == b"!":
+            raise ZeroDivisionError("wrong")
+        return super().receive(data, now)
+
+    def end(self, now: float) -> Sequence[Event]:
+        raise ZeroDivisionError("wrong as well")
+
+
+def test_an_error_of_a_framing_costs_its_connection_alone(tmp_path: Path) -> None:
+    with (
+        serving(tmp_path, Notebook(), Wrong) as server,
+        Sender(server.address) as good,
+        Sender(server.address) as bad,
+    ):
+        bad.send(b"!")
+        answer = bad.answer()
+        assert (answer.verdict, answer.reason) == (
+            Verdict.REFUSED,
+            "the server has an error",
+        )
+        assert bad.is_closed()
+        bad.close()
+        good.item("a", b"x")
+        assert good.verdict() == ("a", Verdict.ACCEPTED)
+        good.close()
+        wait_until(lambda: server.status.connections == 0)
+        assert server.status.rejected == {"error": 2}
+
+
+def test_a_manager_that_exits_costs_its_run_alone(tmp_path: Path) -> None:
+    notebook = Notebook()
+    notebook.failures = {"a": [SystemExit(3)]}  # type: ignore[list-item]
+    with (
+        serving(tmp_path, notebook, managers=1) as server,
+        Sender(server.address) as sender,
+    ):
+        sender.item("a", b"x")
+        wait_until(lambda: server.status.processed == 1)
+    assert server.status.retried == 1
+
+
+def test_an_error_of_the_server_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serving(tmp_path, Notebook())
+
+    def broken(*given: object) -> None:
+        raise ZeroDivisionError("unforeseen")
+
+    monkeypatch.setattr(server.spool, "commit", broken)
+    with Sender(server.address) as sender:
+        sender.item("a", b"x")
+        with pytest.raises(ZeroDivisionError, match="unforeseen"):
+            server.run()
+        assert sender.is_closed()
+    assert server.wait(0)
 
 
 def test_a_server_that_stops_leaves_the_rest_to_the_next_one(tmp_path: Path) -> None:
