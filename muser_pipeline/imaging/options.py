@@ -97,6 +97,9 @@ class ImageOptions:
         Whether phases of antennas are solved for on the brightest point.
     w : str
         How the third coordinate of the baselines is dealt with, see `Gridder`.
+    window_rad : float
+        Diameter of the disk about the middle in which components are looked for; 0 for
+        everywhere.
     """
 
     size: int | None = None
@@ -109,6 +112,7 @@ class ImageOptions:
     sun: SunOptions | None = None
     self_calibrate: bool = False
     w: WMethod = "auto"
+    window_rad: float = 0.0
 
     def __post_init__(self) -> None:
         """Turn down what cannot be an image.
@@ -127,7 +131,8 @@ class ImageOptions:
             wrong = f"weighting {self.weighting!r} is not natural, uniform or briggs"
         elif self.polarization not in ("I", "V", "LL", "RR"):
             wrong = f"polarization {self.polarization!r} is not I, V, LL or RR"
-        elif not self.taper_rad >= 0:
-            wrong = f"a taper is 0 or more, not {self.taper_rad!r}"
+        elif not (self.taper_rad >= 0 and self.window_rad >= 0):
+            sizes = f"{self.taper_rad!r}, {self.window_rad!r}"
+            wrong = f"a taper and a window are 0 or more, not {sizes}"
         if wrong:
             raise ImagingError("options", wrong)

@@ -5,38 +5,28 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from math import hypot
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from muser_pipeline.imaging.amplitudes import impossible_antennas
 from muser_pipeline.imaging.backend import Array, Device, namespace_of, to_host
 from muser_pipeline.imaging.clean import Cleaned, clean
-from muser_pipeline.imaging.disk import UNIFORM, Disk
-from muser_pipeline.imaging.disk_fit import RESOLVED, DiskFit, fit_disk
+from muser_pipeline.imaging.disk import Disk
 from muser_pipeline.imaging.errors import ImagingError
-from muser_pipeline.imaging.field import choose_grid
 from muser_pipeline.imaging.grid import Grid
 from muser_pipeline.imaging.gridding import Gridder
 from muser_pipeline.imaging.image import Image, Pixels
 from muser_pipeline.imaging.options import ImageOptions
 from muser_pipeline.imaging.plane import FLAT
-from muser_pipeline.imaging.points import PointSearch
 from muser_pipeline.imaging.restoring import Beam, fit_beam, restore
-from muser_pipeline.imaging.selfcal import SelfCalibration, self_calibrate
 from muser_pipeline.imaging.shelf import Shelf
 from muser_pipeline.imaging.visibilities import (
-    SPEED_OF_LIGHT_M_PER_S,
     Snapshot,
-    check,
 )
 from muser_pipeline.imaging.weighting import Weighting, weigh
 
 Progress = Callable[[str, int, int], None]
-_SIGMAS = 5.0
-"""A centre that is less certain than a pixel must be off by so many errors."""
 
 
 def make_image(
@@ -85,21 +75,6 @@ def make_image(
         return work.image_of(snapshot)
 
 
-@dataclass(frozen=True, eq=False)
-class _Ready:
-    """Visibilities that can be gridded, and what was done to them."""
-
-    snapshot: Snapshot
-    data: NDArray[np.complex64]
-    weights: NDArray[np.float32]
-    grid: Grid
-    left_out: tuple[int, ...]
-    solved: tuple[SelfCalibration, ...] = ()
-    fit: DiskFit | None = None
-    disk: Disk | None = None
-    shift_rad: tuple[float, float] = (0.0, 0.0)
-
-
 class _Work:
     """One image being made."""
 
@@ -122,13 +97,14 @@ class _Work:
     def image_of(self, snapshot: Snapshot) -> Image:
         """Do all steps."""
         start = time.perf_counter()
-        ready = self._prepare(snapshot)
+        with self._step("check"):
+            ready = prepared(snapshot, self._options)
         if self._options.self_calibrate:
             with self._step("calibrate"):
-                ready = self._calibrated(ready)
+                ready = calibrated(ready, self._options)
         if self._options.sun is not None:
             with self._step("disk"):
-                ready = self._registered(ready)
+                ready = registered(ready, self._options)
         with self._step("weigh"):
             weights = weigh(
                 ready.snapshot.uvw_m,
@@ -156,105 +132,7 @@ class _Work:
         spent = time.perf_counter() - start
         self._timings[name] = self._timings.get(name, 0.0) + spent
 
-    def _prepare(self, snapshot: Snapshot) -> _Ready:
-        """Check the visibilities, leave out what is impossible, turn to the north."""
-        options, polarization = self._options, self._options.polarization
-        with self._step("check"):
-            check(snapshot, polarization)
-            data, weights = snapshot.stokes(polarization)
-            left_out = impossible_antennas(
-                snapshot.uvw_m, data, weights, snapshot.antenna1, snapshot.antenna2
-            )
-            if left_out:
-                snapshot = _without(snapshot, left_out)
-                check(snapshot, polarization)
-                names = ", ".join(map(str, left_out))
-                self._notes.append(f"amplitudes of antennas {names} are impossible")
-            if options.sun is not None:
-                angle = options.sun.p_rad - snapshot.north_angle_rad
-                snapshot = snapshot.rotated(angle)
-            data, weights = snapshot.stokes(polarization)
-            grid = choose_grid(snapshot.uvw_m, snapshot.frequency_hz, weights, options)
-        return _Ready(snapshot, data, weights, grid, left_out)
-
-    def _calibrated(self, ready: _Ready) -> _Ready:
-        """Solve for phases on the brightest point."""
-        snapshot, sun = ready.snapshot, self._options.sun
-        shortest = RESOLVED / sun.radius_rad if sun is not None else 0.0
-        search = PointSearch(
-            snapshot.uvw_m, snapshot.frequency_hz, ready.grid.extent_rad
-        )
-        polarization = _total(self._options.polarization)
-        data, weights = snapshot.stokes(polarization)
-        lengths = np.hypot(snapshot.uvw_m[:, 0], snapshot.uvw_m[:, 1])
-        wavelengths = np.multiply.outer(lengths, snapshot.frequency_hz)
-        is_long = wavelengths >= shortest * SPEED_OF_LIGHT_M_PER_S
-        if not weights[is_long].any():
-            self._notes.append("no self-calibration: all baselines see the disk")
-            return ready
-        peak = search.brightest(data, weights * is_long)
-        snapshot, solved = self_calibrate(
-            snapshot, polarization, peak.l, peak.m, shortest
-        )
-        for one in solved:
-            if not one.applied:
-                self._notes.append(
-                    f"phases of {one.polarization} are not better after "
-                    "self-calibration, and were left alone"
-                )
-        data, weights = snapshot.stokes(self._options.polarization)
-        return replace(
-            ready, snapshot=snapshot, data=data, weights=weights, solved=solved
-        )
-
-    def _registered(self, ready: _Ready) -> _Ready:
-        """Find the disk of the Sun, and move the image to it."""
-        sun = self._options.sun
-        if sun is None or not (sun.disk or sun.register):
-            return ready
-        snapshot, polarization = ready.snapshot, self._options.polarization
-        try:
-            # the difference of the hands shows no disk
-            data, weights = snapshot.stokes(_total(polarization))
-            fit = fit_disk(
-                snapshot.uvw_m,
-                snapshot.frequency_hz,
-                data,
-                weights,
-                sun.radius_rad,
-                sun.profile or UNIFORM,
-                sun.fit_radius,
-            )
-        except ImagingError as error:
-            self._notes.append(str(error))
-            return ready
-        ready = replace(ready, fit=fit, disk=fit.disk)
-        if not sun.register or not self._is_certain(fit.disk, ready.grid):
-            return ready
-        shift = fit.disk.l, fit.disk.m
-        snapshot = snapshot.shifted(*shift)
-        data, weights = snapshot.stokes(polarization)
-        return replace(
-            ready,
-            snapshot=snapshot,
-            data=data,
-            weights=weights,
-            disk=replace(fit.disk, l=0.0, m=0.0),
-            shift_rad=shift,
-        )
-
-    def _is_certain(self, disk: Disk, grid: Grid) -> bool:
-        """Return whether the centre is known well enough to move the image there."""
-        error = max(disk.l_error, disk.m_error)
-        if error < grid.cell_rad or hypot(disk.l, disk.m) > _SIGMAS * error:
-            return True
-        self._notes.append(
-            f"the disk's centre is uncertain by {error / grid.cell_rad:.2g} pixels: "
-            "the image was not moved"
-        )
-        return False
-
-    def _gridder(self, ready: _Ready) -> Gridder:
+    def _gridder(self, ready: Prepared) -> Gridder:
         uvw_m, frequency_hz = ready.snapshot.uvw_m, ready.snapshot.frequency_hz
         w, device, threads = self._options.w, self._device, self._threads
 
@@ -267,7 +145,7 @@ class _Work:
         return self._shelf.get(make, "gridder", *depends)
 
     def _beam(
-        self, ready: _Ready, gridder: Gridder, weights: NDArray[np.float32]
+        self, ready: Prepared, gridder: Gridder, weights: NDArray[np.float32]
     ) -> tuple[Array, Beam]:
         uvw_m, frequency_hz = ready.snapshot.uvw_m, ready.snapshot.frequency_hz
 
@@ -280,7 +158,7 @@ class _Work:
 
     def _deconvolved(
         self,
-        ready: _Ready,
+        ready: Prepared,
         gridder: Gridder,
         weights: NDArray[np.float32],
         psf: Array,
@@ -307,6 +185,7 @@ class _Work:
                 start,
                 psf,
                 self._options.clean,
+                self._mask(ready.grid, start),
                 residual_of=lambda model: gridder.image(
                     on_device - gridder.predict(model), weights
                 ),
@@ -324,12 +203,20 @@ class _Work:
             raise ImagingError("not-finite", "CLEAN made values that are not finite")
         return _Made(to_host(dirty), to_host(psf), beam, restored, cleaned, disk_flux)
 
+    def _mask(self, grid: Grid, like: Array) -> Array | None:
+        """Return where components are looked for, if not everywhere."""
+        window = self._options.window_rad
+        if not window:
+            return None
+        east, north = np.meshgrid(*grid.coordinates())
+        return namespace_of(like).asarray(np.hypot(east, north) <= window / 2)
+
     def _clean_progress(self, done: int, of: int) -> None:
         if self._progress is not None:
             self._progress("clean", done, of)
 
     def _disk_of(
-        self, ready: _Ready, weights: NDArray[np.float32]
+        self, ready: Prepared, weights: NDArray[np.float32]
     ) -> tuple[Disk | None, float]:
         """Return the disk that is to be taken out, and its mean flux in the image."""
         sun, disk = self._options.sun, ready.disk
@@ -341,7 +228,11 @@ class _Work:
         return disk, float(np.sum(shares * disk.flux) / shares.sum())
 
     def _measured(
-        self, ready: _Ready, gridder: Gridder, weights: NDArray[np.float32], made: _Made
+        self,
+        ready: Prepared,
+        gridder: Gridder,
+        weights: NDArray[np.float32],
+        made: _Made,
     ) -> Image:
         """Put the numbers to the image."""
         cleaned = made.cleaned
@@ -385,7 +276,7 @@ class _Work:
             rms=_noise(best if residual is None else residual),
             flux=made.disk_flux + (0.0 if model is None else float(model.sum())),
             left_out=ready.left_out,
-            disk=None if ready.fit is None else ready.fit.disk,
+            disk=ready.found,
             disk_flux=made.disk_flux,
             shift_rad=ready.shift_rad,
             self_calibration=ready.solved,
@@ -394,7 +285,7 @@ class _Work:
             stopped_by="none" if cleaned is None else cleaned.stopped_by,
             threshold=0.0 if cleaned is None else cleaned.threshold,
             timings_s=self._timings,
-            notes=tuple(self._notes),
+            notes=(*ready.notes, *self._notes),
         )
 
 
@@ -408,18 +299,6 @@ class _Made:
     restored: Pixels | None = None
     cleaned: Cleaned | None = None
     disk_flux: float = 0.0
-
-
-def _without(snapshot: Snapshot, antennas: tuple[int, ...]) -> Snapshot:
-    """Return a snapshot in which the baselines of some antennas have no weight."""
-    out = np.isin(snapshot.antenna1, antennas) | np.isin(snapshot.antenna2, antennas)
-    weights = np.where(out[:, np.newaxis], np.float32(0), snapshot.weights)
-    return snapshot.replace(weights=weights)
-
-
-def _total(polarization: str) -> str:
-    """Return what shows the same sky without the sign of its polarization."""
-    return "I" if polarization == "V" else polarization
 
 
 def _bandwidth(frequency_hz: NDArray[np.float64]) -> float:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from muser_pipeline.moments import parse_duration
+
 if TYPE_CHECKING:
     from muser_pipeline.imaging.clean import CleanOptions
     from muser_pipeline.imaging.options import ImageOptions, SunOptions
@@ -166,6 +168,31 @@ def parse_range(text: str) -> tuple[float, float]:
     help="Solve for phases of antennas on the brightest point.",
 )
 @click.option(
+    "--window",
+    "window_arcsec",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="ARCSEC",
+    help="Find phases of antennas in turns with the image of a source that is within "
+    "so much about the middle.",
+)
+@click.option(
+    "--interval",
+    "interval_ns",
+    default="10s",
+    show_default=True,
+    metavar="DURATION",
+    callback=_read_by(parse_duration),
+    help="With --window: how long phases stay as they are.",
+)
+@click.option(
+    "--shortest",
+    "shortest_wavelengths",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    metavar="WAVELENGTHS",
+    help="With --window: leave out shorter baselines, which see more than that.",
+)
+@click.option(
     "--disk/--no-disk",
     default=True,
     help="Of the Sun: fit its disk, take it out before CLEAN, and put it back.",
@@ -186,6 +213,9 @@ def image_command(
     file: Path,
     polarization: str,
     range_hz: tuple[float, float] | None,
+    window_arcsec: float | None,
+    interval_ns: int,
+    shortest_wavelengths: float,
     disk: bool,
     register: bool,
     out: Path,
@@ -206,7 +236,7 @@ def image_command(
     Examples:
         opencluster muser image MUSER-I_20151101.uvfits --frequency 800-1200MHz
         opencluster muser image m87.uvfits --size 256 --cell 1e-6 \\
-            --weight briggs:0 --niter 500 --out images --json
+            --window 60e-6 --shortest 1e8 --out images --json
     """
     try:
         from muser_pipeline.imaging.errors import ImagingError
@@ -224,8 +254,13 @@ def image_command(
             snapshot = _within(snapshot, *range_hz)
         read_s = time.perf_counter() - began
         sun = _sun(snapshot, disk, register)
-        options = _options(polarization, sun, **asked)
+        options = _options(polarization, sun, window_arcsec, **asked)
         with progress_bar() as show:
+            if window_arcsec is not None:
+                limits = interval_ns, shortest_wavelengths
+                snapshot = _with_phases(
+                    snapshot, polarization, window_arcsec, *limits, show
+                )
             image = make_image(snapshot, options, progress=show)
         files = publish(image, out, f"{_stem(file)}_{polarization}")
     except ImagingError as error:
@@ -274,6 +309,26 @@ def _within(snapshot: Snapshot, low_hz: float, high_hz: float) -> Snapshot:
     )
 
 
+def _with_phases(
+    snapshot: Snapshot,
+    polarization: str,
+    window_arcsec: float,
+    interval_ns: int,
+    shortest_wavelengths: float,
+    show: Progress,
+) -> Snapshot:
+    """Return visibilities with phases that fit a source in a window."""
+    from muser_pipeline.imaging.hybrid import HybridOptions, find_phases
+    from muser_pipeline.realtime.options import ARCSEC_RAD
+
+    options = HybridOptions(
+        window_rad=window_arcsec * ARCSEC_RAD,
+        interval_s=interval_ns / 1e9,
+        shortest_wavelengths=shortest_wavelengths,
+    )
+    return find_phases(snapshot, polarization, options, show)
+
+
 def _sun(snapshot: Snapshot, disk: bool, register: bool) -> SunOptions | None:
     """Return how the Sun stood in the middle of an observation of it, else None."""
     if snapshot.target.strip().lower() != SUN:
@@ -296,6 +351,7 @@ def _sun(snapshot: Snapshot, disk: bool, register: bool) -> SunOptions | None:
 def _options(
     polarization: str,
     sun: SunOptions | None,
+    window_arcsec: float | None,
     size: int | None,
     cell_arcsec: float | None,
     weight: tuple[Any, float],
@@ -317,6 +373,7 @@ def _options(
         clean=_cleaning(**cleaning),
         sun=sun,
         self_calibrate=self_calibrate,
+        window_rad=(window_arcsec or 0.0) * ARCSEC_RAD,
     )
 
 

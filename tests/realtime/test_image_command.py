@@ -179,6 +179,18 @@ def test_without_cleaning_there_is_the_dirty_image(vlbi: Path, tmp_path: Path) -
     assert "0 iterations" in done.stderr
 
 
+def test_a_source_is_looked_for_in_a_window(vlbi: Path, tmp_path: Path) -> None:
+    found = record_of(
+        *(vlbi, "--size", 128, "--cell", 2e-4, "--niter", 50, "--out", tmp_path),
+        *("--window", 4e-3, "--interval", "30min", "--shortest", 1e6),
+    )
+    with fits.open(found["fits"]) as file:
+        model = file["MODEL"].data.squeeze()
+    y, x = np.indices(model.shape) - 64
+    assert not model[np.hypot(x, y) > 10].any()
+    assert model.sum() > 0.5 * CORE_JY
+
+
 def test_an_image_of_the_sun_is_turned_to_its_north(tmp_path: Path) -> None:
     import sunpy.map
 
