@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from muser_pipeline.imaging.backend import Array, namespace_of
 from muser_pipeline.imaging.clean import Cleaned, CleanOptions, StoppedBy, check, clean
+from muser_pipeline.imaging.errors import ImagingError
 from muser_pipeline.imaging.minor import Ended, Found, add_points
 from muser_pipeline.imaging.thresholds import is_settled, single, threshold_of
 
@@ -48,6 +49,8 @@ def clean_many(
     ImagingError
         As `clean`.
     """
+    if len(psf) not in (1, len(dirty)):
+        raise ImagingError("shape", f"{len(dirty)} images, {len(psf)} beams")
     beams = [psf[k if len(psf) > 1 else 0] for k in range(len(dirty))]
     if namespace_of(dirty) is np or options.algorithm != "hogbom":
         return [

@@ -226,3 +226,5 @@ def test_many_are_cleaned_as_each_is() -> None:
         for image, one in zip(dirty, found, strict=True):
             alone = clean(image, BEAM, options)
             assert np.array_equal(one.components, alone.components)
+    with pytest.raises(ImagingError, match="3 images, 2 beams"):
+        clean_many(dirty, np.stack([BEAM] * 2), options)
