@@ -19,11 +19,15 @@ from muser_pipeline.imaging.gridding import Gridder
 from muser_pipeline.imaging.image import Image, Pixels
 from muser_pipeline.imaging.options import ImageOptions
 from muser_pipeline.imaging.plane import FLAT
+from muser_pipeline.imaging.preparation import (
+    Prepared,
+    calibrated,
+    prepared,
+    registered,
+)
 from muser_pipeline.imaging.restoring import Beam, fit_beam, restore
 from muser_pipeline.imaging.shelf import Shelf
-from muser_pipeline.imaging.visibilities import (
-    Snapshot,
-)
+from muser_pipeline.imaging.visibilities import Snapshot
 from muser_pipeline.imaging.weighting import Weighting, weigh
 
 Progress = Callable[[str, int, int], None]
