@@ -84,7 +84,14 @@ class Gridder:
         self._xp = library_of(device)
         self._per_m = frequency_hz / SPEED_OF_LIGHT_M_PER_S
         self.plane, self._terms, stacks = self._choose(uvw_m, w)
-        self.terms = 0 if stacks else len(self._terms.sizes) if self._terms else 1
+        sizes = self._terms.sizes if self._terms else (1.0,)
+        self.terms = 0 if stacks else len(sizes)
+        self._epsilons = [epsilon / size for size in sizes]
+        self._polynomials = (
+            self._terms.polynomials
+            if self._terms
+            else self._xp.empty((0, grid.size, grid.size), dtype=np.float32)
+        )
         self._transform: Transform
         if stacks:
             self._transform = DuccTransform(uvw_m, frequency_hz, grid, threads)
@@ -121,13 +128,8 @@ class Gridder:
         """
         xp = self._xp
         parts = self._weighted(weights) * xp.asarray(values, dtype=xp.complex64)
-        if self._terms is None:
-            return self._transform.adjoint(parts[np.newaxis], [self._epsilon])[0]
-        parts = parts * self._terms.factors.conj()
-        image, *others = self._transform.adjoint(parts, self._epsilons(self._terms))
-        for polynomial, other in zip(self._terms.polynomials, others, strict=True):
-            image += polynomial * other
-        return image
+        parts = parts * self._terms.factors.conj() if self._terms else parts[np.newaxis]
+        return self._transform.adjoint(parts, self._polynomials, self._epsilons)
 
     def beam(self, weights: Array) -> Array:
         """Return the image of a point of 1 at the phase centre; 1 at its centre.
@@ -154,11 +156,10 @@ class Gridder:
             On the device.
         """
         xp = self._xp
-        model = xp.asarray(model, dtype=xp.float32)[np.newaxis]
+        model = xp.asarray(model, dtype=xp.float32)
+        parts = self._transform.forward(model, self._polynomials, self._epsilons)
         if self._terms is None:
-            return self._transform.forward(model, [self._epsilon])[0]
-        models = xp.concatenate([model, self._terms.polynomials * model])
-        parts = self._transform.forward(models, self._epsilons(self._terms))
+            return parts[0]
         parts *= self._terms.factors
         return parts.sum(axis=0)
 
@@ -196,10 +197,6 @@ class Gridder:
         """Return the terms for what a plane leaves of w, if there are not too many."""
         rest = np.multiply.outer(plane.residuals_m(uvw_m), self._per_m)
         return expand(rest, plane, self.grid, self._epsilon, most, self._xp)
-
-    def _epsilons(self, terms: WTerms) -> list[float]:
-        """Return how exact the transform of each term has to be."""
-        return [self._epsilon / size for size in terms.sizes]
 
     def _weighted(self, weights: Array) -> Any:
         """Return weights whose sum is 1."""

@@ -70,26 +70,41 @@ class HalfGridTransform:
         self._per_m = frequency_hz / SPEED_OF_LIGHT_M_PER_S
         self._grid = grid
         self._threads = threads
+        self._part = np.empty((grid.size, grid.size), dtype=np.float32)
         self._of_side: dict[int, _HalfGrid] = {}
 
     def adjoint(
-        self, values: NDArray[np.complex64], epsilons: Sequence[float]
+        self,
+        values: NDArray[np.complex64],
+        factors: NDArray[np.float32],
+        epsilons: Sequence[float],
     ) -> NDArray[np.float32]:
-        """Return images of visibilities; see `Transform`."""
-        size = self._grid.size
-        images = np.empty((len(values), size, size), dtype=np.float32)
-        for image, each, epsilon in zip(images, values, epsilons, strict=True):
-            self._half_grid(epsilon).adjoint(each, image)
-        return images
+        """Return the image of visibilities; see `Transform`."""
+        image = np.empty(self._part.shape, dtype=np.float32)
+        self._half_grid(epsilons[0]).adjoint(values[0], image)
+        for each, factor, epsilon in zip(
+            values[1:], factors, epsilons[1:], strict=True
+        ):
+            self._half_grid(epsilon).adjoint(each, self._part)
+            self._part *= factor
+            image += self._part
+        return image
 
     def forward(
-        self, images: NDArray[np.float32], epsilons: Sequence[float]
+        self,
+        image: NDArray[np.float32],
+        factors: NDArray[np.float32],
+        epsilons: Sequence[float],
     ) -> NDArray[np.complex64]:
-        """Return the visibilities of images; see `Transform`."""
-        shape = (len(images), len(self._uv), len(self._per_m))
+        """Return the visibilities of an image; see `Transform`."""
+        shape = (len(epsilons), len(self._uv), len(self._per_m))
         values = np.empty(shape, dtype=np.complex64)
-        for each, image, epsilon in zip(values, images, epsilons, strict=True):
-            self._half_grid(epsilon).forward(image, each)
+        self._half_grid(epsilons[0]).forward(image, values[0])
+        for each, factor, epsilon in zip(
+            values[1:], factors, epsilons[1:], strict=True
+        ):
+            np.multiply(factor, image, out=self._part)
+            self._half_grid(epsilon).forward(self._part, each)
         return values
 
     def _half_grid(self, epsilon: float) -> _HalfGrid:
@@ -134,6 +149,8 @@ class _HalfGrid:
         # what lies beside the columns that are kept, or the pixels, stays zero
         self._lines = np.zeros((grid.size, side // 2 + 1), dtype=np.complex64)
         self._wide = np.zeros((grid.size, side), dtype=np.float32)
+        self._seen = np.empty_like(self._wide)
+        self._spectra = np.empty_like(self._lines)
         self._fft = importlib.import_module("ducc0").fft
 
     def adjoint(
@@ -147,21 +164,24 @@ class _HalfGrid:
         half = self._folded()
         self._fft.c2c(half, axes=(0,), forward=False, out=half, nthreads=self._threads)
         self._lines[:, : self._kept] = half[self._middle]
-        wide = self._fft.c2r(
+        self._fft.c2r(
             self._lines,
             axes=(1,),
             lastsize=self._side,
             forward=False,
+            out=self._seen,
             nthreads=self._threads,
         )
-        np.multiply(wide[:, self._middle], self._correction, out=image)
+        np.multiply(self._seen[:, self._middle], self._correction, out=image)
 
     def forward(
         self, image: NDArray[np.float32], values: NDArray[np.complex64]
     ) -> None:
         """Fill in the visibilities of an image."""
         np.multiply(image, self._correction, out=self._wide[:, self._middle])
-        lines = self._fft.r2c(self._wide, axes=(1,), nthreads=self._threads)
+        lines = self._fft.r2c(
+            self._wide, axes=(1,), out=self._spectra, nthreads=self._threads
+        )
         half = self._cells[:, MARGIN : MARGIN + self._kept]
         half[:] = 0
         half[self._middle] = lines[:, : self._kept]

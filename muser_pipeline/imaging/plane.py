@@ -126,9 +126,16 @@ def pixel_depths(plane: Plane, grid: Grid, xp: Any) -> Array:
     ndarray of float32, shape (size, size)
     """
     east, north = (xp.asarray(each.astype(np.float32)) for each in grid.coordinates())
-    square = (east**2) + (north**2)[:, np.newaxis]
+    # in place: new memory would take longer than the sums
+    depths = east**2 + (north**2)[:, np.newaxis]
     half = (1 - plane.a * east) - (plane.b * north)[:, np.newaxis]
-    return -square / (half + xp.sqrt(half**2 - _steepness(plane) * square))
+    root = depths * -_steepness(plane)
+    root += half * half
+    xp.sqrt(root, out=root)
+    root += half
+    depths /= root
+    depths *= -1
+    return depths
 
 
 def fit_plane(uvw_m: NDArray[np.float64]) -> Plane:

@@ -1,11 +1,13 @@
 """Two-dimensional Fourier transforms between visibilities and pixels.
 
-Each class holds what can be kept between transforms of the same places, and does
-several at once. The sums are those of the real image of a half plane, which stands for
-its conjugate half too:
+Each class holds what can be kept between transforms of the same places. The sums are
+those of the real image of a half plane, which stands for its conjugate half too, over
+terms k of which each has its own visibilities and its own factor of the pixels:
 
-    adjoint: D(l, m) = sum of Re[V exp(-2 pi i (u l + v m))]
-    forward: V(u, v) = sum of I exp(+2 pi i (u l + v m))
+    adjoint: D(l, m) = sum over k of P_k(l, m) sum of Re[V_k exp(-2 pi i (u l + v m))]
+    forward: V_k(u, v) = sum of P_k I exp(+2 pi i (u l + v m))
+
+P_0 is 1.
 """
 
 from __future__ import annotations
@@ -31,24 +33,28 @@ _COARSEST = 1e-2
 class Transform(Protocol):
     """A pair of transforms between some visibilities and the pixels of a grid."""
 
-    def adjoint(self, values: Array, epsilons: Sequence[float]) -> Array:
-        """Return images of visibilities.
+    def adjoint(
+        self, values: Array, factors: Array, epsilons: Sequence[float]
+    ) -> Array:
+        """Return the image of visibilities.
 
         Parameters
         ----------
         values : ndarray of complex64, shape (k, row, channel)
             Visibilities times weights.
+        factors : ndarray of float32, shape (k - 1, size, size)
+            Of the pixels, for all terms but the first.
         epsilons : sequence of float
-            The accuracy that each of the k has to have at least.
+            The accuracy that each term has to have at least.
 
         Returns
         -------
-        ndarray of float32, shape (k, size, size)
+        ndarray of float32, shape (size, size)
         """
         ...
 
-    def forward(self, images: Array, epsilons: Sequence[float]) -> Array:
-        """Return the visibilities of images; shapes as for `adjoint`."""
+    def forward(self, image: Array, factors: Array, epsilons: Sequence[float]) -> Array:
+        """Return the visibilities (k, row, channel) of an image; see `adjoint`."""
         ...
 
 
@@ -92,34 +98,35 @@ class DuccTransform:
         self._library = importlib.import_module("ducc0").wgridder
 
     def adjoint(
-        self, values: NDArray[np.complex64], epsilons: Sequence[float]
+        self,
+        values: NDArray[np.complex64],
+        factors: NDArray[np.float32],
+        epsilons: Sequence[float],
     ) -> NDArray[np.float32]:
-        """Return images of visibilities; see `Transform`."""
-        images = np.empty((len(values), self._size, self._size), dtype=np.float32)
-        for image, each, epsilon in zip(images, values, epsilons, strict=True):
-            self._library.vis2dirty(
-                uvw=self._uvw,
-                vis=each,
-                dirty=image,
-                epsilon=_bounded(epsilon),
-                **self._options,
-            )
-        return images
+        """Return the image of visibilities, which have one term; see `Transform`."""
+        (only,), (epsilon,) = values, epsilons
+        image: NDArray[np.float32] = self._library.vis2dirty(
+            uvw=self._uvw,
+            vis=only,
+            npix_x=self._size,
+            npix_y=self._size,
+            epsilon=_bounded(epsilon),
+            **self._options,
+        )
+        return image
 
     def forward(
-        self, images: NDArray[np.float32], epsilons: Sequence[float]
+        self,
+        image: NDArray[np.float32],
+        factors: NDArray[np.float32],
+        epsilons: Sequence[float],
     ) -> NDArray[np.complex64]:
-        """Return the visibilities of images; see `Transform`."""
-        values = np.empty((len(images), *self._shape), dtype=np.complex64)
-        for each, image, epsilon in zip(values, images, epsilons, strict=True):
-            self._library.dirty2vis(
-                uvw=self._uvw,
-                dirty=image,
-                vis=each,
-                epsilon=_bounded(epsilon),
-                **self._options,
-            )
-        return values
+        """Return the visibilities of an image, in one term; see `Transform`."""
+        (epsilon,) = epsilons
+        values: NDArray[np.complex64] = self._library.dirty2vis(
+            uvw=self._uvw, dirty=image, epsilon=_bounded(epsilon), **self._options
+        )
+        return values[np.newaxis]
 
 
 class NufftTransform:
@@ -152,17 +159,26 @@ class NufftTransform:
         self._x = self._wrapped(np.multiply.outer(-uvw_m[:, 0], turn))
         self._plans: dict[tuple[int, int, int], Any] = {}
 
-    def adjoint(self, values: Array, epsilons: Sequence[float]) -> Array:
-        """Return images of visibilities; see `Transform`."""
+    def adjoint(
+        self, values: Array, factors: Array, epsilons: Sequence[float]
+    ) -> Array:
+        """Return the image of visibilities; see `Transform`."""
         plan = self._plan(1, len(values), min(epsilons))
-        images = plan.execute(values.reshape(len(values), -1))
-        return self._xp.ascontiguousarray(images.real)
+        parts = plan.execute(values.reshape(len(values), -1)).real
+        image = self._xp.ascontiguousarray(parts[0])
+        for factor, part in zip(factors, parts[1:], strict=True):
+            image += factor * part
+        return image
 
-    def forward(self, images: Array, epsilons: Sequence[float]) -> Array:
-        """Return the visibilities of images; see `Transform`."""
-        plan = self._plan(2, len(images), min(epsilons))
-        values = plan.execute(images.astype(self._xp.complex64))
-        return values.reshape(len(images), *self._shape)
+    def forward(self, image: Array, factors: Array, epsilons: Sequence[float]) -> Array:
+        """Return the visibilities of an image; see `Transform`."""
+        plan = self._plan(2, 1 + len(factors), min(epsilons))
+        images = self._xp.empty(
+            (1 + len(factors), *image.shape), dtype=self._xp.complex64
+        )
+        images[0] = image
+        images[1:] = factors * image
+        return plan.execute(images).reshape(len(images), *self._shape)
 
     def _wrapped(self, phases: NDArray[np.float64]) -> Array:
         # in double precision, before single precision cuts digits off

@@ -90,8 +90,10 @@ def expand(
     turned = np.exp(-1j * x) * np.stack(factors)
     polynomials = xp.empty((len(sizes) - 1, grid.size, grid.size), dtype=xp.float32)
     if len(sizes) > 1:
-        t = pixel_depths(plane, grid, xp) / xp.float32(half_depth) + xp.float32(1)
-        _chebyshev(t, polynomials)
+        t = pixel_depths(plane, grid, xp)
+        t /= xp.float32(half_depth)
+        t += xp.float32(1)
+        _chebyshev(t, polynomials, xp)
     return WTerms(xp.asarray(turned.astype(np.complex64)), polynomials, tuple(sizes))
 
 
@@ -110,9 +112,10 @@ def bessel(order: int, x: NDArray[np.float64]) -> NDArray[np.float64]:
     return total
 
 
-def _chebyshev(t: Array, polynomials: Array) -> None:
+def _chebyshev(t: Array, polynomials: Array, xp: Any) -> None:
     """Fill in T_1, T_2 and so on of t."""
     polynomials[0] = t
     for k in range(1, len(polynomials)):
-        before = polynomials[k - 2] if k > 1 else 1
-        polynomials[k] = 2 * t * polynomials[k - 1] - before
+        xp.multiply(t, polynomials[k - 1], out=polynomials[k])
+        polynomials[k] *= 2
+        polynomials[k] -= polynomials[k - 2] if k > 1 else 1
