@@ -142,7 +142,6 @@ class Runs:
             except BaseException as error:
                 # an exit is no reason to lose this thread
                 problem = error
-                log.debug("item %s failed", item.id, exc_info=error)
             self._soon(self._ended, item, problem)
             # an idle thread must not keep what an error has in its frames
             del item, problem
@@ -166,7 +165,7 @@ class Runs:
             if isinstance(problem, ItemDamaged) or before >= self._patience.retries:
                 self._status.failed += 1
                 self._failures.pop(item.number, None)
-                log.error("item %s is given up: %s", item.id, said)
+                log.error("item %s is given up", item.id, exc_info=problem)
                 self._end(Ending(item, FAILED, said))
                 return
             self._failures[item.number] += 1
