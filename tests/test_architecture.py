@@ -75,7 +75,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "service": SHELL | {"worker"},
     "collective": GROUND | {"core", "engines.base"},
     "futures": {"errors", "engines.base"},
-    "manager": SHELL | {"mapping", "stream", "collective", "futures", "priorities"},
+    "handle": {"workpiece", "engines.base", "priorities"},
+    "manager": SHELL
+    | {"mapping", "stream", "collective", "futures", "priorities", "handle"},
     "pool": GROUND | {"manager"},
     "launchers": MEANS | {"place"},
     "engines": UPPER | {"targets", "launchers"},
