@@ -26,6 +26,8 @@ from opencluster.testing import LocalCluster
 WORKERS = 2
 LENGTHS_S = (0.05, 0.2, 1.0)
 """How long batch pieces take."""
+SAMPLES = {0.0: 100, 0.05: 100, 0.2: 100, 1.0: 40}
+"""Real-time pieces of a run, by the length of batch pieces, 0 for none."""
 STEP_S = 0.002
 """Time between two moments at which a batch piece reports progress."""
 DEADLINE_S = 0.02
@@ -37,7 +39,8 @@ that takes longer: or they would be cut short more often than they stand for."""
 
 def measure(is_quick: bool) -> list[Figure]:
     """Measure with all lengths of batch pieces, and without any, in turn."""
-    runs, samples = (1, 10) if is_quick else (3, 40)
+    runs = 1 if is_quick else 3
+    samples_of = dict.fromkeys((0.0, *LENGTHS_S), 10) if is_quick else SAMPLES
     taken: dict[float, list[list[float]]] = {}
     cuts: dict[float, list[float]] = {}
     with LocalCluster({TARGET: WORKERS}):
@@ -45,8 +48,10 @@ def measure(is_quick: bool) -> list[Figure]:
         while len(manager.get_available_workers(TYPE)) < WORKERS:
             time.sleep(0.05)
         for _ in range(runs):
-            taken.setdefault(0.0, []).append(_latencies_ms(manager, samples, 0.0))
+            alone = _latencies_ms(manager, samples_of[0.0], 0.0)
+            taken.setdefault(0.0, []).append(alone)
             for length_s in LENGTHS_S:
+                samples = samples_of[length_s]
                 with batch_load(length_s) as load:
                     times = _latencies_ms(manager, samples, length_s)
                 taken.setdefault(length_s, []).append(times)
