@@ -139,13 +139,20 @@ def test_pictures_may_be_drawn_in_several_threads(image: Image, dirty: Image) ->
     assert [drawn[n] for n in range(2)] == expected
 
 
-def test_stokes_v_is_grey_in_the_middle_of_its_colours(image: Image) -> None:
-    signed = dataclasses.replace(
-        image, polarization="V", restored=-np.abs(image.best), peak=-image.peak
-    )
+def test_stokes_v_is_white_where_it_is_nothing_and_has_a_colour_for_each_sign(
+    image: Image,
+) -> None:
+    pixels = np.zeros_like(image.best)
+    pixels[200:220, 50:70] = 5.0
+    pixels[50:70, 200:220] = -5.0
+    signed = dataclasses.replace(image, polarization="V", restored=pixels)
     with Pillow.open(io.BytesIO(draw(signed).small)) as small:
-        light = np.asarray(small.convert("L"), dtype=float)
-    assert light.min() < light[0, 0] - 20
+        red, green, blue = np.moveaxis(np.asarray(small, dtype=int), 2, 0)
+    assert min(plane[0, 0] for plane in (red, green, blue)) > 240
+    left = np.s_[THUMBNAIL // 2 :], np.s_[: THUMBNAIL // 2]
+    assert (red - blue)[: THUMBNAIL // 2, : THUMBNAIL // 2].max() > 50
+    assert (red - blue)[left].max() < 10
+    assert (blue - red)[THUMBNAIL // 2 :, THUMBNAIL // 2 :].max() > 50
 
 
 def test_the_record_has_the_numbers(image: Image) -> None:
