@@ -36,7 +36,7 @@ def test_the_examples_work(
     exec(search, {"directory": "archive"})
     # two frames of the band in each of two loops
     assert capsys.readouterr().out.startswith("4 304 (Gap(")
-    here, _ = blocks("sh")
+    here, *_ = blocks("sh")
     arguments = here.replace("\\\n", "").replace("process", "local").split()
     assert arguments[:2] == ["opencluster", "muser"]
     done = CliRunner().invoke(muser_command, arguments[2:])
