@@ -101,6 +101,17 @@ def measure_imaging(json_file: Path | None, page: Path | None, quick: bool) -> N
     _report(lambda: imaging.measure(quick), json_file, page, "imaging")
 
 
+@click.command("images")
+@json_option
+@markdown_option
+@quick_option
+def measure_images(json_file: Path | None, page: Path | None, quick: bool) -> None:
+    """Measure from the last byte of an item to its images, without and with load."""
+    from bench import image_latency
+
+    _report(lambda: image_latency.measure(quick), json_file, page, "images")
+
+
 @click.command("ingest")
 @click.option(
     "--seconds",
@@ -124,8 +135,10 @@ def measure_ingest(
     """
     from bench import ingest
 
-    length_s = 2.0 if quick else seconds
-    _report(lambda: ingest.measure(length_s), json_file, page, "ingest")
+    if quick:
+        _report(lambda: ingest.measure(1.0, [1]), json_file, page, "ingest")
+    else:
+        _report(lambda: ingest.measure(seconds), json_file, page, "ingest")
 
 
 def _report(

@@ -18,7 +18,7 @@ from ingest_tools import wait_until
 from opencluster.ingest import ItemSender
 
 PROGRAM = Path(__file__).with_name("ingest_programs.py")
-KILLS = 4
+KILLS = 3
 ITEMS = 60
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
 

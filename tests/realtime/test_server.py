@@ -151,7 +151,7 @@ def test_a_minute_of_garbage_is_passed_over(scene: Scene) -> None:
     chance = np.random.default_rng(1)
     block = chance.integers(0, 256, 1 << 20, dtype=np.uint8).tobytes()
     alike = b"\x55" * (1 << 20)
-    blocks = [block] * 48 + [alike] * 16
+    blocks = [block] * 24 + [alike] * 8
     frames = feed(16)
     server = scene.serve()
     with connected(server) as sock:
