@@ -158,7 +158,9 @@ class _Work:
             return psf, fit_beam(psf, ready.grid.cell_rad)
 
         depends = (uvw_m, frequency_hz, ready.grid, self._options.w, self._device)
-        return self._shelf.get(make, "beam", weights, *depends)
+        # those of I are twice those of one hand
+        shares = weights / weights.max()
+        return self._shelf.get(make, "beam", shares, *depends)
 
     def _deconvolved(
         self,
