@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from flask import Flask, redirect, url_for
-from flask.typing import ResponseReturnValue
+from flask import Flask
 from flask_bootstrap import Bootstrap5
 
 from opencluster import __version__
+from opencluster.config import Config
+from opencluster.place import Place
 from opencluster_web import assets, failures, security, words
+from opencluster_web.cluster import pages as cluster_pages
+from opencluster_web.cluster.source import ClusterSource
 from opencluster_web.events import Streams
-from opencluster_web.gallery import api, pages
-from opencluster_web.gallery.movie import MovieShelf
-from opencluster_web.gallery.source import ImageSource
 
 STREAMS = 8
 """Pages that may hear of changes at the same time; each keeps a thread busy."""
@@ -23,8 +23,13 @@ STREAM_S = 300.0
 ASSETS_KEPT_S = 3600
 """For which a browser need not ask again for a style sheet or a program."""
 
-SECTIONS = (
-    ("gallery.latest", "Latest images", "grid-3x3-gap"),
+CLUSTER_SECTIONS = (
+    ("cluster.overview", "Overview", "speedometer2"),
+    ("cluster.computers", "Computers", "pc-display"),
+    ("cluster.workers", "Workers", "cpu"),
+)
+GALLERY_SECTIONS = (
+    ("gallery.latest", "Images", "brightness-high"),
     ("gallery.curve", "Light curve", "graph-up"),
     ("gallery.movies", "Movies", "film"),
 )
@@ -37,10 +42,14 @@ class WebSettings:
 
     Attributes
     ----------
-    images : Path
-        The folder of MUSER's images.
+    images : Path or None
+        The folder of MUSER's images; without one there is no gallery.
     index_url : str
         Their index; by default the one beside them.
+    config : Config
+        The settings of the cluster.
+    place : Place or None
+        The cluster's directory; by default the usual one.
     hosts : tuple of str
         Names under which a browser may ask, without port.
     streams : int
@@ -49,8 +58,10 @@ class WebSettings:
         Seconds after which a stream ends, for the browser to ask again.
     """
 
-    images: Path
+    images: Path | None = None
     index_url: str = ""
+    config: Config = field(default_factory=Config)
+    place: Place | None = None
     hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "[::1]")
     streams: int = STREAMS
     stream_s: float = STREAM_S
@@ -76,18 +87,34 @@ def create_app(settings: WebSettings) -> Flask:
     security.protect(app, settings.hosts)
     failures.register(app)
     words.register(app)
-    app.jinja_env.globals.update(sections=SECTIONS, version=__version__)
     app.register_blueprint(assets.blueprint)
     app.extensions["opencluster_streams"] = Streams(settings.streams, settings.stream_s)
-    app.extensions["opencluster_images"] = ImageSource(
-        settings.images, settings.index_url
+    app.extensions["opencluster_cluster"] = ClusterSource(
+        settings.config, settings.place or Place.find()
     )
-    app.extensions["opencluster_movies"] = MovieShelf()
-    app.register_blueprint(pages.blueprint)
-    app.register_blueprint(api.blueprint)
-    app.add_url_rule("/", "home", _home)
+    app.register_blueprint(cluster_pages.blueprint)
+    sections = list(CLUSTER_SECTIONS)
+    if settings.images is not None:
+        _add_gallery(app, settings.images, settings.index_url)
+        sections += GALLERY_SECTIONS
+    app.jinja_env.globals.update(sections=sections, version=__version__)
     return app
 
 
-def _home() -> ResponseReturnValue:
-    return redirect(url_for("gallery.latest"))
+def close_app(app: Flask) -> None:
+    """Close what the pages have opened."""
+    for name in ("opencluster_cluster", "opencluster_images"):
+        if name in app.extensions:
+            app.extensions[name].close()
+
+
+def _add_gallery(app: Flask, images: Path, index_url: str) -> None:
+    # a cluster without MUSER has no use for what it needs
+    from opencluster_web.gallery import api, pages
+    from opencluster_web.gallery.movie import MovieShelf
+    from opencluster_web.gallery.source import ImageSource
+
+    app.extensions["opencluster_images"] = ImageSource(images, index_url)
+    app.extensions["opencluster_movies"] = MovieShelf()
+    app.register_blueprint(pages.blueprint)
+    app.register_blueprint(api.blueprint)

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import click
 
+from opencluster.config import load
 from opencluster.errors import ConfigError
+from opencluster.place import Place
 
 BIND = "127.0.0.1:8080"
 
@@ -14,9 +16,8 @@ BIND = "127.0.0.1:8080"
 @click.command("web")
 @click.option(
     "--images",
-    required=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="The folder of MUSER's images; see `opencluster muser serve --out`.",
+    help="The folder of MUSER's images, for a gallery of them.",
 )
 @click.option(
     "--index",
@@ -26,14 +27,15 @@ BIND = "127.0.0.1:8080"
     help="Their index; by default images.db in that folder.",
 )
 @click.option("--bind", default=BIND, show_default=True, help="Where to listen.")
-def web_command(images: Path, index_url: str, bind: str) -> None:
-    """Show the images of MUSER in a browser, as they come.
+def web_command(images: Path | None, index_url: str, bind: str) -> None:
+    """Show the cluster, and the images of MUSER as they come, in a browser.
 
     There are no accounts yet, so only this computer is let in.
 
     \b
-    Example:
-        opencluster web --images images
+    Examples:
+        opencluster web
+        opencluster web --images images --bind 127.0.0.1:9090
     """
     try:
         from opencluster_web.application import WebSettings, create_app
@@ -45,7 +47,7 @@ def web_command(images: Path, index_url: str, bind: str) -> None:
         ) from error
 
     host, port = parse_bind(bind)
-    app = create_app(WebSettings(images, index_url))
+    app = create_app(WebSettings(images, index_url, load(), Place.find()))
     server = WebServer(app, host, port)
     click.echo(f"the pages are at {server.url}; Ctrl-C ends", err=True)
     server.run()

@@ -16,8 +16,8 @@ from waitress import wasyncore
 from opencluster.errors import ConfigError, SecurityError
 from opencluster.node.notify import Notifier
 from opencluster.place import is_loopback
+from opencluster_web.application import close_app
 from opencluster_web.events import Streams
-from opencluster_web.gallery.source import ImageSource
 
 THREADS = 8
 """For pages, besides those that streams keep busy."""
@@ -72,7 +72,7 @@ class WebServer:
 
     def __init__(self, app: Flask, host: str, port: int) -> None:
         self._streams: Streams = app.extensions["opencluster_streams"]
-        self._images: ImageSource = app.extensions["opencluster_images"]
+        self._app = app
         self._sockets: dict[int, Any] = {}
         self._is_over = False
         # a signal may come to the thread that holds it
@@ -118,7 +118,7 @@ class WebServer:
             with self._ending:
                 self._is_over = True
                 wasyncore.close_all(self._sockets)
-            self._images.close()
+            close_app(self._app)
 
     def stop(self) -> None:
         """End the server, from another thread or a signal."""

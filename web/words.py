@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 
 from flask import Flask
 
-_PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"))
+_LARGE = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+_PREFIXES = (*_LARGE, (1.0, ""), (1e-3, "m"), (1e-6, "µ"))
 _SCALED = ("Jy", "K", "Hz")
 """Units that may have a prefix."""
 _SECOND_NS = 10**9
@@ -16,7 +17,10 @@ _SECOND_NS = 10**9
 
 def register(app: Flask) -> None:
     """Give the templates of an application these filters."""
-    for filter in (clock, day, frequency, iso, quantity, significant, since, stamp):
+    for filter in (
+        *(ago, clock, day, endpoint, frequency, iso),
+        *(quantity, significant, since, size, stamp),
+    ):
         app.add_template_filter(filter)
 
 
@@ -56,6 +60,19 @@ def ago(seconds: float) -> str:
     if seconds < 48 * 3600:
         return f"{seconds / 3600:.0f} h"
     return f"{seconds / 86400:.0f} days"
+
+
+def size(size_bytes: float) -> str:
+    """Return a number of bytes in the unit that people read best."""
+    for factor, prefix in _LARGE:
+        if size_bytes >= factor:
+            return f"{size_bytes / factor:.3g} {prefix}B"
+    return f"{size_bytes:.0f} B"
+
+
+def endpoint(address: str) -> str:
+    """Return an address as people name it: without what it begins with."""
+    return address.removeprefix("tcp://").removeprefix("ipc://")
 
 
 def since(published_at: float) -> str:

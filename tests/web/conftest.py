@@ -13,8 +13,7 @@ from flask.testing import FlaskClient
 from gallery_tools import ReadingClient, make_archive
 
 from muser_pipeline.realtime.index import ImageRecord
-from opencluster_web.application import WebSettings, create_app
-from opencluster_web.gallery.source import ImageSource
+from opencluster_web.application import WebSettings, close_app, create_app
 from opencluster_web.serving import WebServer
 
 
@@ -32,8 +31,7 @@ def open_pages() -> Iterator[Callable[[Path], FlaskClient]]:
 
         def opened(folder: Path, **settings: Any) -> FlaskClient:
             app = create_app(WebSettings(folder, **settings))
-            source: ImageSource = app.extensions["opencluster_images"]
-            ending.callback(source.close)
+            ending.callback(close_app, app)
             app.test_client_class = ReadingClient
             return app.test_client()
 

@@ -19,6 +19,7 @@ from gallery_tools import TIMEOUT_S
 from muser_pipeline.realtime.index import ImageRecord
 from opencluster.cli import main
 from opencluster.errors import ConfigError, SecurityError
+from opencluster.place import DIRECTORY_VARIABLE
 from opencluster_web.serving import parse_bind
 
 ROOT = Path(__file__).parent.parent.parent
@@ -37,7 +38,9 @@ def test_it_serves_until_it_is_interrupted(
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        env=os.environ | {"NOTIFY_SOCKET": str(tmp_path / "notify")},
+        env=os.environ
+        | {"NOTIFY_SOCKET": str(tmp_path / "notify")}
+        | {DIRECTORY_VARIABLE: str(tmp_path / "cluster")},
     )
     with process, told:
         assert process.stderr is not None
@@ -45,7 +48,7 @@ def test_it_serves_until_it_is_interrupted(
         url = re.search(r"http://127\.0\.0\.1:\d+/", line)
         assert url, line + process.stderr.read()
         assert told.recv(100) == b"READY=1"
-        with urllib.request.urlopen(url[0], timeout=TIMEOUT_S) as answer:
+        with urllib.request.urlopen(f"{url[0]}muser/", timeout=TIMEOUT_S) as answer:
             assert answer.status == 200
             assert "Latest images" in answer.read().decode()
         process.send_signal(signal.SIGINT)
@@ -101,7 +104,7 @@ def test_what_is_missing_is_named(
 
 def test_help_has_an_example() -> None:
     shown = CliRunner().invoke(main, ["web", "--help"]).output
-    assert "opencluster web --images images" in shown
+    assert "opencluster web --images images --bind" in shown
     assert "  web " in CliRunner().invoke(main, ["--help"]).output
 
 

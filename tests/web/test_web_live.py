@@ -49,7 +49,7 @@ def test_a_new_image_is_told_with_its_tile(
     assert stream.response.headers["Content-Type"].startswith("text/event-stream")
     index.add_all([record(5, 1), record(10), refused(7)])
     event = stream.next()
-    assert (event["event"], event["id"]) == ("images", "4")
+    assert (event["event"], event["id"]) == ("tiles", "4")
     tiles = json.loads(event["data"])["tiles"]
     assert set(tiles) == {"1-0-0-RR", "1-1-0-RR"}
     # what was refused before the latest image does not matter any more

@@ -22,10 +22,12 @@ from gallery_tools import (
 
 from muser_pipeline.realtime import index as index_module
 from muser_pipeline.realtime.index import ImageIndex, ImageRecord, default_url
-from opencluster_web.application import WebSettings, create_app
+from opencluster.place import Place
+from opencluster_web.application import WebSettings, close_app, create_app
 
 Archive = tuple[Path, list[ImageRecord]]
-OF_A_KIND = 4
+STREAMS = ("cluster.live", "gallery.events")
+OF_A_KIND = 2
 """Pages of one kind that are looked at."""
 
 
@@ -40,10 +42,10 @@ class Visit:
 @pytest.fixture(scope="module")
 def visits(archive: Archive) -> dict[str, Visit]:
     """Return all kinds of pages that links lead to; every other link is followed."""
-    app = create_app(WebSettings(archive[0]))
+    app = create_app(WebSettings(archive[0], place=Place(archive[0] / "cluster")))
     app.test_client_class = ReadingClient
     found = follow(app.test_client())
-    app.extensions["opencluster_images"].close()
+    close_app(app)
     return found
 
 
@@ -58,7 +60,7 @@ def follow(client: FlaskClient) -> dict[str, Visit]:
         address = waiting.pop(0)
         endpoint = str(adapter.match(address.partition("?")[0])[0])
         kinds[endpoint] += 1
-        if kinds[endpoint] > OF_A_KIND or endpoint == "gallery.events":
+        if kinds[endpoint] > OF_A_KIND or endpoint in STREAMS:
             continue
         answer = client.get(address, follow_redirects=True)
         assert answer.status_code == 200, (address, answer.text)
@@ -70,6 +72,7 @@ def follow(client: FlaskClient) -> dict[str, Visit]:
         waiting += [link for link in dict.fromkeys(new) if link not in seen]
         seen.update(new)
     wanted = {"gallery.image", "gallery.movie", "gallery.curve_figure", "gallery.file"}
+    wanted |= {"cluster.overview", "cluster.computers", "cluster.workers"}
     assert wanted <= kinds.keys()
     return found
 

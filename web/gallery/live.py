@@ -45,6 +45,6 @@ def news_of(source: ImageSource, choice: Choice) -> Callable[[str], Event | None
         data = {
             tile.key: render_template("gallery/_tile.html", tile=tile) for tile in tiles
         }
-        return Event(str(newest), "images", json.dumps({"tiles": data}))
+        return Event(str(newest), "tiles", json.dumps({"tiles": data}))
 
     return news

@@ -19,23 +19,29 @@ function replace(key, html) {
   const made = document.createElement("template");
   made.innerHTML = html.trim();
   const tile = made.content.firstElementChild;
+  if (old.outerHTML === tile.outerHTML) return true;
   const hadFocus = old.contains(document.activeElement);
-  tile.classList.add("oc-new");
+  if (tile.classList.contains("oc-tile")) tile.classList.add("oc-new");
   old.replaceWith(tile);
   if (hadFocus) tile.querySelector("a")?.focus({ preventScroll: true });
   return true;
 }
 
+function shownKeys() {
+  return [...place.querySelectorAll("[data-key]")].map((tile) => tile.dataset.key).join();
+}
+
 function dateHeading() {
   const heading = document.querySelector("[data-newest]");
+  if (!heading) return;
   const times = [...place.querySelectorAll("time")].map((time) => time.dateTime).sort();
-  if (!heading || !times.length) return;
+  if (!times.length) return;
   heading.dateTime = times.at(-1);
   heading.textContent = times.at(-1).replace("T", " ").replace("Z", "");
 }
 
 async function reload() {
-  // a band that this page does not have yet, or no stream at all
+  // something that this page does not have yet, or no stream at all
   const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
   if (!answer.ok) return;
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
@@ -49,12 +55,12 @@ function connect() {
   stream = new EventSource(url);
   stream.addEventListener("open", () => show("on", "live"));
   stream.addEventListener("trouble", (event) => show("off", event.data));
-  stream.addEventListener("images", (event) => {
+  stream.addEventListener("tiles", (event) => {
     last = event.lastEventId;
     show("on", "live");
-    const tiles = Object.entries(JSON.parse(event.data).tiles);
-    const unknown = tiles.filter(([key, html]) => !replace(key, html));
-    if (unknown.length) reload();
+    const { tiles, keys } = JSON.parse(event.data);
+    const unknown = Object.entries(tiles).filter(([key, html]) => !replace(key, html));
+    if (unknown.length || (keys && keys.join() !== shownKeys())) reload();
     else dateHeading();
   });
   stream.addEventListener("error", () => {
