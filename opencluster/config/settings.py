@@ -315,9 +315,6 @@ class TaskQueueSettings:
 class IngestSettings:
     """Servers that take items over TCP, and have a manager run for each."""
 
-    port: int = _integer(
-        9110, "TCP port to listen on; 0 takes a free one.", maximum=65535
-    )
     policy: str = _setting(
         choice("block", "drop-oldest", "sample"),
         "block",

@@ -133,7 +133,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def look(self, now: float) -> None:
         """See whether the sender is still worth its connection; once a second."""
-        if self._paused or self._has_ended:
+        # who does not read the answers is as good as silent
+        if self._paused - {"answers"} or self._has_ended:
             self._pace.excuse(now)
             return
         if now - self._heard_at >= QUIET_S and not self._was_quiet:
@@ -356,8 +357,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def _leave(self) -> None:
         if self._transport is not None and not self._is_lost:
-            # sends the answers that wait, then closes
+            # sends the answers that wait, then closes; they may never be read
             self._transport.close()
+            self._server.later(LINGER_S, self._transport.abort)
         self._server.went(self)
 
 

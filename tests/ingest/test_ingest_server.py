@@ -8,7 +8,7 @@ import ssl
 import threading
 import zlib
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -171,6 +171,21 @@ def test_who_is_silent_is_cut_off_however_much_it_sent(tmp_path: Path) -> None:
         assert sender.verdict() == ("a", Verdict.ACCEPTED)
         assert sender.is_closed()
     assert server.status.rejected == {"idle": 1}
+
+
+def test_who_does_not_read_the_answers_is_cut_off(tmp_path: Path) -> None:
+    server = serving(tmp_path, Notebook(), idle_s=0.5, slow_s=0.5)
+    with server, Sender(server.address) as sender:
+        sender.item("a" * 200, b"")
+        assert sender.verdict() == ("a" * 200, Verdict.ACCEPTED)
+        again = packed("a" * 200, b"") * 1000
+        sender.sock.settimeout(0.05)
+        with suppress(ConnectionError):
+            while not server.status.rejected:
+                with suppress(TimeoutError):
+                    sender.sock.sendall(again)
+        wait_until(lambda: server.status.connections == 0)
+    assert server.status.rejected["idle"] == 1
 
 
 def test_two_hundred_senders_are_served_and_no_more(tmp_path: Path) -> None:
