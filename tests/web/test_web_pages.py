@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from gallery_tools import (
     ReadingClient,
     paint,
     record,
+    refused,
 )
 
 from muser_pipeline.realtime import index as index_module
@@ -187,6 +188,21 @@ def test_the_page_of_a_refused_image_says_why(
     assert f"Refused. {REASON}" in page.text
     assert "There is no picture." in page.text
     assert "Dynamic range" not in page.text
+
+
+def test_an_item_that_could_not_be_read_is_of_no_band(
+    open_pages: Callable[..., FlaskClient], tmp_path: Path
+) -> None:
+    whole = replace(refused(0), band=-1, frequency_hz=0.0, reason="frames: none")
+    with ImageIndex(default_url(tmp_path), tmp_path) as index:
+        index.add(whole)
+    client = open_pages(tmp_path)
+    page = Page.of(client.get("/muser/").text)
+    assert "No band" in page.text
+    assert "frames: none" in page.text
+    assert "GHz" not in page.text
+    assert "Refused. frames: none" in Page.of(client.get("/muser/images/1").text).text
+    assert "No images here" in client.get("/muser/movies").text
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,7 @@ from typing import Any, Literal
 
 from muser_pipeline.realtime.index import CurvePoint
 from opencluster_web.gallery.choice import Choice
-from opencluster_web.gallery.source import ImageSource, key_of
-from opencluster_web.words import frequency
+from opencluster_web.gallery.source import ImageSource, band_of, key_of
 
 POINTS = 400
 """Of a line, at most: more than a screen shows."""
@@ -125,5 +124,5 @@ def runs_of(points: Sequence[CurvePoint]) -> list[list[CurvePoint]]:
 
 
 def _label(point: CurvePoint, has_both_arrays: bool) -> str:
-    label = f"{frequency(point.frequency_hz)} {point.polarization}"
+    label = f"{band_of(point)} {point.polarization}"
     return f"MUSER-{'I' * point.array} {label}" if has_both_arrays else label

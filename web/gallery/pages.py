@@ -35,7 +35,7 @@ from opencluster_web.gallery.choice import (
 )
 from opencluster_web.gallery.live import LOOK_S, news_of
 from opencluster_web.gallery.movie import MAX_FRAMES, MovieShelf, evenly, make_movie
-from opencluster_web.gallery.source import Tile, image_source, in_order, key_of
+from opencluster_web.gallery.source import Tile, band_of, image_source, in_order, key_of
 from opencluster_web.words import clock, day, frequency
 
 SHOWN_OF_RANGE = 120
@@ -64,7 +64,7 @@ def _without_index(error: ImageIndexError) -> Response:
 
 @blueprint.app_context_processor
 def _helpers() -> dict[str, Any]:
-    return {"file_url": file_url, "key_of": key_of}
+    return {"band_of": band_of, "file_url": file_url, "key_of": key_of}
 
 
 @blueprint.route("/")
@@ -246,7 +246,7 @@ def _shade() -> curves.Shade:
 
 def _caption(record: ImageRecord) -> str:
     time = f"{day(record.time_utc_ns)} {clock(record.time_utc_ns)} UTC"
-    return f"{time}   {frequency(record.frequency_hz)} {record.polarization}"
+    return f"{time}   {band_of(record)} {record.polarization}"
 
 
 def _choices(tiles: list[Tile]) -> dict[str, Any]:
@@ -265,6 +265,7 @@ def _choices(tiles: list[Tile]) -> dict[str, Any]:
 def _bands(records: list[ImageRecord]) -> dict[int, str]:
     """Return the bands and their frequencies; both arrays may have one of a number."""
     found: dict[int, set[str]] = {}
-    for record in sorted(records, key=lambda r: r.frequency_hz):
+    known = [record for record in records if record.band >= 0]
+    for record in sorted(known, key=lambda r: r.frequency_hz):
         found.setdefault(record.band, set()).add(frequency(record.frequency_hz))
     return {band: ", ".join(sorted(found[band])[:2]) for band in sorted(found)}

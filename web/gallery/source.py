@@ -19,6 +19,7 @@ from muser_pipeline.realtime.index import (
     default_url,
 )
 from opencluster_web.gallery.choice import Choice
+from opencluster_web.words import frequency
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,14 @@ def key_of(record: ImageRecord | CurvePoint) -> str:
     """Return what tells the images of one band and polarisation from others."""
     parts = (record.array, record.band, record.first_channel, record.polarization)
     return "-".join(map(str, parts))
+
+
+def band_of(record: ImageRecord | CurvePoint) -> str:
+    """Return what people call a band: its frequency.
+
+    What was refused as a whole, before it was known what is in it, is of no band.
+    """
+    return "No band" if record.band < 0 else frequency(record.frequency_hz)
 
 
 def in_order(tiles: Iterable[Tile]) -> list[Tile]:
