@@ -29,6 +29,7 @@ def main() -> None:
     Examples:
         python -m bench latency            what OpenCluster costs here, one subject
         python -m bench realtime           what waits while workers are full
+        python -m bench images             how soon images of MUSER are there
         python -m bench all --quick        see that all subjects work
         python -m bench peers              what it can be compared with here
         python -m bench compare            side by side, all that is installed
@@ -95,6 +96,7 @@ for _command in (
     muser_commands.measure_uvfits,
     muser_commands.measure_decoding,
     muser_commands.measure_imaging,
+    muser_commands.measure_images,
     muser_commands.measure_ingest,
 ):
     main.add_command(_command)
