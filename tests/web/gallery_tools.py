@@ -28,7 +28,7 @@ def record(second: int, band: int = 0, hand: str = "RR", **rest: Any) -> ImageRe
     """Return what is known of an image; its pictures are those of `paint`."""
     name = f"muser1/{second:05}-{band}-{hand}"
     known: dict[str, Any] = {
-        "unit": "Jy/beam",
+        "unit": "Jy",
         "peak": 1000.0 + second,
         "rms": 10.0,
         "dynamic_range": 100.0 + second / 10,

@@ -35,7 +35,14 @@ from opencluster_web.gallery.choice import (
 )
 from opencluster_web.gallery.live import LOOK_S, news_of
 from opencluster_web.gallery.movie import MAX_FRAMES, MovieShelf, evenly, make_movie
-from opencluster_web.gallery.source import Tile, band_of, image_source, in_order, key_of
+from opencluster_web.gallery.source import (
+    Tile,
+    band_of,
+    image_source,
+    in_order,
+    key_of,
+    peak_unit,
+)
 from opencluster_web.words import clock, day, frequency
 
 SHOWN_OF_RANGE = 120
@@ -64,7 +71,12 @@ def _without_index(error: ImageIndexError) -> Response:
 
 @blueprint.app_context_processor
 def _helpers() -> dict[str, Any]:
-    return {"band_of": band_of, "file_url": file_url, "key_of": key_of}
+    return {
+        "band_of": band_of,
+        "file_url": file_url,
+        "key_of": key_of,
+        "peak_unit": peak_unit,
+    }
 
 
 @blueprint.route("/")
@@ -201,7 +213,7 @@ def curve_figure() -> Response:
     choice = Choice.of(request.args)
     source = image_source()
     lines, shade = curves.series_of(source, choice), _shade()
-    units = {tile.image.unit for tile in source.tiles(choice) if tile.image}
+    units = {peak_unit(t.image) for t in source.tiles(choice) if t.image}
     unit = units.pop() if len(units) == 1 else ""
     data_url = url_for("gallery.curve_data", shade=shade, **choice.query())
     from opencluster_web.gallery.plots import figure_of

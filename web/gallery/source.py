@@ -131,6 +131,11 @@ def band_of(record: ImageRecord | CurvePoint) -> str:
     return "No band" if record.band < 0 else frequency(record.frequency_hz)
 
 
+def peak_unit(record: ImageRecord) -> str:
+    """Return the unit of peak and noise, which are per beam where flux is known."""
+    return "Jy/beam" if record.unit == "Jy" else record.unit
+
+
 def in_order(tiles: Iterable[Tile]) -> list[Tile]:
     """Return tiles as they are shown: by array, frequency and polarisation."""
 
