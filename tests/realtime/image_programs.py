@@ -19,6 +19,10 @@ class HeldWorker(MUSERImageWorker):
     worker_type = "MUSERImageGPU"
     """What a workshop takes it for; it finds that there is none."""
 
+    def startup(self) -> None:
+        # without the image that others make first: it takes longer than those of tests
+        self._maker = self.make_maker()
+
     def show(self, step: str, done: int, total: int) -> None:
         super().show(step, done, total)
         folder = Path(os.environ[HOLD])
