@@ -90,6 +90,7 @@ def prepared(snapshot: Snapshot, options: ImageOptions) -> Prepared:
         When there is no image in this.
     """
     polarization = options.polarization
+    snapshot = _with_baselines(snapshot)
     check(snapshot, polarization)
     data, weights = snapshot.stokes(polarization)
     left_out = impossible_antennas(
@@ -136,8 +137,8 @@ def calibrated(ready: Prepared, options: ImageOptions) -> Prepared:
     for one in solved:
         if not one.applied:
             ready = ready.noted(
-                f"phases of {one.polarization} are not better after self-calibration, "
-                "and were left alone"
+                f"phases of {one.polarization} were left alone: no point outshines all "
+                "else, or self-calibration does not make it brighter"
             )
     return ready
 
@@ -193,6 +194,17 @@ def _disk_in(snapshot: Snapshot, sun: SunOptions, polarization: str) -> Disk:
         sun.fit_radius,
     )
     return fit.disk
+
+
+def _with_baselines(snapshot: Snapshot) -> Snapshot:
+    """Return a snapshot without weights where nobody knows the baseline."""
+    known = np.asarray(np.isfinite(snapshot.uvw_m).all(axis=1))
+    if known.all():
+        return snapshot
+    return snapshot.replace(
+        uvw_m=np.where(known[:, np.newaxis], snapshot.uvw_m, 0.0),
+        weights=np.where(known[:, np.newaxis], snapshot.weights, np.float32(0)),
+    )
 
 
 def _moved(snapshot: Snapshot, east: float, north: float) -> Snapshot:

@@ -109,6 +109,7 @@ def _self_calibration(image: Image) -> list[dict[str, Any]]:
             "flux_before": one.flux_before,
             "flux_held_out": one.flux_held_out,
             "flux_solved": one.flux_solved,
+            "amplitude_scatter": one.amplitude_scatter,
             "west_arcsec": -one.l * ARCSEC_PER_RAD,
             "north_arcsec": one.m * ARCSEC_PER_RAD,
         }

@@ -25,6 +25,8 @@ _HELD_OUT = 5
 """One baseline in so many is left out of the solution that is judged."""
 INTERVAL_NS = 60 * 10**9
 """How long the phases of antennas are taken to be the same."""
+_MOST_SCATTER = 0.4
+"""Of amplitudes, relative to their mean: pure noise has 0.52, two equal points 0.48."""
 _FEWEST_ANTENNAS = 4
 """Three antennas have as many phases as baselines: whatever they see is a point."""
 _SIGMAS = 3.0
@@ -73,9 +75,12 @@ class SelfCalibration:
         with it. Phases fitted to noise do not raise the second.
     flux_solved : float
         The same on the baselines that were solved: it rises even for noise.
+    amplitude_scatter : float
+        Standard deviation of the amplitudes on all baselines, relative to their mean,
+        which phases do not change: what is not much brighter than all else scatters.
     applied : bool
-        Whether the phases were taken: only where the flux left out rose by more than
-        noise does.
+        Whether the phases were taken: only where amplitudes scatter little, and the
+        flux left out rose by more than noise does.
     """
 
     polarization: str
@@ -88,6 +93,7 @@ class SelfCalibration:
     flux_before: float
     flux_held_out: float
     flux_solved: float
+    amplitude_scatter: float
     applied: bool
 
 
@@ -233,6 +239,7 @@ class _Hand:
         before = self._flux(np.ones_like(gains), "held out")
         after = self._flux(gains, "held out")
         antennas = int(self.weights.any(axis=1).sum(axis=1).max())
+        scatter = self._scatter()
         return SelfCalibration(
             polarization=name,
             antennas=self.numbers,
@@ -244,7 +251,9 @@ class _Hand:
             flux_before=before,
             flux_held_out=after,
             flux_solved=self._flux(gains, "solved"),
+            amplitude_scatter=scatter,
             applied=antennas >= _FEWEST_ANTENNAS
+            and scatter < _MOST_SCATTER
             and after > before + _SIGMAS * self._flux_error(gains),
         )
 
@@ -273,6 +282,16 @@ class _Hand:
         if not total:
             return 0.0
         return float(np.sum(weights * self._corrected(gains).real) / total)
+
+    def _scatter(self) -> float:
+        """Return how much amplitudes scatter, relative to the mean of each interval."""
+        amplitudes = np.abs(self.ratios)
+        totals = self.weights.sum(axis=(1, 2))
+        sums = (self.weights * amplitudes).sum(axis=(1, 2))
+        means = np.divide(sums, totals, out=np.zeros_like(sums), where=totals > 0)
+        squares = (amplitudes - means[:, np.newaxis, np.newaxis]) ** 2
+        power = np.sum(totals * means**2)
+        return float(np.sqrt(np.sum(self.weights * squares) / power)) if power else 0.0
 
     def _flux_error(self, gains: NDArray[np.complex128]) -> float:
         """Return the error of the flux left out, from what is imaginary in it."""

@@ -272,6 +272,18 @@ def test_the_scale_of_weights_does_not_matter(scale: float, plain: Image) -> Non
     assert image.disk.l_error == pytest.approx(plain.disk.l_error, rel=0.1)
 
 
+def test_baselines_that_nobody_knows_are_not_used() -> None:
+    seen = snapshot()
+    seen.uvw_m[::50] = np.nan
+    image = make_image(seen, options())
+    assert image.flagged == 16 * 4
+    assert found_near(image, 400.0, -250.0)[2] == pytest.approx(300, rel=0.05)
+    seen.uvw_m[:] = np.nan
+    with pytest.raises(ImagingError) as caught:
+        make_image(seen, options())
+    assert caught.value.reason == "flagged"
+
+
 def test_visibilities_that_are_no_numbers_are_not_used() -> None:
     seen = snapshot()
     seen.data[:, ::50] = np.nan
