@@ -28,7 +28,7 @@ import time
 import uuid
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -260,6 +260,7 @@ class Spool:
         self._kept_s = kept_s
         self._failed_bytes = failed_bytes
         self._lock = threading.Lock()
+        self._reading = threading.Lock()
         self._used = 0
         self._unwritten = 0
         self._forgot_at = 0.0
@@ -345,8 +346,7 @@ class Spool:
 
     def knows(self, id: str) -> bool:
         """Return whether an item of this name was accepted."""
-        found = self._looking.execute("SELECT 1 FROM items WHERE id = ?", (id,))
-        return found.fetchone() is not None
+        return self._look("SELECT 1 FROM items WHERE id = ?", id) is not None
 
     def waiting(self) -> list[Stored]:
         """Return the items that have not ended, in the order of acceptance."""
@@ -530,6 +530,12 @@ class Spool:
             if total > self._failed_bytes:
                 path.unlink()
 
+    def _look(self, query: str, key: object) -> Any:
+        """Return the first row that is found, as the book is now."""
+        # a row that another thread is still reading would hold on to an older book
+        with self._reading, closing(self._looking.execute(query, (key,))) as found:
+            return found.fetchone()
+
     def _mapped(self, item: Stored) -> memoryview:
         with self.path(item.file).open("rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -538,9 +544,7 @@ class Spool:
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
     def _from_book(self, item: Stored) -> memoryview:
-        found = self._looking.execute(
-            "SELECT data FROM items WHERE number = ?", (item.number,)
-        ).fetchone()
+        found = self._look("SELECT data FROM items WHERE number = ?", item.number)
         if found is None or found[0] is None:
             raise ItemDamaged(item.id, "the book does not have its bytes")
         return memoryview(found[0])

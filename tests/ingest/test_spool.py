@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -201,6 +203,33 @@ def test_bytes_stay_when_their_item_is_removed(opening: Opening) -> None:
     spool.commit([], [Ending(item, DONE)])
     assert not list(spool.folder.glob("*.item"))
     assert bytes(data) == LARGE
+
+
+def test_many_read_what_has_just_been_kept(opening: Opening) -> None:
+    spool = opening()
+    kept_items: SimpleQueue[Stored | None] = SimpleQueue()
+    problems = []
+
+    def read() -> None:
+        while (item := kept_items.get()) is not None:
+            try:
+                assert spool.knows(item.id)
+                assert bytes(spool.read(item)) == item.id.encode() * 5000
+            except (OSError, AssertionError) as problem:
+                problems.append(problem)
+
+    readers = [threading.Thread(target=read) for _ in range(8)]
+    for reader in readers:
+        reader.start()
+    for n in range(150):
+        drafts = [draft(spool, f"{n}-{k}", f"{n}-{k}".encode() * 5000) for k in "abc"]
+        for item in spool.commit(drafts, []):
+            kept_items.put(item)
+    for _ in readers:
+        kept_items.put(None)
+    for reader in readers:
+        reader.join()
+    assert not problems
 
 
 def test_room_is_kept_from_the_beginning_and_given_back(opening: Opening) -> None:
