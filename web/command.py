@@ -27,7 +27,10 @@ BIND = "127.0.0.1:8080"
     help="Their index; by default images.db in that folder.",
 )
 @click.option("--bind", default=BIND, show_default=True, help="Where to listen.")
-def web_command(images: Path | None, index_url: str, bind: str) -> None:
+@click.option("--dir", "directory", metavar="DIR", help="The cluster's directory.")
+def web_command(
+    images: Path | None, index_url: str, bind: str, directory: str | None
+) -> None:
     """Show the cluster, and the images of MUSER as they come, in a browser.
 
     There are no accounts yet, so only this computer is let in.
@@ -47,7 +50,7 @@ def web_command(images: Path | None, index_url: str, bind: str) -> None:
         ) from error
 
     host, port = parse_bind(bind)
-    app = create_app(WebSettings(images, index_url, load(), Place.find()))
+    app = create_app(WebSettings(images, index_url, load(), Place.find(directory)))
     server = WebServer(app, host, port)
     click.echo(f"the pages are at {server.url}; Ctrl-C ends", err=True)
     server.run()

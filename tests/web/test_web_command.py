@@ -19,7 +19,6 @@ from gallery_tools import TIMEOUT_S
 from muser_pipeline.realtime.index import ImageRecord
 from opencluster.cli import main
 from opencluster.errors import ConfigError, SecurityError
-from opencluster.place import DIRECTORY_VARIABLE
 from opencluster_web.serving import parse_bind
 
 ROOT = Path(__file__).parent.parent.parent
@@ -33,14 +32,13 @@ def test_it_serves_until_it_is_interrupted(
     told.settimeout(TIMEOUT_S)
     told.bind(str(tmp_path / "notify"))
     argv = ["web", "--images", str(archive[0]), "--bind", "127.0.0.1:0"]
+    argv += ["--dir", str(tmp_path / "cluster")]
     process = subprocess.Popen(
         [sys.executable, "-m", "opencluster", *argv],
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        env=os.environ
-        | {"NOTIFY_SOCKET": str(tmp_path / "notify")}
-        | {DIRECTORY_VARIABLE: str(tmp_path / "cluster")},
+        env=os.environ | {"NOTIFY_SOCKET": str(tmp_path / "notify")},
     )
     with process, told:
         assert process.stderr is not None
@@ -48,6 +46,8 @@ def test_it_serves_until_it_is_interrupted(
         url = re.search(r"http://127\.0\.0\.1:\d+/", line)
         assert url, line + process.stderr.read()
         assert told.recv(100) == b"READY=1"
+        with urllib.request.urlopen(url[0], timeout=TIMEOUT_S) as answer:
+            assert str(tmp_path / "cluster") in answer.read().decode()
         with urllib.request.urlopen(f"{url[0]}muser/", timeout=TIMEOUT_S) as answer:
             assert answer.status == 200
             assert "Latest images" in answer.read().decode()
