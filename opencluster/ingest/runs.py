@@ -84,7 +84,7 @@ class Runs:
         self._later = later
         self._waiting: deque[Item] = deque()
         self._put_off = 0
-        self._free = size
+        self._size = self._free = size
         self._failures: Counter[int] = Counter()
         self._orders: SimpleQueue[Item] = SimpleQueue()
         self._is_stopped = False
@@ -95,18 +95,22 @@ class Runs:
             ).start()
 
     @property
-    def running(self) -> int:
-        """How many items are processed now."""
-        return self._status.running
-
-    @property
     def is_idle(self) -> bool:
         """Whether there is nothing to do."""
-        return not self._waiting and not self._put_off and not self.running
+        is_free = self._free == self._size
+        return is_free and not self._waiting and not self._put_off
 
     def add(self, items: Iterable[Item]) -> None:
         """Have items processed when it is their turn."""
         self._waiting.extend(items)
+        self._begin()
+
+    def recorded(self, count: int) -> None:
+        """Take note that so many runs are on disk as ended: others may begin.
+
+        Not before, so that no more than run at a time run again after a crash.
+        """
+        self._free += count
         self._begin()
 
     def drop_oldest(self) -> bool:
@@ -147,7 +151,6 @@ class Runs:
             del item, problem
 
     def _ended(self, item: Item, problem: BaseException | None) -> None:
-        self._free += 1
         self._status.running -= 1
         if problem is None:
             self._status.processed += 1
@@ -155,7 +158,6 @@ class Runs:
             self._end(Ending(item, DONE))
         else:
             self._failed(item, problem)
-        self._begin()
 
     def _failed(self, item: Item, problem: BaseException) -> None:
         said = f"{type(problem).__name__}: {problem}"
@@ -171,9 +173,11 @@ class Runs:
             self._failures[item.number] += 1
             delay_s = min(delay_s * 2 ** min(before, 30), LONGEST_DELAY_S)
         self._status.retried += 1
+        self._free += 1
         log.warning("item %s is tried again in %.0f s: %s", item.id, delay_s, said)
         self._put_off += 1
         self._later(delay_s, self._again, item)
+        self._begin()
 
     def _again(self, item: Item) -> None:
         self._put_off -= 1

@@ -299,8 +299,10 @@ class IngestServer:
 
     def _are_ended(self, endings: list[Ending]) -> None:
         self.status.spooled -= len(endings)
-        if any(ending.state == DROPPED for ending in endings):
+        dropped = sum(ending.state == DROPPED for ending in endings)
+        if dropped:
             self._dropping = False
+        self._runs.recorded(len(endings) - dropped)
         self._offer_room()
 
     def _offer_room(self) -> None:
