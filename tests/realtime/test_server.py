@@ -94,6 +94,12 @@ def connected(server: MUSERSocketServer) -> socket.socket:
     return socket.create_connection(server.address, DEADLINE_S)
 
 
+def await_end(server: MUSERSocketServer, count: int) -> None:
+    """Wait until so many connections have come and all have gone."""
+    status = server.status
+    wait_until(lambda: status.connections_taken == count and not status.connections)
+
+
 def test_a_feed_becomes_items_in_order(scene: Scene) -> None:
     frames = feed(40, first=4)
     server = scene.serve()
@@ -116,7 +122,7 @@ def test_a_sender_that_stops_in_mid_frame_costs_that_frame(scene: Scene) -> None
     server = scene.serve()
     with connected(server) as sock:
         sock.sendall(frames[:10].tobytes() + frames[10].tobytes()[: SIZE // 2])
-    wait_until(lambda: server.status.connections == 0)
+    await_end(server, 1)
     with connected(server) as sock:
         sock.sendall(frames[11:].tobytes())
     wait_until(lambda: server.status.processed == 4)
@@ -196,10 +202,10 @@ def test_frames_that_cannot_be_are_counted(scene: Scene) -> None:
 def test_what_is_sent_again_over_a_new_connection_is_done_once(scene: Scene) -> None:
     frames = feed(16).tobytes()
     server = scene.serve()
-    for _ in range(2):
+    for count in (1, 2):
         with connected(server) as sock:
             sock.sendall(frames)
-        wait_until(lambda: server.status.connections == 0)
+        await_end(server, count)
     wait_until(lambda: server.status.processed == 2)
     assert scene.frames() == frames
     assert server.status.known == 2
