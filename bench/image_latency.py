@@ -61,9 +61,8 @@ def measure(is_quick: bool) -> list[Figure]:
     lengths: list[float] = []
     rates = []
     with tempfile.TemporaryDirectory() as folder, LocalCluster({WORKER: WORKERS}):
-        path = make_archive(
-            1, (2 * runs * samples + runs * streamed + 1) * ITEM_FRAMES, Path(folder)
-        )
+        items = 1 + runs * (2 * samples + streamed)
+        path = make_archive(1, items * ITEM_FRAMES + 1, Path(folder))
         with _Chain(path, Path(folder)) as chain:
             chain.item()
             for _ in range(runs):
@@ -130,6 +129,7 @@ class _Chain:
     def __enter__(self) -> _Chain:
         self._server.start()
         self._socket = socket.create_connection(self._server.address)
+        self._send(1)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -142,11 +142,11 @@ class _Chain:
     def item(self) -> float:
         """Send an item, and return how long after its last byte its images are there.
 
-        It ends with the last frame of its tenth of a second, so that the server waits
-        for no further one.
+        The first frame of the next item is sent with it, as the receiver does: a frame
+        is whole when the next one begins.
         """
         time.sleep(GAP_S)
-        self._socket.sendall(self._data.read(ITEM_FRAMES * FRAME_BYTES))
+        self._send(ITEM_FRAMES)
         sent = time.perf_counter()
         self._await_images(len(OPTIONS["bands"]))
         return time.perf_counter() - sent
@@ -155,10 +155,13 @@ class _Chain:
         """Send items as fast as they are taken, and return images a second."""
         began = time.perf_counter()
         for _ in range(items):
-            self._socket.sendall(self._data.read(ITEM_FRAMES * FRAME_BYTES))
+            self._send(ITEM_FRAMES)
         images = items * len(OPTIONS["bands"])
         self._await_images(images)
         return images / (time.perf_counter() - began)
+
+    def _send(self, frames: int) -> None:
+        self._socket.sendall(self._data.read(frames * FRAME_BYTES))
 
     def _await_images(self, count: int) -> None:
         deadline = time.monotonic() + DEADLINE_S + count
