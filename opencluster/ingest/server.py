@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from opencluster.config import Config, load
@@ -25,6 +26,7 @@ from opencluster.ingest.keeper import Keeper
 from opencluster.ingest.runs import Patience, Runs, plain_task
 from opencluster.ingest.status import IngestStatus
 from opencluster.manager import Manager
+from opencluster.node.notify import Notifier
 from opencluster.place import is_loopback
 from opencluster.store.spool import DROPPED, Draft, Ending, Spool, SpoolFull
 from opencluster.store.spool import Stored as Item
@@ -175,7 +177,8 @@ class IngestServer:
         """
         try:
             asyncio.set_event_loop(self._loop)
-            self._loop.run_until_complete(self._serve())
+            with self._shown():
+                self._loop.run_until_complete(self._serve())
         finally:
             self._close()
 
@@ -318,6 +321,7 @@ class IngestServer:
         tasks = [
             self._loop.create_task(self._let_in()),
             self._loop.create_task(self._look_after()),
+            self._loop.create_task(self._report()),
         ]
         wanted = self._loop.create_task(self._wanted_to_stop.wait())
         done, _ = await asyncio.wait(
@@ -332,7 +336,8 @@ class IngestServer:
         await self._finish()
         for connection in list(self._connections):
             connection.abort()
-        tasks[1].cancel()
+        for task in tasks[1:]:
+            task.cancel()
         for task in done:
             task.result()
         if self._failure is not None:
@@ -382,6 +387,31 @@ class IngestServer:
             accepted.close()
             if connection not in self._connections:
                 self._gate.leave(address[0])
+
+    @contextlib.contextmanager
+    def _shown(self) -> Iterator[None]:
+        """Show metrics while the block runs, if that is set."""
+        settings = self.config.metrics
+        if not settings.ingest_port:
+            yield
+            return
+        from opencluster.observe.exposition import Exposition, asked_of
+
+        ask = asked_of(self._loop.call_soon_threadsafe, self.status.metrics)
+        shown = Exposition(settings.host, settings.ingest_port, ask)
+        with contextlib.closing(shown):
+            yield
+
+    async def _report(self) -> None:
+        """Tell the service manager how this loop is doing, if there is one."""
+        notifier = Notifier()
+        notifier.ready()
+        try:
+            while True:
+                await asyncio.sleep(notifier.interval_s or math.inf)
+                notifier.alive()
+        finally:
+            notifier.stopping()
 
     async def _look_after(self) -> None:
         """See once a second how everyone is."""

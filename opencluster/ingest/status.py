@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from opencluster.core.metrics import Metric, Named, each
+
 
 @dataclass(eq=False)
 class IngestStatus:
@@ -70,6 +72,27 @@ class IngestStatus:
         draft = path.with_name(f".{path.name}.part")
         draft.write_text(json.dumps(self.to_fields(), indent=2) + "\n")
         draft.replace(path)
+
+    def metrics(self) -> list[Metric]:
+        """Return numbers by which a server is watched."""
+        counts: list[Named] = [
+            ("ingest_connections", "connections", 1, "Senders."),
+            ("ingest_received_bytes_total", "received_bytes", 1, "All that came."),
+            ("ingest_items_received_total", "received", 1, "Items that began."),
+            ("ingest_items_accepted_total", "accepted", 1, "Items answered for."),
+            ("ingest_spooled_items", "spooled", 1, "Items that wait or are processed."),
+            ("ingest_spooled_bytes", "spooled_bytes", 1, "Room taken in the spool."),
+            ("ingest_items_running", "running", 1, "Items that are processed now."),
+            ("ingest_items_processed_total", "processed", 1, "Items that are done."),
+            ("ingest_items_failed_total", "failed", 1, "Items that were given up."),
+            ("ingest_items_dropped_total", "dropped", 1, "Let go of by the policy."),
+            ("ingest_connections_refused_total", "connections_refused", 1, "Refused."),
+        ]
+        rejected = [((("reason", why),), float(n)) for why, n in self.rejected.items()]
+        return [
+            *each(counts, {(): vars(self)}),
+            Metric("ingest_rejected_total", "What was left out.", rejected),
+        ]
 
     def __str__(self) -> str:
         told = [
