@@ -52,6 +52,12 @@ class Edge:
         return self.sock.fileno()
 
 
+MISSES = 4
+"""Looks in vain after which it is looked more rarely."""
+DOUBLINGS = 8
+"""How often the sleeps from one look to the next are doubled where nothing is found."""
+
+
 class Polling:
     """Waits for a transport and for files.
 
@@ -77,6 +83,7 @@ class Polling:
     def __init__(self, pollables: Iterable[Any], spin_s: float = 0.0) -> None:
         self._epoll = select.epoll()
         self._spin_s = spin_s
+        self._misses = self._skips = 0
         self.wait: Callable[[float], list[tuple[int, int]]] = self._epoll.poll
         self.sleep = self._spin if spin_s else self.wait
         self.pollables: dict[int, Any] = {}
@@ -123,13 +130,25 @@ class Polling:
         return [edge for edge in used if edge.has_more]
 
     def _spin(self, limit_s: float) -> list[tuple[int, int]]:
+        """Look for input before a sleep, as long as that mostly finds some.
+
+        Where it does not, since messages come seldom or their senders wait for this
+        very processor, it is tried once in a while only.
+        """
+        if self._skips:
+            self._skips -= 1
+            return self.wait(limit_s)
         now = time.monotonic()
         until = now + min(limit_s, self._spin_s)
         while now < until:
             found = self.wait(0.0)
             if found:
+                self._misses = 0
                 return found
             now = time.monotonic()
+        self._misses = min(self._misses + 1, MISSES + DOUBLINGS)
+        if self._misses >= MISSES:
+            self._skips = 1 << (self._misses - MISSES)
         return self.wait(max(0.0, limit_s - self._spin_s))
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import zmq
 
-from opencluster.net.polling import Bell, Edge, Polling
+from opencluster.net.polling import MISSES, Bell, Edge, Polling
 
 DEADLINE_S = 20.0
 
@@ -102,6 +102,36 @@ def test_it_is_looked_for_input_before_a_sleep_if_that_is_wished() -> None:
         looks.clear()
         assert [fd for fd, _ in polling.sleep(DEADLINE_S)] == [here.fileno()]
         assert looks == [0.0]
+        polling.close()
+
+
+def test_what_is_never_found_is_looked_for_ever_more_rarely() -> None:
+    here, there = socket.socketpair()
+    with here, there:
+        polling = Polling([here], spin_s=1e-5)
+        look = polling.wait
+        looks: list[float] = []
+
+        def noted(limit_s: float) -> list[tuple[int, int]]:
+            looks.append(limit_s)
+            return look(0.0)
+
+        polling.wait = noted
+
+        def spins() -> bool:
+            looks.clear()
+            polling.sleep(1.0)
+            return len(looks) > 1
+
+        tries = [spins() for _ in range(2000)]
+        assert all(tries[:MISSES])
+        assert 0 < sum(tries[1000:]) <= 4
+        # and again as soon as it pays
+        there.send(b"news")
+        while not spins() and looks[0] != 0.0:
+            pass
+        here.recv(100)
+        assert [spins() for _ in range(MISSES)] == [True] * MISSES
         polling.close()
 
 
