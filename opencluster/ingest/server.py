@@ -397,7 +397,10 @@ class IngestServer:
             return
         from opencluster.observe.exposition import Exposition, asked_of
 
-        ask = asked_of(self._loop.call_soon_threadsafe, self.status.metrics)
+        def post(callback: Callable[[], None]) -> None:
+            self._loop.call_soon_threadsafe(callback)
+
+        ask = asked_of(post, self.status.metrics)
         shown = Exposition(settings.host, settings.ingest_port, ask)
         with contextlib.closing(shown):
             yield
