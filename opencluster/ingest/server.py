@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from opencluster.config import Config, load
 from opencluster.config.settings import IngestSettings
@@ -318,7 +319,7 @@ class IngestServer:
     async def _serve(self) -> None:
         self._take_up()
         # names for these, or the loop would forget them
-        tasks = [
+        tasks: list[asyncio.Task[Any]] = [
             self._loop.create_task(self._let_in()),
             self._loop.create_task(self._look_after()),
             self._loop.create_task(self._report()),
