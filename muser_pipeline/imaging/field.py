@@ -82,7 +82,12 @@ def _cell(
     longest = float(fringes.max(initial=0.0)) / SPEED_OF_LIGHT_M_PER_S
     if not longest > 0:
         raise ImagingError("grid", "all baselines have no length: nothing is resolved")
-    cell = 1 / (CELLS_PER_FRINGE * longest) / _ARCSEC
+    return rounded_cell(1 / (CELLS_PER_FRINGE * longest))
+
+
+def rounded_cell(cell_rad: float) -> float:
+    """Return a side of a pixel rounded down to two digits in arcseconds."""
+    cell = cell_rad / _ARCSEC
     digit = 10.0 ** (floor(log10(cell)) - 1)
     return floor(cell / digit) * digit * _ARCSEC
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from muser_pipeline.imaging.disk import Disk
 from muser_pipeline.imaging.grid import Grid
+from muser_pipeline.imaging.hybrid import Found
 from muser_pipeline.imaging.options import ImageOptions
 from muser_pipeline.imaging.plane import Plane
 from muser_pipeline.imaging.restoring import Beam
@@ -61,6 +62,8 @@ class Image:
         l and m of the place that was moved to the middle.
     self_calibration : tuple of SelfCalibration
         One for each hand that was solved for.
+    phases : Found or None
+        How phases were found that nobody knew.
     peak : float
         The brightest pixel of `best`, or the strongest of either sign for Stokes V.
     peak_pixel : tuple of int
@@ -115,6 +118,7 @@ class Image:
     disk_flux: float = 0.0
     shift_rad: tuple[float, float] = (0.0, 0.0)
     self_calibration: tuple[SelfCalibration, ...] = ()
+    phases: Found | None = None
     iterations: int = 0
     cycles: int = 0
     stopped_by: str = "none"

@@ -71,6 +71,7 @@ def record_of(image: Image) -> dict[str, Any]:
         "plane": None if image.plane is None else [image.plane.a, image.plane.b],
         "disk": _disk(image),
         "self_calibration": _self_calibration(image),
+        "phases": _phases(image),
         "notes": list(image.notes),
         "timings": dict(image.timings_s),
     }
@@ -115,6 +116,41 @@ def _self_calibration(image: Image) -> list[dict[str, Any]]:
         }
         for one in image.self_calibration
     ]
+
+
+def _phases(image: Image) -> dict[str, Any] | None:
+    found = image.phases
+    if found is None:
+        return None
+    names = ("start", "components")
+    seen, expected = found.coherence or (None, None)
+    return {
+        "start": found.start.name,
+        "start_numbers": _told(found.start.numbers),
+        "criterion": dict(found.start.criterion),
+        "coherence": seen,
+        "expected_coherence": expected,
+        "window_arcsec": found.window_rad * ARCSEC_PER_RAD,
+        "shortest_wavelengths": found.shortest_wavelengths,
+        "cycles": found.cycles,
+        "closure_phases_chi_squared": dict(
+            zip(names, found.closure_phases, strict=True)
+        ),
+        "amplitudes_chi_squared": dict(zip(names, found.amplitudes, strict=True)),
+    }
+
+
+def _told(numbers: dict[str, float]) -> dict[str, float]:
+    """Return numbers with angles in degrees and lengths in arcseconds."""
+    told = {}
+    for name, value in numbers.items():
+        if name == "angle_rad":
+            told["angle_deg"] = degrees(value)
+        elif name.endswith("_rad"):
+            told[name.removesuffix("_rad") + "_arcsec"] = value * ARCSEC_PER_RAD
+        else:
+            told[name] = value
+    return told
 
 
 def _finite(value: Any) -> Any:

@@ -101,6 +101,7 @@ def solve_phases(
     ratios: NDArray[np.complex128],
     weights: NDArray[np.float64],
     tolerance: float = _TOLERANCE,
+    start: NDArray[np.complex128] | None = None,
 ) -> Phases:
     """Return phases of antennas from visibilities divided by those of a model.
 
@@ -112,6 +113,8 @@ def solve_phases(
         Symmetric; 0 on the diagonal and where there are no data.
     tolerance : float, optional
         Relative change of the gains at which to stop.
+    start : ndarray of complex128, shape (antenna,), optional
+        Gains of modulus 1 to begin with; by default 1.
 
     Returns
     -------
@@ -119,7 +122,7 @@ def solve_phases(
         Referred to the first antenna with data.
     """
     used = weights.any(axis=1)
-    gains = np.ones(len(ratios), dtype=np.complex128)
+    gains = np.ones(len(ratios), dtype=np.complex128) if start is None else start
     weighted = ratios * weights
     converged = False
     iteration = 0

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,15 @@ from muser_pipeline.moments import parse_duration
 
 if TYPE_CHECKING:
     from muser_pipeline.imaging.clean import CleanOptions
+    from muser_pipeline.imaging.image import Image
     from muser_pipeline.imaging.options import ImageOptions, SunOptions
+    from muser_pipeline.imaging.phasing import PhasesName
     from muser_pipeline.imaging.pipeline import Progress
     from muser_pipeline.imaging.visibilities import Snapshot
 
 SUN = "sun"
 """The name of the target whose images are turned and have a disk."""
+_SIGMAS = 3.0
 _SIGMA = re.compile(r"(.*?)\s*sigma", re.IGNORECASE)
 _RANGE = re.compile(r"\s*([0-9.]+)\s*-\s*([0-9.]+)\s*(MHz|GHz)?\s*", re.IGNORECASE)
 _HERTZ = {"mhz": 1e6, "ghz": 1e9}
@@ -141,11 +145,10 @@ def parse_range(text: str) -> tuple[float, float]:
 )
 @click.option(
     "--threshold",
-    default="3sigma",
-    show_default=True,
     metavar="T",
     callback=_read_by(parse_threshold),
-    help="Where to stop: 0.05 in units of the image, 5sigma of its noise, or 0.",
+    help="Where to stop: 0.05 in units of the image, 5sigma of its noise, or 0; "
+    "default 3sigma, but 0 where phases were found.",
 )
 @click.option(
     "--pol",
@@ -168,12 +171,20 @@ def parse_range(text: str) -> tuple[float, float]:
     help="Solve for phases of antennas on the brightest point.",
 )
 @click.option(
+    "--phases",
+    type=click.Choice(["auto", "known", "unknown"]),
+    default="auto",
+    show_default=True,
+    help="Whether those of antennas are known; what is unknown is found in turns with "
+    "the image. Auto looks at closure phases; not of the Sun.",
+)
+@click.option(
     "--window",
     "window_arcsec",
     type=click.FloatRange(min=0, min_open=True),
     metavar="ARCSEC",
-    help="Find phases of antennas in turns with the image of a source that is within "
-    "so much about the middle.",
+    help="Phases are unknown, and the source is within so much about the middle; "
+    "default what closure phases say.",
 )
 @click.option(
     "--interval",
@@ -182,7 +193,7 @@ def parse_range(text: str) -> tuple[float, float]:
     show_default=True,
     metavar="DURATION",
     callback=_read_by(parse_duration),
-    help="With --window: how long phases stay as they are.",
+    help="How long phases that are found stay as they are.",
 )
 @click.option(
     "--shortest",
@@ -190,7 +201,8 @@ def parse_range(text: str) -> tuple[float, float]:
     type=click.FloatRange(min=0),
     default=0.0,
     metavar="WAVELENGTHS",
-    help="With --window: leave out shorter baselines, which see more than that.",
+    help="Where phases are found: leave out shorter baselines, which see more than "
+    "the window; default those that are far shorter than all others.",
 )
 @click.option(
     "--disk/--no-disk",
@@ -213,6 +225,7 @@ def image_command(
     file: Path,
     polarization: str,
     range_hz: tuple[float, float] | None,
+    phases: PhasesName,
     window_arcsec: float | None,
     interval_ns: int,
     shortest_wavelengths: float,
@@ -229,20 +242,27 @@ def image_command(
     record in JSON. An image of the Sun is turned to solar north and has coordinates
     that sunpy understands; of anything else it has right ascension and declination.
 
+    Where phases of antennas are plainly not known, which closure phases tell, they are
+    found in turns with the image; a note on standard error and the record say so.
+
     Exit code 1 if there is no image in the data; the message, and with --json the
     record, says why.
 
     \b
     Examples:
         opencluster muser image MUSER-I_20151101.uvfits --frequency 800-1200MHz
+        opencluster muser image m87.uvfits --out images --json
         opencluster muser image m87.uvfits --size 256 --cell 1e-6 \\
-            --window 60e-6 --shortest 1e8 --out images --json
+            --window 60e-6 --shortest 1e8
     """
     try:
         from muser_pipeline.imaging.errors import ImagingError
+        from muser_pipeline.imaging.hybrid import HybridOptions
+        from muser_pipeline.imaging.phasing import phased
         from muser_pipeline.imaging.pipeline import make_image
         from muser_pipeline.imaging.publishing import publish
         from muser_pipeline.imaging.uvfits import read_uvfits
+        from muser_pipeline.realtime.options import ARCSEC_RAD
     except ModuleNotFoundError as error:
         raise click.ClickException(
             f"{error.name} is not installed: pip install 'opencluster[muser]'"
@@ -254,14 +274,22 @@ def image_command(
             snapshot = _within(snapshot, *range_hz)
         read_s = time.perf_counter() - began
         sun = _sun(snapshot, disk, register)
-        options = _options(polarization, sun, window_arcsec, **asked)
+        options = _options(polarization, sun, **asked)
+        hybrid = HybridOptions(
+            window_rad=(window_arcsec or 0.0) * ARCSEC_RAD,
+            interval_s=interval_ns / 1e9,
+            shortest_wavelengths=shortest_wavelengths,
+        )
+        if window_arcsec is not None:
+            phases = "unknown"
         with progress_bar() as show:
-            if window_arcsec is not None:
-                limits = interval_ns, shortest_wavelengths
-                snapshot = _with_phases(
-                    snapshot, polarization, window_arcsec, *limits, show
-                )
+            snapshot, options, found = phased(snapshot, options, phases, hybrid, show)
+            if found is not None and asked["threshold"] is None:
+                # a window says better than noise, which is mostly sidelobes there
+                cleaning = replace(options.clean, threshold_sigma=0.0)
+                options = replace(options, clean=cleaning)
             image = make_image(snapshot, options, progress=show)
+        image = _with_note(replace(image, phases=found))
         files = publish(image, out, f"{_stem(file)}_{polarization}")
     except ImagingError as error:
         if is_json:
@@ -309,32 +337,34 @@ def _within(snapshot: Snapshot, low_hz: float, high_hz: float) -> Snapshot:
     )
 
 
-def _with_phases(
-    snapshot: Snapshot,
-    polarization: str,
-    window_arcsec: float,
-    interval_ns: int,
-    shortest_wavelengths: float,
-    show: Progress,
-) -> Snapshot:
-    """Return visibilities with phases that fit a source in a window."""
-    from muser_pipeline.imaging.hybrid import HybridOptions, find_phases
+def _with_note(image: Image) -> Image:
+    """Return an image that says how its phases were found, if they were."""
     from muser_pipeline.realtime.options import ARCSEC_RAD
 
-    options = HybridOptions(
-        window_rad=window_arcsec * ARCSEC_RAD,
-        interval_s=interval_ns / 1e9,
-        shortest_wavelengths=shortest_wavelengths,
+    found = image.phases
+    if found is None:
+        return image
+    why = "as asked for"
+    if found.coherence is not None:
+        seen, expected = found.coherence
+        why = (
+            f"since {seen:.2f} of what is seen adds up with those of the file, where "
+            f"{expected:.2f} would if they were known (--phases known keeps them)"
+        )
+    (start, end), window = found.closure_phases, found.window_rad / ARCSEC_RAD
+    note = (
+        f"phases of antennas were found in turns with the image, {why}: begun with a "
+        f"{found.start.name}, closure phases fitted with a reduced chi squared of "
+        f"{start:.2f} then and {end:.2f} now; as with --window {window:.3g} "
+        f"--shortest {found.shortest_wavelengths:.3g}"
     )
-    return find_phases(snapshot, polarization, options, show)
+    return replace(image, notes=(*image.notes, note))
 
 
 def _sun(snapshot: Snapshot, disk: bool, register: bool) -> SunOptions | None:
     """Return how the Sun stood in the middle of an observation of it, else None."""
     if snapshot.target.strip().lower() != SUN:
         return None
-    from dataclasses import replace
-
     import numpy as np
 
     from muser_pipeline.array import SITE
@@ -351,7 +381,6 @@ def _sun(snapshot: Snapshot, disk: bool, register: bool) -> SunOptions | None:
 def _options(
     polarization: str,
     sun: SunOptions | None,
-    window_arcsec: float | None,
     size: int | None,
     cell_arcsec: float | None,
     weight: tuple[Any, float],
@@ -373,16 +402,15 @@ def _options(
         clean=_cleaning(**cleaning),
         sun=sun,
         self_calibrate=self_calibrate,
-        window_rad=(window_arcsec or 0.0) * ARCSEC_RAD,
     )
 
 
 def _cleaning(
-    algorithm: Any, gain: float, iterations: int, threshold: tuple[float, float]
+    algorithm: Any, gain: float, iterations: int, threshold: tuple[float, float] | None
 ) -> CleanOptions:
     from muser_pipeline.imaging.clean import CleanOptions
 
-    in_units, in_sigma = threshold
+    in_units, in_sigma = threshold or (0.0, _SIGMAS)
     return CleanOptions(
         algorithm=algorithm,
         gain=gain,
