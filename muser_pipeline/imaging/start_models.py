@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from math import log, pi
+from math import hypot, log, pi
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,10 +35,10 @@ _SIZES = (0.3, 0.6, 1.0, 1.4, 2.0, 2.8, 4.0, 6.0, 10.0)
 """Of sources, in smallest fringes, that the search begins with."""
 _WIDTHS = (0.3, 0.8)
 _SLOPES = tuple((0.5 * np.cos(a), 0.5 * np.sin(a)) for a in np.arange(0, 6) * pi / 3)
-_RATIOS = (0.4, 0.95, 2.5)
+_RATIOS = (0.5, 2.0)
 _FARTHEST = 6.0
 """Fringes that two points are apart by."""
-_REFINED = 3
+_REFINED = 2
 """So many of the places that the search begins with are gone on from."""
 _STEP, _TOLERANCE = 1e-6, 1e-5
 _SMALLEST, _LARGEST = -5.0, 5.0
@@ -270,7 +270,7 @@ def _doubles() -> list[tuple[float, ...]]:
         for east in places
         for north in places
         for ratio in _RATIOS
-        if east > 0 or (east == 0 and north > 0)
+        if (east > 0 or (east == 0 and north > 0)) and hypot(east, north) <= _FARTHEST
     ]
 
 

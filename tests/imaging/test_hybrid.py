@@ -26,8 +26,8 @@ def snapshot() -> Snapshot:
     rng = np.random.default_rng(3)
     places = rng.normal(size=(9, 3)) * 3.3e6
     first, second = np.triu_indices(9, k=1)
-    turns = np.repeat(np.linspace(0, np.pi, 30, endpoint=False), len(first))
-    x, y, z = np.tile((places[first] - places[second]).T, 30)
+    turns = np.repeat(np.linspace(0, np.pi, 20, endpoint=False), len(first))
+    x, y, z = np.tile((places[first] - places[second]).T, 20)
     u = np.cos(turns) * x - np.sin(turns) * y
     v = np.sin(turns) * x + np.cos(turns) * y
     per_m = 230e9 / 299_792_458.0
@@ -44,8 +44,8 @@ def snapshot() -> Snapshot:
         data=data.reshape(shape),
         weights=np.full(shape, 4e4, dtype=np.float32),
         polarizations=("I",),
-        antenna1=np.tile(first, 30),
-        antenna2=np.tile(second, 30),
+        antenna1=np.tile(first, 20),
+        antenna2=np.tile(second, 20),
         time_utc_ns=(turns * 1e4).astype(np.int64) * 10**9,
         ra_rad=3.2,
         dec_rad=0.2,

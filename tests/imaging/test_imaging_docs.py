@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from sun_tools import RADIUS, disk_of, sun_snapshot
+from vlbi_scene import gaussian, without_phases
+from vlbi_scene import seen as snapshot_of
 
 from muser_pipeline.imaging import uvfits
 
@@ -30,3 +32,7 @@ def test_the_examples_work(
     assert capsys.readouterr().out.startswith("Beam(major_rad=0.0003")
     exec(read, names)
     assert capsys.readouterr().out.startswith("2015-06-22T05:00:00.000 68.5")
+    (find,) = (each for each in blocks if "phased(" in each)
+    names["snapshot"] = without_phases(snapshot_of(gaussian))
+    exec(find, names)
+    assert capsys.readouterr().out.startswith("gaussian (")

@@ -189,6 +189,37 @@ def test_a_source_is_looked_for_in_a_window(vlbi: Path, tmp_path: Path) -> None:
     y, x = np.indices(model.shape) - 64
     assert not model[np.hypot(x, y) > 10].any()
     assert model.sum() > 0.5 * CORE_JY
+    assert found["phases"]["window_arcsec"] == pytest.approx(4e-3)
+    assert "as asked for" in found["notes"][0]
+
+
+def spoil_phases(data: NDArray[Any]) -> None:
+    """Turn what each antenna sees by another angle at each time."""
+    first, second = np.triu_indices(9, k=1)
+    turns = np.random.default_rng(8).uniform(0, 2 * np.pi, (12, 9))
+    factor = np.exp(1j * (turns[:, first] - turns[:, second])).ravel()
+    seen = (data[..., 0] + 1j * data[..., 1]) * factor.reshape(-1, *[1] * 5)
+    data[..., 0], data[..., 1] = seen.real, seen.imag
+
+
+def test_phases_that_are_plainly_unknown_are_found(tmp_path: Path) -> None:
+    file = vlbi_file(tmp_path / "spoilt.uvfits", spoil_phases)
+    done = run(file, "--niter", 300, "--json", "--out", tmp_path / "made")
+    assert done.exit_code == 0, done.output
+    assert "--phases known keeps them" in done.stderr
+    found = json.loads(done.stdout)
+    assert found["notes"][0] in done.stderr
+    phases = found["phases"]
+    assert phases["start"] == "double"
+    assert phases["coherence"] < 0.5 < 0.9 < phases["expected_coherence"]
+    with fits.open(found["fits"]) as made:
+        image = made[0].data.squeeze()
+        cell_mas = found["cell_arcsec"] * 1e3
+    core, at = brightest(image, (image.shape[1] / 2, image.shape[0] / 2), 1e9)
+    # pixels count to the west
+    near = at[0] - KNOT_MAS[0] / cell_mas, at[1] + KNOT_MAS[1] / cell_mas
+    knot, _ = brightest(image, near, 0.5 / cell_mas)
+    assert knot / core == pytest.approx(KNOT_JY / CORE_JY, rel=0.1)
 
 
 def test_an_image_of_the_sun_is_turned_to_its_north(tmp_path: Path) -> None:
