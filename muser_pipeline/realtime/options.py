@@ -201,6 +201,7 @@ class ImageRequest:
             taper_rad=self.taper_arcsec * ARCSEC_RAD,
             polarization=polarization,
             clean=CleanOptions(
+                cycle_fraction=0.05,
                 algorithm=self.clean,  # type: ignore[arg-type]
                 gain=self.gain,
                 iterations=self.iterations,
