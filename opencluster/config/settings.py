@@ -103,9 +103,10 @@ class NetworkSettings:
         "Go past ZeroMQ between processes of one computer, which is faster.",
     )
     spin_us: int = _integer(
-        200,
+        0,
         "Microseconds that managers and workers look for messages before they sleep, "
-        "which saves what waking up takes; given up where it finds nothing.",
+        "which saves what waking up takes on cores that nobody else needs; given up "
+        "where it finds nothing.",
         0,
         MAX_SPIN_US,
     )

@@ -137,7 +137,6 @@ class Clerk:
         """Have it written down how a task ended, as soon as that is possible."""
         with self._changed:
             self._endings[lease] = ending
-            self._progress.pop(lease, None)
             self._wake()
 
     def close(self, timeout_s: float) -> list[Lease]:
@@ -203,6 +202,11 @@ class Clerk:
         return self._is_awake and not self._delay_s
 
     def _turn(self) -> None:
+        with self._changed:
+            has_last_words = bool(self._progress.keys() & self._endings.keys())
+        if has_last_words:
+            # how far a task came, before how it ended
+            self._renew()
         self._write_endings()
         self._renew()
         self._take()
