@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from opencluster_deploy.installation import CERTIFICATES, Installation, plan
+from opencluster_deploy.installation import CERTIFICATES, SYSUSERS, Installation, plan
 
 
 @click.group("deploy")
@@ -91,8 +91,9 @@ def install_command(
     for step in installation.steps():
         click.echo(f"{would}{step}")
     if not dry_run:
+        installation.write_files()
         _make_user(installation)
-        installation.apply()
+        installation.install_keys()
     for role in installation.missing_keys():
         click.echo(
             f"missing {root / 'etc/opencluster/keys' / role}.key: copy it from the "
@@ -104,11 +105,9 @@ def install_command(
 
 
 def _make_user(installation: Installation) -> None:
-    """Make the user first, to whom keys are given."""
-    if installation.root != Path("/") or shutil.which("systemd-sysusers") is None:
-        return
-    line = 'u opencluster - "OpenCluster daemons" /var/lib/opencluster -'
-    subprocess.run(["systemd-sysusers", "--inline", line], check=True)
+    """Make the user to whom keys are given."""
+    if installation.root == Path("/") and shutil.which("systemd-sysusers") is not None:
+        subprocess.run(["systemd-sysusers", f"/{SYSUSERS}"], check=True)
 
 
 def _start(installation: Installation, is_wanted: bool) -> None:

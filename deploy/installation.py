@@ -1,6 +1,6 @@
 """What stands on a computer that has roles in a cluster.
 
-`plan` says which files that are; nothing is touched before `Installation.apply`.
+`plan` says which files that are; nothing is touched before `Installation.write_files`.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")
 """What the units see as empty, so that no program can lie there."""
 CONFIG = "etc/opencluster/config.ini"
 ENVIRONMENT = "etc/opencluster/environment"
+SYSUSERS = "etc/sysusers.d/opencluster.conf"
 KEYS = "etc/opencluster/keys"
 
 
@@ -87,7 +88,7 @@ class Installation:
         return [f"opencluster-{role}.service" for role in self.roles]
 
     def steps(self) -> Iterator[str]:
-        """Yield what `apply` would do, in words."""
+        """Yield what would be done, in words."""
         for file in self.files:
             yield f"{self._verb(file)} {self.root / file.path}"
         keys = self.root / KEYS
@@ -109,26 +110,18 @@ class Installation:
         held = {name.removesuffix(keyfiles.SUFFIX) for name in found}
         return sorted(role for role in wanted if role not in held)
 
-    def apply(self) -> None:
-        """Write everything.
+    def write_files(self) -> None:
+        """Write configuration and units.
 
         Raises
         ------
         ConfigError
-            When something cannot be written; what was written before stays.
-        SecurityError
-            When keys are to be made where there are some.
+            When one cannot be written; what was written before stays.
         """
-        try:
+        with _told():
             for file in self.files:
                 if self._verb(file) in ("write  ", "replace"):
                     _write(self.root / file.path, file.text)
-            self._install_keys()
-        except OSError as error:
-            raise ConfigError(
-                f"cannot write {error.filename}: {error.strerror}; run this as root, "
-                "or make an image with --root"
-            ) from None
 
     def _verb(self, file: File) -> str:
         path = self.root / file.path
@@ -149,21 +142,31 @@ class Installation:
             if path.suffix == keyfiles.SUFFIX or path.name == keyfiles.ROLL
         )
 
-    def _install_keys(self) -> None:
+    def install_keys(self) -> None:
+        """Make or copy keys, and give them to the user of the daemons if there is one.
+
+        Raises
+        ------
+        ConfigError
+            When they cannot be written.
+        SecurityError
+            When keys are to be made where there are some.
+        """
         keys = self.root / KEYS
-        if self.makes_keys:
-            keyfiles.make_keys(keys)
-        else:
-            keys.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for path in self._key_files():
-            target = keys / path.name
-            target.touch(mode=0o600)
-            shutil.copyfile(path, target)
-        with contextlib.suppress(KeyError):
-            owner = pwd.getpwnam(USER)
+        with _told():
+            if self.makes_keys:
+                keyfiles.make_keys(keys)
+            else:
+                keys.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for path in self._key_files():
+                target = keys / path.name
+                target.touch(mode=0o600)
+                shutil.copyfile(path, target)
             if os.getuid() == 0 and self.root == Path("/"):
-                for path in (keys, *keys.iterdir()):
-                    os.chown(path, owner.pw_uid, owner.pw_gid)
+                with contextlib.suppress(KeyError):
+                    owner = pwd.getpwnam(USER)
+                    for path in (keys, *keys.iterdir()):
+                        os.chown(path, owner.pw_uid, owner.pw_gid)
 
 
 def plan(
@@ -212,7 +215,7 @@ def plan(
     files = [
         File(CONFIG, _config(factories), is_edited=True),
         File(ENVIRONMENT, _text("environment"), is_edited=True),
-        File("etc/sysusers.d/opencluster.conf", _text("systemd/sysusers.conf")),
+        File(SYSUSERS, _text("systemd/sysusers.conf")),
         File("etc/tmpfiles.d/opencluster.conf", _text("systemd/tmpfiles.conf")),
     ]
     for role in ordered:
@@ -220,6 +223,18 @@ def plan(
         unit = _text(f"systemd/{name}").replace(PROGRAM, command)
         files.append(File(f"etc/systemd/system/{name}", unit))
     return Installation(root, ordered, tuple(files), source, keys == "new")
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Say what to do when something cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write {error.filename}: {error.strerror}; run this as root, or "
+            "make an image with --root"
+        ) from None
 
 
 def _config(factories: Sequence[str]) -> str:

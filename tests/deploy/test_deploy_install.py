@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import stat
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -34,7 +36,7 @@ def install(root: Path, *options: str, roles: Sequence[str] = ("workshop",)) -> 
 @pytest.fixture
 def units(tmp_path: Path) -> list[Path]:
     """Give the units of all daemons, for a program that is there."""
-    plan(list(CERTIFICATES), FACTORIES, root=tmp_path, program=PROGRAM).apply()
+    plan(list(CERTIFICATES), FACTORIES, root=tmp_path, program=PROGRAM).write_files()
     found = sorted((tmp_path / "etc/systemd/system").iterdir())
     assert [path.name for path in found] == sorted(
         f"opencluster-{role}.service" for role in CERTIFICATES
@@ -152,3 +154,28 @@ def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
     done = install(tmp_path)
     assert done.exit_code == 1
     assert f"cannot write {tmp_path}/etc" in done.output
+
+
+@pytest.mark.parametrize(
+    ("variable", "words"),
+    [
+        ("OPENCLUSTER_INGEST_OPTIONS", ["muser", "serve"]),
+        ("OPENCLUSTER_WEB_OPTIONS", ["web"]),
+    ],
+)
+def test_the_options_that_are_installed_are_understood(
+    tmp_path: Path, variable: str, words: list[str]
+) -> None:
+    assert install(tmp_path).exit_code == 0
+    text = (tmp_path / "etc/opencluster/environment").read_text()
+    (options,) = [
+        line.partition("=")[2] for line in text.splitlines() if variable in line
+    ]
+    command: click.Command = main
+    for word in words:
+        assert isinstance(command, click.Group)
+        found = command.get_command(click.Context(command), word)
+        assert found is not None
+        command = found
+    # reads them, and runs nothing
+    command.make_context(words[-1], shlex.split(options))
