@@ -236,7 +236,6 @@ class Runner:
         self._inputs: Inputs | None = None
         self._escaped = Escaped()
         self._reported_at = 0.0
-        self._name_piece_in_logs()
 
     def _name_piece_in_logs(self) -> None:
         """Have each message that is logged say during which piece that was."""
@@ -255,6 +254,7 @@ class Runner:
         """Serve until stopped."""
         # whoever submits pieces in here means the cluster that this process is of
         os.environ[ENGINE_VARIABLE] = "cluster"
+        self._name_piece_in_logs()
         try:
             entry = self._listen(host, port)
             self._handle_signals()

@@ -5,6 +5,7 @@ They are what is kept of a night, so that somebody who comes in the morning sees
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,11 @@ FIELDS = (
 )
 """Of a sample: parts of one (``cpu``, ``gpu``, ``gpu_memory``), bytes, bytes and pieces
 a second (``network_in``, ``network_out``, ``pieces``, ``failures``), and counts."""
+_ADDED = (
+    *("cpus", "memory", "memory_total", "disk", "disk_total"),
+    *("network_in", "network_out"),
+)
+"""What the computers have together; the rest is a mean or told of all workers."""
 
 
 def samples_of(
@@ -38,19 +44,17 @@ def samples_of(
         How long ago that was.
     """
     rates = _rates(status, before, elapsed_s)
-    shops = {row["id"]: row["name"] for row in status["workshops"]}
-    samples: dict[str, Sample] = {}
-    for row in status["workshops"]:
-        own = [w for w in _workers(status) if shops.get(w["workshop"]) == row["name"]]
-        samples[row["name"]] = _computer(row) | _working(own, rates)
-    everybody = _working(_workers(status), rates)
+    workers: dict[str, list[Row]] = defaultdict(list)
+    for worker in status["workers"]:
+        workers[worker["workshop"]].append(worker)
+    samples = {
+        row["name"]: _computer(row) | _working(workers[row["id"]], rates)
+        for row in status["workshops"]
+    }
+    everybody = _working(status["workers"], rates)
     jobs = sum(row["state"] == "running" for row in status["jobs"])
     samples[CLUSTER] = _sum(samples.values()) | everybody | {"jobs": jobs}
     return samples
-
-
-def _workers(status: Status) -> Sequence[Row]:
-    return status["workers"]
 
 
 def _rates(
@@ -113,12 +117,5 @@ def _sum(samples: Iterable[Sample]) -> Sample:
     whole = {name: sum(row[name] for row in rows) for name in _ADDED}
     whole["cpu"] = sum(r["cpu"] * r["cpus"] for r in rows) / cpus if cpus else 0.0
     for name in ("gpu", "gpu_memory"):
-        mean = sum(row[name] for row in with_gpu) / max(1, len(with_gpu))
-        whole[name] = mean
+        whole[name] = sum(row[name] for row in with_gpu) / max(1, len(with_gpu))
     return whole
-
-
-_ADDED = (
-    *("cpus", "memory", "memory_total", "disk", "disk_total"),
-    *("network_in", "network_out"),
-)
