@@ -20,6 +20,15 @@ class DoubleWorker(Worker):
         return WorkPiece(number=self.factor * work["number"])
 
 
+class WarningWorker(Worker):
+    """Complains of the number 2, in two lines."""
+
+    def perform(self, work: WorkPiece) -> WorkPiece:
+        if work["number"] == 2:
+            self.log.warning("two is odd\nindeed")
+        return WorkPiece(number=work["number"])
+
+
 class SlowWorker(Worker):
     """Never comes to an end by itself."""
 

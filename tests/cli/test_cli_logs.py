@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 from cli_tools import PROGRAMS, Cli
 
+from opencluster.core.log_lines import head_of
+
 pytestmark = pytest.mark.processes
 
 
@@ -80,6 +82,20 @@ def test_messages_are_found_by_what_they_are(cli: Cli) -> None:
     ready = cli.ok("logs", "factory", "--since", "1h", "--grep", "factory at")
     assert ready.count("INFO opencluster.factory factory at") == 1
     assert cli.ok("logs", "factory", "--since", "2999-01-01") == ""
+
+
+def test_a_message_names_the_piece_that_was_at_work(cli: Cli) -> None:
+    cli.ok("start", "--workers", f"{PROGRAMS}:WarningWorker=1")
+    cli.ok("run", str(PROGRAMS), "double", "Warning", "4")
+    first, second = cli.ok("logs", "Warning-1", "--level", "WARNING").splitlines()
+    head = head_of(first)
+    assert head is not None
+    assert (head.level, head.name) == ("WARNING", "opencluster.worker")
+    assert first.endswith(" two is odd")
+    assert second == "    indeed"
+    manager = head.piece.partition(":")[0]
+    assert cli.ok("logs", "Warning-1", "--piece", manager) == f"{first}\n{second}\n"
+    assert cli.ok("logs", "Warning-1", "--piece", "ffffffff") == ""
 
 
 def test_what_cannot_be_found_is_told(cli: Cli) -> None:
