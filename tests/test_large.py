@@ -41,6 +41,13 @@ def wait_for(condition: Callable[[], object]) -> None:
         time.sleep(0.005)
 
 
+def stop(pid: int) -> None:
+    """Stop a process, and wait until none of its threads runs any more."""
+    os.kill(pid, signal.SIGSTOP)
+    states = [Path(thread, "stat") for thread in Path(f"/proc/{pid}/task").iterdir()]
+    wait_for(lambda: all(state.read_text().split()[2] == "T" for state in states))
+
+
 def pid_of_worker(manager: Manager) -> int:
     pid: int = manager.submit("Large", WorkPiece()).result(DEADLINE_S)["pid"]
     return pid
@@ -58,7 +65,7 @@ def test_a_worker_that_dies_while_a_piece_comes_does_not_lose_it(
     manager: Manager,
 ) -> None:
     before = pid_of_worker(manager)
-    os.kill(before, signal.SIGSTOP)
+    stop(before)
     future = manager.submit("Large", WorkPiece(array=LARGE))
     wait_for(lambda: manager.engine.moved().to_send > 0)
     os.kill(before, signal.SIGKILL)
@@ -73,7 +80,7 @@ def test_a_piece_that_is_cancelled_on_its_way_does_not_run(
 ) -> None:
     log = tmp_path / "log"
     worker = pid_of_worker(manager)
-    os.kill(worker, signal.SIGSTOP)
+    stop(worker)
     future = manager.submit("Large", WorkPiece(array=LARGE, log=log, number=1))
     wait_for(lambda: manager.engine.moved().to_send > 0)
     assert future.cancel()

@@ -361,6 +361,10 @@ class Incoming:
         """Forget a peer; return the numbers of its transfers."""
         return list(self._coming.pop(peer, ()))
 
+    def knows(self, peer: bytes) -> bool:
+        """Return whether something comes from a peer."""
+        return peer in self._coming
+
     def of(self, peer: bytes) -> list[int]:
         """Return the numbers of what comes from a peer."""
         return list(self._coming.get(peer, ()))

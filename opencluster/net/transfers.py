@@ -225,6 +225,10 @@ class Transfers:
         numbers = self._incoming.of(peer)
         return [(number, self._gathered[peer, number].header) for number in numbers]
 
+    def is_coming(self, peer: Peer) -> bool:
+        """Return whether a large message comes from a peer."""
+        return self._incoming.knows(peer)
+
     def refuse(self, peer: Peer, number: int) -> None:
         """Take no more of a large message that nobody needs."""
         self._refuse(peer, number, UNWANTED)

@@ -448,6 +448,11 @@ class ZmqTransport:
                 self._take_transfer(sender, header, buffers, who, events)
             else:
                 events.append(Received(sender, header, buffers, who))
+                if self._transfers.is_coming(sender):
+                    # it may be about what comes, which must not be whole, and out of
+                    # sight, before it is seen to
+                    edge.has_more = True
+                    return
 
     def _take_transfer(
         self,
