@@ -13,6 +13,7 @@ import uuid
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import nullcontext
 from contextvars import ContextVar
 from typing import Any
 
@@ -27,6 +28,7 @@ from opencluster.priorities import BATCH, Priority, urgency
 from opencluster.proxy import ServiceProxy
 from opencluster.references import DataRef
 from opencluster.stream import Stream
+from opencluster.tracing import tracing_of
 from opencluster.workpiece import WorkPiece
 
 _current_job: ContextVar[Job | None] = ContextVar("job", default=None)
@@ -96,8 +98,10 @@ class Manager:
         """
         job = self._open_job()
         outer = _current_job.set(job)
+        tracing = tracing_of(self.config.tracing, "opencluster-manager")
         try:
-            result = self.schedule(task)
+            with nullcontext() if tracing is None else tracing.job(job):
+                result = self.schedule(task)
             job.state = "done"
         except BaseException:
             job.state = "failed"

@@ -43,6 +43,7 @@ from opencluster.net.transport import (
 )
 from opencluster.place import Place
 from opencluster.registration import Registration
+from opencluster.tracing import Trace, trace_in
 from opencluster.wire import frames, kinds
 from opencluster.wire.batches import (
     batches,
@@ -89,6 +90,8 @@ class Work(NamedTuple):
         Under which identity its result is to be kept, if it is.
     wanted : sequence of Wanted
         The values that it refers to.
+    trace : Trace or None
+        The trace that it belongs to, if it is traced.
     """
 
     waiting: Waiting
@@ -96,6 +99,7 @@ class Work(NamedTuple):
     buffers: Sequence[Any]
     keep: bytes | None = None
     wanted: Sequence[Wanted] = ()
+    trace: Trace | None = None
 
 
 class Answer(NamedTuple):
@@ -467,7 +471,7 @@ class Station:
         self._do(effects)
         if has_urgent:
             self._look()
-        for _, wanted in ties.values():
+        for _, wanted, _ in ties.values():
             self.keeper.fetch_ahead(wanted)
 
     def _stopped(self, peer: Peer, numbers: Any) -> list[int]:
@@ -638,13 +642,17 @@ def _nothing() -> None:
     """Do nothing: the turn in which it is done is what was wanted."""
 
 
-def _ties_in(extra: Any) -> tuple[bytes | None, list[Wanted]]:
-    """Return what ties a piece to values, as a manager tells it.
+def _ties_in(extra: Any) -> tuple[bytes | None, list[Wanted], Trace | None]:
+    """Return what ties a piece to values and to a trace, as a manager tells it.
 
     Raises
     ------
     RemoteProtocolError, ValueError, TypeError
         When it is malformed.
     """
-    keep, wanted = extra
-    return (None if keep is None else id_in(keep)), wanted_in(wanted)
+    keep, wanted, *trace = extra
+    return (
+        None if keep is None else id_in(keep),
+        wanted_in(wanted),
+        trace_in(trace[0], time.time_ns()) if trace else None,
+    )

@@ -65,6 +65,7 @@ from opencluster.registration import (
     VouchedRegistration,
 )
 from opencluster.serving import Answer, Station, Work
+from opencluster.tracing import tracing_of
 from opencluster.wire import codec
 from opencluster.wire.batches import check_size, members_in
 from opencluster.workpiece import WorkPiece
@@ -234,6 +235,7 @@ class Runner:
         self._current: Work | None = None
         self._piece_name = ""
         self._inputs: Inputs | None = None
+        self._tracing = tracing_of(self.config.tracing, f"opencluster-{type}")
         self._escaped = Escaped()
         self._reported_at = 0.0
 
@@ -266,6 +268,8 @@ class Runner:
         finally:
             self._station.close()
             self._scoreboard.close()
+            if self._tracing is not None:
+                self._tracing.close()
 
     def _serve(self) -> None:
         while (work := self._station.serve(self._scoreboard.idle)) is not None:
@@ -354,7 +358,7 @@ class Runner:
         if work.waiting.members > 1:
             self._run_bundle(work, started)
             return
-        status, value = self._perform(work.payload, work.buffers, work.wanted)
+        status, value = self._performed(work)
         if self._has_seen_way:
             status, value = self._cut_short(started)
         if work.keep is not None and status == "done":
@@ -454,6 +458,16 @@ class Runner:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         at_s = limit_s + graces.interrupt_grace_s + graces.kill_grace_s
         signal.setitimer(signal.ITIMER_REAL, at_s)
+
+    def _performed(self, work: Work) -> tuple[str, Any]:
+        """Perform a piece that came alone, and trace it if that is wanted."""
+        data = (work.payload, work.buffers, work.wanted)
+        if work.trace is None or self._tracing is None:
+            return self._perform(*data)
+        number = work.waiting.piece
+        return self._tracing.performed(
+            work.trace, self.type, number, lambda: self._perform(*data)
+        )
 
     def _perform(
         self, payload: bytes, buffers: Sequence[Any], wanted: Sequence[Wanted]

@@ -27,7 +27,7 @@ GROUND = {"errors", "references", "workpiece"}
 RULES = GROUND | {"core", "wire", "config"}
 MEANS = RULES | {"net", "node", "store", "engines.base"}
 SHARED = {
-    *("place", "registration", "serving", "keeping", "inputs", "proxy"),
+    *("place", "registration", "serving", "keeping", "inputs", "proxy", "tracing"),
     "engines.choice",
 }
 """What several of the base classes are built on."""
@@ -67,9 +67,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "proxy": {"engines.base"},
     "registration": MEANS | {"place"},
     "keeping": MEANS,
+    "tracing": {"errors", "config", "engines.base"},
     "inputs": MEANS | {"keeping"},
     "bundle": {"core"},
-    "serving": MEANS | {"place", "registration", "keeping", "bundle"},
+    "serving": MEANS | {"place", "registration", "keeping", "bundle", "tracing"},
     **dict.fromkeys(BASE_CLASSES, SHELL),
     "worker": SHELL | {"bundle"},
     "service": SHELL | {"worker"},

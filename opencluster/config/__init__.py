@@ -19,6 +19,7 @@ from opencluster.config.settings import (
     ManagerSettings,
     NetworkSettings,
     Row,
+    TracingSettings,
     WorkerSettings,
     WorkshopSettings,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "ManagerSettings",
     "NetworkSettings",
     "Row",
+    "TracingSettings",
     "WorkerSettings",
     "WorkshopSettings",
     "load",

@@ -15,6 +15,7 @@ from opencluster.config.catalogue import CatalogueEntry
 from opencluster.config.values import (
     BOOLEAN,
     ENDPOINTS,
+    FRACTION,
     INTEGER,
     SECONDS,
     SIZE,
@@ -49,6 +50,10 @@ def _integer(
 
 def _seconds(default: float, explanation: str, minimum: float = 0) -> Any:
     return _setting(SECONDS, default, explanation, minimum)
+
+
+def _fraction(default: float, explanation: str) -> Any:
+    return _setting(FRACTION, default, explanation)
 
 
 def _size(default: int, explanation: str, minimum: int = 0) -> Any:
@@ -411,6 +416,19 @@ class MetricsSettings:
 
 
 @dataclass(frozen=True)
+class TracingSettings:
+    """Traces of pieces for OpenTelemetry."""
+
+    endpoint: str = _setting(
+        TEXT,
+        "",
+        "Where traces go: the address of an OTLP collector, such as "
+        "http://collector:4318/v1/traces, or file:/path; empty for nowhere.",
+    )
+    sample_ratio: float = _fraction(1.0, "The part of all jobs that is traced.")
+
+
+@dataclass(frozen=True)
 class LogSettings:
     """What the processes say about themselves."""
 
@@ -494,6 +512,9 @@ class Config:
     )
     metrics: MetricsSettings = _section(
         MetricsSettings, "Numbers for Prometheus, at /metrics of each daemon."
+    )
+    tracing: TracingSettings = _section(
+        TracingSettings, "Traces of pieces through the cluster, for OpenTelemetry."
     )
     log: LogSettings = _section(LogSettings, "What the processes say about themselves.")
     catalogue: tuple[CatalogueEntry, ...] = ()

@@ -138,6 +138,13 @@ def _parse_seconds(text: str) -> float:
     return value
 
 
+def _parse_fraction(text: str) -> float:
+    value = float(text)
+    if not 0.0 <= value <= 1.0:
+        raise ValueError("not between 0 and 1")
+    return value
+
+
 def _parse_boolean(text: str) -> bool:
     try:
         return _BOOLEANS[text.lower()]
@@ -203,6 +210,7 @@ def _join(items: tuple[object, ...]) -> str:
 TEXT = Kind("text", "text", unquote)
 INTEGER = Kind("integer", "an integer", int, lambda value: str(int(value)))
 SECONDS = Kind("seconds", "a number of seconds", _parse_seconds)
+FRACTION = Kind("fraction", "a number between 0 and 1", _parse_fraction)
 BOOLEAN = Kind(
     "boolean",
     "true or false (yes, no, on and off will do)",

@@ -54,6 +54,7 @@ from opencluster.engines.tickets import (
     failure_in,
     piece_of,
 )
+from opencluster.engines.traces import accompany, follow
 from opencluster.engines.values import VALUE_KINDS, Recipe, Values
 from opencluster.engines.verdicts import alike, error_for, wanted
 from opencluster.errors import (
@@ -76,6 +77,7 @@ from opencluster.net.transport import (
 from opencluster.place import Place, factories, keys_directory
 from opencluster.references import DataRef
 from opencluster.service import SERVICE_PREFIX
+from opencluster.tracing import tracing_of
 from opencluster.wire import codec, frames, kinds
 from opencluster.wire.batches import (
     Row,
@@ -127,6 +129,7 @@ class ClusterEngine:
         manager, worker = config.manager, config.worker
         self.config = config
         self._max_bytes = config.network.max_message_bytes
+        self._tracing = tracing_of(config.tracing, "opencluster-manager")
         keys = Keyring.load(keys_directory(config, place), MANAGER, WORKER)
         self._transport = open_transport(config, keys)
         self._reactor = Reactor(
@@ -216,6 +219,8 @@ class ClusterEngine:
             tickets.append(ticket)
         self._wait_for_room()
         numbers = self._next_numbers(len(tickets))
+        if self._tracing is not None:
+            follow(self._tracing, type, zip(numbers, tickets, strict=True))
         incoming = self._incoming
         incoming.extend(zip(numbers, repeat(type), tickets))
         if is_awaited:
@@ -342,6 +347,8 @@ class ClusterEngine:
         self._reactor.post(self._reactor.stop)
         self._reactor.join(timeout_s=5.0)
         self._end_all()
+        if self._tracing is not None:
+            self._tracing.close()
 
     def _end_all(self, cause: BaseException | None = None) -> None:
         """End everything that nobody will attend to any more."""
@@ -456,8 +463,12 @@ class ClusterEngine:
     def _send_pieces(self, worker: str, pieces: list[Piece]) -> None:
         for rows, buffers in batches(map(self._row, pieces)):
             fields: list[Any] = [rows, worker]
-            if self._bonds:
-                fields.append(self._bonds.extras(worker, (row[0] for row in rows)))
+            if self._bonds or self._tracing is not None:
+                extras = self._bonds.extras(worker, (row[0] for row in rows))
+                if self._tracing is not None:
+                    tickets = {row[0]: self._tickets[row[0]] for row in rows}
+                    accompany(self._tracing, worker, tickets, extras)
+                fields.append(extras)
             self._tell(worker, frames.pack(kinds.PIECES, *fields), buffers)
 
     def _row(self, piece: Piece) -> Row:

@@ -31,11 +31,16 @@ class Ticket:
     done: Done
     job: Job | None
     refs: tuple[DataRef, ...] = ()
+    span: Any = None
 
     @property
     def is_small(self) -> bool:
-        """Whether it may travel in a bundle, if that has room: it has no values."""
-        return len(self.payload) <= SMALL_BYTES and not self.refs
+        """Whether it may travel in a bundle, if that has room.
+
+        What has values may not, nor what is traced by itself.
+        """
+        is_plain = not self.refs and self.span is None
+        return is_plain and len(self.payload) <= SMALL_BYTES
 
 
 def piece_of(number: int, type: str, options: Options) -> Piece:
