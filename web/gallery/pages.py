@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import PurePosixPath
 from typing import Any
@@ -217,10 +216,9 @@ def curve_figure() -> Response:
     unit = units.pop() if len(units) == 1 else ""
     data_url = url_for("gallery.curve_data", shade=shade, **choice.query())
     from opencluster_web.gallery.plots import figure_of
+    from opencluster_web.plots import answer
 
-    # as it is: Bokeh defines each part where it comes first, so keys are not sorted
-    figure = json.dumps(figure_of(data_url, lines, shade, unit))
-    return Response(figure, mimetype="application/json")
+    return answer(figure_of(data_url, lines, shade, unit), shade)
 
 
 @blueprint.route("/curve/data")

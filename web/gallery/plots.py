@@ -5,41 +5,27 @@ Loading Bokeh takes a second, so only who asks for plots imports this.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from bokeh.core.properties import field as column_of
-from bokeh.embed import json_item
 from bokeh.layouts import column
-from bokeh.models import (
-    AjaxDataSource,
-    DatetimeTicker,
-    DatetimeTickFormatter,
-    HoverTool,
-    MultiLine,
-    NumeralTickFormatter,
-)
+from bokeh.models import AjaxDataSource, HoverTool, MultiLine, NumeralTickFormatter
+from bokeh.models.layouts import LayoutDOM
 from bokeh.plotting import figure
-from bokeh.themes import Theme
 
 from opencluster_web.gallery.curve import Series, Shade, columns
+from opencluster_web.plots import WIDTH, live, over_time
 
 POLL_MS = 2000
 """Between two looks of an open page."""
 HEIGHT = 260
 """Pixels of each plot."""
-WIDTH = 2
-"""Pixels of a line; that at the pointer is twice as wide."""
-TIMES = 5
-"""Times written below a plot; more do not fit on a phone."""
-
-_INK = {"light": "#3c4450", "dark": "#c3ccda"}
-_LINES = {"light": "#dfe3e8", "dark": "#263041"}
 
 
 def figure_of(
     data_url: str, lines: Sequence[Series], shade: Shade, unit: str
-) -> Mapping[str, object]:
-    """Return the plots as JSON for BokehJS, which then asks for news by itself.
+) -> LayoutDOM:
+    """Return the plots, which ask for news by themselves.
 
     Parameters
     ----------
@@ -52,41 +38,16 @@ def figure_of(
     unit : str
         Of the peak.
     """
-    source = AjaxDataSource(
-        data=columns(lines, shade),
-        data_url=data_url,
-        method="GET",
-        polling_interval=POLL_MS,
-        mode="replace",
-    )
+    source = live(columns(lines, shade), data_url, POLL_MS)
     peak = _plot(source, "peak", _with_unit("Peak", unit))
     flux = _plot(source, "flux", _with_unit("Flux density", unit.partition("/")[0]))
     flux.x_range = peak.x_range
-    both = column(peak, flux, sizing_mode="stretch_width")
-    return json_item(both, theme=_theme(shade))
+    return column(peak, flux, sizing_mode="stretch_width")
 
 
 def _plot(source: AjaxDataSource, field: str, title: str) -> figure:
-    plot = figure(
-        height=HEIGHT,
-        sizing_mode="stretch_width",
-        x_axis_type="datetime",
-        tools="pan,xwheel_zoom,box_zoom,reset,save",
-        y_axis_label=title,
-        toolbar_location="above",
-    )
-    plot.toolbar.logo = None
-    plot.toolbar.autohide = True
-    plot.xaxis.ticker = DatetimeTicker(desired_num_ticks=TIMES)
+    plot = over_time(height=HEIGHT, y_axis_label=title)
     plot.yaxis.formatter = NumeralTickFormatter(format="0.[00]a")
-    plot.xaxis.formatter = DatetimeTickFormatter(
-        milliseconds="%H:%M:%S",
-        seconds="%H:%M:%S",
-        minsec="%H:%M:%S",
-        minutes="%H:%M",
-        hourmin="%H:%M",
-        hours="%H:%M",
-    )
     line = plot.add_glyph(
         source, _line(field, WIDTH), hover_glyph=_line(field, 2 * WIDTH)
     )
@@ -109,27 +70,3 @@ def _line(field: str, width: float) -> MultiLine:
 
 def _with_unit(name: str, unit: str) -> str:
     return f"{name} ({unit})" if unit else name
-
-
-def _theme(shade: Shade) -> Theme:
-    ink, lines = _INK[shade], _LINES[shade]
-    font = "system-ui, sans-serif"
-    texts = {
-        f"{part}_text_{name}": value
-        for part in ("axis_label", "major_label")
-        for name, value in (("color", ink), ("font", font), ("font_style", "normal"))
-    }
-    axis = {"axis_line_color": lines, "major_tick_line_color": lines}
-    return Theme(
-        json={
-            "attrs": {
-                "Plot": {
-                    "background_fill_alpha": 0,
-                    "border_fill_alpha": 0,
-                    "outline_line_color": None,
-                },
-                "Grid": {"grid_line_color": lines},
-                "Axis": {**texts, **axis, "minor_tick_line_color": None},
-            }
-        }
-    )

@@ -1,21 +1,44 @@
-// Asks for the plots in the colours of the page and lets Bokeh draw them; again when the
-// colours change.
-const plot = document.querySelector("[data-figure]");
+// Asks for each plot of the page in its colours and lets Bokeh draw it; again when the
+// colours change. Nothing is asked for while the page is hidden.
+const plots = [...document.querySelectorAll("[data-figure]")];
+const drawn = new Map();
 
-async function draw() {
+function forget(plot) {
+  const old = drawn.get(plot);
+  if (!old) return;
+  drawn.delete(plot);
+  // or it would go on asking for news
+  for (const model of old.all_models) if (model.type === "AjaxDataSource") model.destroy();
+  old.clear();
+}
+
+async function draw(plot) {
   const url = new URL(plot.dataset.figure, location.href);
-  url.searchParams.set("shade", document.documentElement.dataset.bsTheme);
+  const shade = document.documentElement.dataset.bsTheme;
+  url.searchParams.set("shade", shade);
   const answer = await fetch(url);
   if (!answer.ok) throw new Error(`the plot was answered with ${answer.status}`);
   const figure = await answer.json();
-  for (const old of Bokeh.documents.splice(0)) {
-    // or it would go on asking for news
-    for (const model of old.all_models) if (model.type === "AjaxDataSource") model.destroy();
-    old.clear();
-  }
+  if (shade !== document.documentElement.dataset.bsTheme) return;
+  forget(plot);
   plot.replaceChildren();
-  await Bokeh.embed.embed_item(figure, plot);
+  const [view] = [await Bokeh.embed.embed_item(figure, plot)].flat();
+  drawn.set(plot, view.model.document);
 }
 
-draw();
-document.addEventListener("themechange", draw);
+function drawAll() {
+  for (const plot of plots) {
+    draw(plot).catch((error) => {
+      const words = plot.querySelector("[data-plot-waits]");
+      if (words) words.textContent = "The plot could not be loaded. Load this page again.";
+      console.error(error);
+    });
+  }
+}
+
+document.addEventListener("themechange", drawAll);
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) plots.forEach(forget);
+  else drawAll();
+});
+if (!document.hidden) drawAll();
