@@ -93,6 +93,17 @@ class HistoryError(OpenClusterError):
     """What a cluster was like cannot be kept, or looked at."""
 
 
+class LetterError(OpenClusterError):
+    """A dead letter cannot be kept, read or put back; the message says why."""
+
+
+# --- who may do what -------------------------------------------------------
+
+
+class AccountError(OpenClusterError):
+    """An account cannot be made or changed as asked."""
+
+
 # --- the task queue ---------------------------------------------------------
 
 
@@ -157,6 +168,8 @@ class DeathEvidence:
         ``"time"`` or ``"memory"`` when it was ended for a limit, else empty.
     output : str
         The last lines that it printed.
+    worker, host : str
+        The process and its computer, as far as whoever tells of it knows.
     """
 
     reason: str
@@ -167,6 +180,8 @@ class DeathEvidence:
     piece: str = ""
     exceeded: str = ""
     output: str = ""
+    worker: str = ""
+    host: str = ""
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, object]) -> DeathEvidence:
@@ -190,6 +205,7 @@ class DeathEvidence:
 
 _EVIDENCE_TYPES: Mapping[str, Any] = {
     **dict.fromkeys(("reason", "signal", "piece", "exceeded", "output"), str),
+    **dict.fromkeys(("worker", "host"), str),
     "exit_code": int | None,
     "out_of_memory": bool,
     "peak_memory_bytes": int,
@@ -264,13 +280,20 @@ class PoisonPiece(WorkerDied):
     ----------
     deaths : sequence of DeathEvidence
         One for each worker that it ended.
+    letter : str
+        The dead letter that it is kept as, or empty.
     """
 
     def __init__(
-        self, message: str, deaths: Sequence[DeathEvidence], worker: str = ""
+        self,
+        message: str,
+        deaths: Sequence[DeathEvidence],
+        worker: str = "",
+        letter: str = "",
     ) -> None:
         super().__init__(message, deaths[-1], worker)
         self.deaths = tuple(deaths)
+        self.letter = letter
 
 
 class PieceTimeout(WorkError, TimeoutError):
@@ -282,7 +305,17 @@ class Interrupted(WorkError):
 
 
 class PieceCancelled(WorkError):
-    """A piece was withdrawn before a result came."""
+    """A piece was withdrawn before a result came.
+
+    Attributes
+    ----------
+    ordered_by : str
+        Who ordered that from outside, if somebody did.
+    """
+
+    def __init__(self, message: str = "", ordered_by: str = "") -> None:
+        super().__init__(message)
+        self.ordered_by = ordered_by
 
 
 class NoSuitableWorker(WorkError):

@@ -66,6 +66,11 @@ class Place:
         """Where log files go."""
         return self.path / "logs"
 
+    @property
+    def letters(self) -> Path:
+        """Where pieces are kept that ended all their workers."""
+        return self.path / "dead-letters"
+
     def factory_state(self, number: int = 1) -> Path:
         """Return what the factory of a number, counted from 1, keeps between runs."""
         return self.path / ("factory" if number == 1 else f"factory-{number}")

@@ -54,7 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "node": RULES,
     "store": RULES,
     "engines.base": RULES,
-    "observe": MEANS,
+    "observe": MEANS | {"place"},
     "place": {"errors", "config"},
     "targets": {"errors"},
     "start": {"errors", "config", "core", "targets"},

@@ -13,6 +13,7 @@ Owns that form. Must not know where the bytes are kept.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgpack
@@ -57,6 +58,13 @@ def pack(value: Any, name: str, max_bytes: int) -> bytes:
         )
     packed: bytes = msgpack.packb([VERSION, data, *buffers])
     return packed
+
+
+def encoded(data: bytes, buffers: Sequence[Any]) -> list[bytes]:
+    """Return the same form, in parts, of a value that `codec.encode` has encoded."""
+    packer = msgpack.Packer()
+    head = packer.pack_array_header(2 + len(buffers)) + packer.pack(VERSION)
+    return [head, packer.pack(data), *map(packer.pack, buffers)]
 
 
 def unpack(packed: bytes) -> Any:
