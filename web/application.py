@@ -11,7 +11,10 @@ from flask_bootstrap import Bootstrap5
 from opencluster import __version__
 from opencluster.config import Config
 from opencluster.place import Place
-from opencluster_web import assets, failures, security, words
+from opencluster_web import assets, failures, navigation, security, words
+from opencluster_web.accounts import guard
+from opencluster_web.accounts import pages as account_pages
+from opencluster_web.accounts.store import AccountStore
 from opencluster_web.cluster import pages as cluster_pages
 from opencluster_web.cluster.source import ClusterSource
 from opencluster_web.events import Streams
@@ -20,20 +23,12 @@ STREAMS = 8
 """Pages that may hear of changes at the same time; each keeps a thread busy."""
 STREAM_S = 300.0
 """After which a stream ends; the browser then asks for the next one by itself."""
+SESSION_S = 12 * 3600
+"""A log-in is good for a shift."""
 ASSETS_KEPT_S = 3600
 """For which a browser need not ask again for a style sheet or a program."""
 
-CLUSTER_SECTIONS = (
-    ("cluster.overview", "Overview", "speedometer2"),
-    ("cluster.computers", "Computers", "pc-display"),
-    ("cluster.workers", "Workers", "cpu"),
-)
-GALLERY_SECTIONS = (
-    ("gallery.latest", "Images", "brightness-high"),
-    ("gallery.curve", "Light curve", "graph-up"),
-    ("gallery.movies", "Movies", "film"),
-)
-"""The navigation: the page of each, its name and its icon."""
+ACCOUNTS = "web.db"
 
 
 @dataclass(frozen=True)
@@ -56,6 +51,10 @@ class WebSettings:
         Pages that may hear of changes at the same time.
     stream_s : float
         Seconds after which a stream ends, for the browser to ask again.
+    accounts : Path or None
+        The file of who may log in; by default in the cluster's directory.
+    guests : bool
+        Whoever is not known may look, and do nothing.
     """
 
     images: Path | None = None
@@ -65,6 +64,8 @@ class WebSettings:
     hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "[::1]")
     streams: int = STREAMS
     stream_s: float = STREAM_S
+    accounts: Path | None = None
+    guests: bool = False
 
 
 def create_app(settings: WebSettings) -> Flask:
@@ -80,6 +81,10 @@ def create_app(settings: WebSettings) -> Flask:
         BOOTSTRAP_SERVE_LOCAL=True,
         BOOTSTRAP_ICON_USE_FONT=True,
         MAX_CONTENT_LENGTH=64 * 1024,
+        SESSION_COOKIE_NAME="opencluster",
+        SESSION_COOKIE_HTTPONLY=True,
+        SESSION_COOKIE_SAMESITE="Lax",
+        PERMANENT_SESSION_LIFETIME=SESSION_S,
         SEND_FILE_MAX_AGE_DEFAULT=ASSETS_KEPT_S,
     )
     app.jinja_options = {"trim_blocks": True, "lstrip_blocks": True}
@@ -87,23 +92,25 @@ def create_app(settings: WebSettings) -> Flask:
     security.protect(app, settings.hosts)
     failures.register(app)
     words.register(app)
+    place = settings.place or Place.find()
+    accounts = AccountStore(settings.accounts or place.path / ACCOUNTS)
+    guard.register(app, accounts, settings.guests)
+    account_pages.limiter.init_app(app)
+    app.register_blueprint(account_pages.blueprint)
     app.register_blueprint(assets.blueprint)
     app.extensions["opencluster_streams"] = Streams(settings.streams, settings.stream_s)
-    app.extensions["opencluster_cluster"] = ClusterSource(
-        settings.config, settings.place or Place.find()
-    )
+    app.extensions["opencluster_cluster"] = ClusterSource(settings.config, place)
     app.register_blueprint(cluster_pages.blueprint)
-    sections = list(CLUSTER_SECTIONS)
     if settings.images is not None:
         _add_gallery(app, settings.images, settings.index_url)
-        sections += GALLERY_SECTIONS
-    app.jinja_env.globals.update(sections=sections, version=__version__)
+    navigation.register(app)
+    app.jinja_env.globals.update(version=__version__)
     return app
 
 
 def close_app(app: Flask) -> None:
     """Close what the pages have opened."""
-    for name in ("opencluster_cluster", "opencluster_images"):
+    for name in ("opencluster_cluster", "opencluster_images", "opencluster_accounts"):
         if name in app.extensions:
             app.extensions[name].close()
 

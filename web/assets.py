@@ -9,6 +9,8 @@ import bokeh
 from bokeh.util.paths import static_path
 from flask import Blueprint, Response, abort, current_app, send_from_directory, url_for
 
+from opencluster_web.accounts.guard import public
+
 IMMUTABLE = "public, max-age=31536000, immutable"
 """For files whose URL changes when their contents do."""
 
@@ -19,6 +21,7 @@ blueprint = Blueprint("assets", __name__)
 
 
 @blueprint.route("/assets/bokeh/<version>/<name>")
+@public
 def bokeh_file(version: str, name: str) -> Response:
     """Send one of the files of BokehJS."""
     if version != bokeh.__version__ or name not in BOKEH_FILES:

@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 from gallery_tools import ReadingClient, make_archive
+from sign_in import signed_in
 
 from muser_pipeline.realtime.index import ImageRecord
+from opencluster.place import Place
+from opencluster_web.accounts.guard import Role
 from opencluster_web.application import WebSettings, close_app, create_app
 from opencluster_web.serving import WebServer
 
@@ -25,12 +29,19 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[ImageR
 
 
 @pytest.fixture
-def open_pages() -> Iterator[Callable[[Path], FlaskClient]]:
+def accounts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return where an application may keep its accounts."""
+    return tmp_path_factory.mktemp("accounts") / "web.db"
+
+
+@pytest.fixture
+def open_pages(accounts: Path) -> Iterator[Callable[[Path], FlaskClient]]:
     """Return what makes a client of an application for a folder."""
+    given: dict[str, Any] = {"accounts": accounts, "guests": True}
     with ExitStack() as ending:
 
         def opened(folder: Path, **settings: Any) -> FlaskClient:
-            app = create_app(WebSettings(folder, **settings))
+            app = create_app(WebSettings(folder, **given | settings))
             ending.callback(close_app, app)
             app.test_client_class = ReadingClient
             return app.test_client()
@@ -47,12 +58,13 @@ def client(
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[..., WebServer]]:
+def serve(accounts: Path) -> Iterator[Callable[..., WebServer]]:
     """Return what starts a server; all have ended with the test."""
+    given: dict[str, Any] = {"accounts": accounts, "guests": True}
     with ExitStack() as ending:
 
         def started(folder: Path, **settings: Any) -> WebServer:
-            app = create_app(WebSettings(folder, **settings))
+            app = create_app(WebSettings(folder, **given | settings))
             server = WebServer(app, "127.0.0.1", 0)
             thread = threading.Thread(target=server.run)
             thread.start()
@@ -61,3 +73,33 @@ def serve() -> Iterator[Callable[..., WebServer]]:
             return server
 
         yield started
+
+
+@pytest.fixture
+def application(tmp_path: Path) -> Iterator[Flask]:
+    """Yield an application that knows nobody yet, of a cluster that is not there."""
+    place = Place(tmp_path / "cluster")
+    app = create_app(WebSettings(None, place=place, accounts=tmp_path / "web.db"))
+    app.test_client_class = ReadingClient
+    yield app
+    close_app(app)
+
+
+@pytest.fixture
+def anonymous(application: Flask) -> FlaskClient:
+    return application.test_client()
+
+
+@pytest.fixture
+def as_observer(application: Flask) -> FlaskClient:
+    return signed_in(application, Role.OBSERVER)
+
+
+@pytest.fixture
+def as_operator(application: Flask) -> FlaskClient:
+    return signed_in(application, Role.OPERATOR)
+
+
+@pytest.fixture
+def as_administrator(application: Flask) -> FlaskClient:
+    return signed_in(application, Role.ADMINISTRATOR)

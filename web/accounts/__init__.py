@@ -1,0 +1,1 @@
+"""Who may do what: accounts, log-in, tokens for programs, and the audit log."""

@@ -1,0 +1,301 @@
+"""Logging in and out, one's own account, everybody's accounts, and the audit log."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from flask import (
+    Blueprint,
+    abort,
+    current_app,
+    flash,
+    redirect,
+    render_template,
+    request,
+    session,
+    url_for,
+)
+from flask.typing import ResponseReturnValue
+from flask_limiter import Limiter
+from flask_limiter.util import get_remote_address
+from flask_login import current_user, login_user, logout_user
+
+from opencluster.errors import AccountError
+from opencluster_web.accounts.guard import (
+    Actor,
+    Role,
+    Visitor,
+    actor,
+    audited,
+    needs,
+    note,
+    public,
+    store,
+)
+from opencluster_web.accounts.store import MIN_PASSWORD, Account
+
+LOG_INS_OF_ADDRESS = "20 per 5 minutes"
+LOG_INS_OF_NAME = "10 per 5 minutes"
+"""More tries of passwords than people need, fewer than are of use to guess one."""
+LINKS_OF_ADDRESS = "20 per 5 minutes"
+AUDIT_ROWS = 100
+DAY_S = 86_400.0
+VALID_DAYS = (7, 30, 90, 365, 0)
+"""For how long tokens are made; 0 for ever."""
+
+blueprint = Blueprint("accounts", __name__)
+limiter = Limiter(get_remote_address, storage_uri="memory://")
+
+
+@blueprint.route("/login", methods=["GET", "POST"])
+@public
+@limiter.limit(LOG_INS_OF_ADDRESS, methods=["POST"])
+@limiter.limit(
+    LOG_INS_OF_NAME, key_func=lambda: request.form.get("name", ""), methods=["POST"]
+)
+def log_in() -> ResponseReturnValue:
+    """Ask for name and password, and go where somebody wanted to."""
+    wanted = _inside(request.values.get("next", ""))
+    if request.method == "GET":
+        if current_user.is_authenticated:
+            return redirect(wanted)
+        return render_template("accounts/login.html", wanted=wanted, name="")
+    name = request.form.get("name", "").strip().lower()
+    account = store().log_in(name, request.form.get("password", ""))
+    if account is None:
+        note("log in", name, "refused: wrong name or password")
+        flash("This name and password do not belong together.", "danger")
+        page = render_template("accounts/login.html", wanted=wanted, name=name)
+        return page, 401
+    _enter(account)
+    note("log in", name, "done")
+    return redirect(wanted)
+
+
+@blueprint.route("/logout", methods=["POST"])
+@public
+def log_out() -> ResponseReturnValue:
+    """End the session."""
+    if current_user.is_authenticated:
+        note("log out", current_user.account.name, "done")
+    logout_user()
+    session.clear()
+    flash("You are logged out.", "success")
+    return redirect(url_for("accounts.log_in"))
+
+
+@blueprint.route("/welcome/<secret>", methods=["GET", "POST"])
+@public
+@limiter.limit(LINKS_OF_ADDRESS)
+def welcome(secret: str) -> ResponseReturnValue:
+    """Let somebody with a one-time link choose a password."""
+    name = store().link(secret)
+    if name is None:
+        abort(410, "This link was used, or is older than a day: ask for a new one.")
+    asked = request.form.get("name", name).strip().lower()
+    if request.method == "GET":
+        return render_template(
+            "accounts/welcome.html", name=name, asked=name, least=MIN_PASSWORD
+        )
+    try:
+        account = store().use_link(secret, asked, _new_password())
+    except AccountError as error:
+        flash(_sentence(error), "danger")
+        page = render_template(
+            "accounts/welcome.html", name=name, asked=asked, least=MIN_PASSWORD
+        )
+        return page, 400
+    _enter(account)
+    note("choose a password by a one-time link", account.name, "done")
+    return redirect(url_for("cluster.overview"))
+
+
+@blueprint.route("/account")
+def account() -> ResponseReturnValue:
+    """Show one's own account and tokens."""
+    me = _me()
+    return render_template(
+        "accounts/account.html",
+        account=me,
+        tokens=store().tokens(me.name),
+        roles=[role for role in Role if role <= me.role],
+        days=VALID_DAYS,
+        least=MIN_PASSWORD,
+    )
+
+
+@blueprint.route("/account/password", methods=["POST"])
+@limiter.limit(LOG_INS_OF_ADDRESS)
+def change_password() -> ResponseReturnValue:
+    """Change one's own password; all other sessions end."""
+    me = _me()
+    try:
+        with audited("change password", me.name):
+            if store().log_in(me.name, request.form.get("old", "")) is None:
+                raise AccountError("the old password is another one")
+            changed = store().set_password(me.name, _new_password())
+    except AccountError as error:
+        flash(_sentence(error), "danger")
+    else:
+        _enter(changed)
+        flash("The password is changed; you are logged out everywhere else.", "success")
+    return redirect(url_for("accounts.account"))
+
+
+@blueprint.route("/account/tokens", methods=["POST"])
+def make_token() -> ResponseReturnValue:
+    """Make a token for a program; the page that answers shows it, once."""
+    me = _me()
+    try:
+        role = Role.of(request.form.get("role", ""))
+        days = float(request.form.get("days", ""))
+        if days not in VALID_DAYS:
+            raise AccountError("choose for how long the token is to be good")
+        text = request.form.get("note", "")
+        with audited("make token", text, role=role.word, days=days):
+            _, secret = store().make_token(me.name, text, role, days * DAY_S)
+    except (AccountError, ValueError) as error:
+        flash(_sentence(error), "danger")
+        return redirect(url_for("accounts.account"))
+    return render_template("accounts/token.html", secret=secret, note=text)
+
+
+@blueprint.route("/account/tokens/<int:id>/remove", methods=["POST"])
+def remove_token(id: int) -> ResponseReturnValue:
+    """Remove one of one's own tokens; an administrator may remove any."""
+    me = _me()
+    owner = "" if me.role == Role.ADMINISTRATOR else me.name
+    return _done(
+        "remove token", str(id), lambda: store().remove_token(id, owner), "account"
+    )
+
+
+@blueprint.route("/users")
+@needs(Role.ADMINISTRATOR)
+def users() -> ResponseReturnValue:
+    """Show all accounts."""
+    return render_template(
+        "accounts/users.html",
+        accounts=store().accounts(),
+        tokens=store().tokens(),
+        roles=list(Role),
+    )
+
+
+@blueprint.route("/users", methods=["POST"])
+@needs(Role.ADMINISTRATOR)
+def add_user() -> ResponseReturnValue:
+    """Make an account, and show the link by which its owner chooses a password."""
+    name = request.form.get("name", "").strip().lower()
+    try:
+        role = Role.of(request.form.get("role", ""))
+        with audited("add account", name, role=role.word):
+            store().add(name, role)
+    except AccountError as error:
+        flash(_sentence(error), "danger")
+        return redirect(url_for("accounts.users"))
+    return _with_link(name)
+
+
+@blueprint.route("/users/<name>/<what>", methods=["POST"])
+@needs(Role.ADMINISTRATOR)
+def change_user(name: str, what: str) -> ResponseReturnValue:
+    """Change an account: its role, or open, close, log out, remove it."""
+    accounts = store()
+    if what == "link":
+        try:
+            with audited("make one-time link", name):
+                return _with_link(name)
+        except AccountError as error:
+            flash(_sentence(error), "danger")
+            return redirect(url_for("accounts.users"))
+    if what == "role":
+        word = request.form.get("role", "")
+        return _done(
+            f"make {word}",
+            name,
+            lambda: accounts.set_role(name, Role.of(word)),
+            "users",
+        )
+    changes = {
+        "close": ("close account", lambda: accounts.set_open(name, False)),
+        "open": ("open account", lambda: accounts.set_open(name, True)),
+        "out": ("log out everywhere", lambda: accounts.end_sessions(name)),
+        "remove": ("remove account", lambda: accounts.remove(name)),
+    }
+    if what not in changes:
+        abort(404)
+    action, work = changes[what]
+    return _done(action, name, work, "users")
+
+
+@blueprint.route("/audit")
+@needs(Role.OPERATOR)
+def audit() -> ResponseReturnValue:
+    """Show what was done, by whom, and how it ended."""
+    before = request.args.get("before", 0, type=int)
+    who = request.args.get("who", "")
+    rows = store().audit(before, AUDIT_ROWS + 1, who)
+    older = rows[AUDIT_ROWS - 1]["id"] if len(rows) > AUDIT_ROWS else None
+    return render_template(
+        "accounts/audit.html", rows=rows[:AUDIT_ROWS], older=older, who=who
+    )
+
+
+# --- inside -----------------------------------------------------------------
+
+
+def _enter(account: Account) -> None:
+    """Begin a session, with nothing of the one before."""
+    session.clear()
+    login_user(Visitor(account, account.role, "session"))
+    session.permanent = True
+    current_app.logger.debug("%s logged in", account.name)
+
+
+def _me() -> Account:
+    me: Actor | None = actor()
+    if me is None or me.via != "session":
+        abort(403, "This is for people who are logged in.")
+    account: Account = current_user.account
+    return account
+
+
+def _new_password() -> str:
+    password = request.form.get("password", "")
+    if password != request.form.get("again", ""):
+        raise AccountError("the two passwords differ")
+    return password
+
+
+def _done(action: str, subject: str, work: object, page: str) -> ResponseReturnValue:
+    assert callable(work)
+    try:
+        with audited(action, subject):
+            work()
+    except AccountError as error:
+        flash(_sentence(error), "danger")
+    else:
+        flash(f"Done: {action} {subject}.", "success")
+    return redirect(url_for(f"accounts.{page}"))
+
+
+def _with_link(name: str) -> ResponseReturnValue:
+    secret = store().make_link(name)
+    link = url_for("accounts.welcome", secret=secret, _external=True)
+    return render_template("accounts/link.html", name=name, link=link)
+
+
+def _inside(wanted: str) -> str:
+    """Return where to go, if that is one of our own pages."""
+    parts = urlsplit(wanted)
+    is_ours = not parts.scheme and not parts.netloc and wanted.startswith("/")
+    # browsers take a backslash for a slash, and two of them for another server
+    if not is_ours or wanted.startswith(("//", "/\\")) or "\\" in wanted:
+        return url_for("cluster.overview")
+    return wanted
+
+
+def _sentence(error: Exception) -> str:
+    text = str(error)
+    return text[:1].upper() + text[1:] + "."
