@@ -7,6 +7,7 @@ from pathlib import Path
 
 from flask import Flask
 from flask_bootstrap import Bootstrap5
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from opencluster import __version__
 from opencluster.config import Config
@@ -23,7 +24,7 @@ STREAMS = 8
 """Pages that may hear of changes at the same time; each keeps a thread busy."""
 STREAM_S = 300.0
 """After which a stream ends; the browser then asks for the next one by itself."""
-SESSION_S = 12 * 3600
+SESSION_S = 12 * 3600.0
 """A log-in is good for a shift."""
 ASSETS_KEPT_S = 3600
 """For which a browser need not ask again for a style sheet or a program."""
@@ -55,6 +56,12 @@ class WebSettings:
         The file of who may log in; by default in the cluster's directory.
     guests : bool
         Whoever is not known may look, and do nothing.
+    is_encrypted : bool
+        Browsers come by https, so cookies need not go any other way.
+    is_behind_proxy : bool
+        One proxy in front says who asks for what.
+    session_s : float
+        Seconds after which somebody logs in again.
     """
 
     images: Path | None = None
@@ -66,6 +73,9 @@ class WebSettings:
     stream_s: float = STREAM_S
     accounts: Path | None = None
     guests: bool = False
+    is_encrypted: bool = False
+    is_behind_proxy: bool = False
+    session_s: float = SESSION_S
 
 
 def create_app(settings: WebSettings) -> Flask:
@@ -84,10 +94,14 @@ def create_app(settings: WebSettings) -> Flask:
         SESSION_COOKIE_NAME="opencluster",
         SESSION_COOKIE_HTTPONLY=True,
         SESSION_COOKIE_SAMESITE="Lax",
-        PERMANENT_SESSION_LIFETIME=SESSION_S,
+        SESSION_COOKIE_SECURE=settings.is_encrypted,
+        PERMANENT_SESSION_LIFETIME=settings.session_s,
         SEND_FILE_MAX_AGE_DEFAULT=ASSETS_KEPT_S,
     )
     app.jinja_options = {"trim_blocks": True, "lstrip_blocks": True}
+    if settings.is_behind_proxy:
+        proxied = ProxyFix(app.wsgi_app, x_for=1, x_proto=1, x_host=1)
+        app.wsgi_app = proxied  # type: ignore[method-assign]
     Bootstrap5(app)
     security.protect(app, settings.hosts)
     failures.register(app)

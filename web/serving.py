@@ -1,15 +1,20 @@
-"""The application on a socket: waitress with a bounded number of threads."""
+"""The application on a socket: waitress, or cheroot where the pages are encrypted."""
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
 import threading
 import time
+from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import waitress
+from cheroot import wsgi
+from cheroot.ssl.builtin import BuiltinSSLAdapter
 from flask import Flask
 from waitress import wasyncore
 
@@ -19,35 +24,61 @@ from opencluster.place import is_loopback
 from opencluster_web.application import close_app
 from opencluster_web.events import Streams
 
+log = logging.getLogger(__name__)
+
 THREADS = 8
 """For pages, besides those that streams keep busy."""
 CONNECTIONS = 200
 """Sockets at the same time, those included that wait for another page."""
 LOOP_S = 1.0
 """The longest wait for anything on a socket."""
+ENDING_S = 1
+"""For answers that are under way when the server ends."""
 IDLE_S = 60
 """After which a connection without a request is closed."""
 MAX_REQUEST_HEADER = 32 * 1024
 
 
-def parse_bind(text: str) -> tuple[str, int]:
+@dataclass(frozen=True)
+class Certificate:
+    """How the pages are encrypted.
+
+    Attributes
+    ----------
+    chain, key : Path
+        The certificate with those in between, and its key, in PEM.
+    """
+
+    chain: Path
+    key: Path
+
+
+def parse_bind(text: str, is_protected: bool = False) -> tuple[str, int]:
     """Return the address and the port of ``address:port``.
+
+    Parameters
+    ----------
+    text : str
+        What was written.
+    is_protected : bool
+        What is sent is encrypted, here or by a proxy in front.
 
     Raises
     ------
     ConfigError
         When it cannot be read.
     SecurityError
-        When others could reach it: the pages do not ask yet who somebody is.
+        When passwords would cross the network as they are.
     """
     host, colon, port = text.rpartition(":")
     if not colon or not port.isdecimal() or int(port) > 65535 or not host:
         raise ConfigError(f"{text!r} is no address: write 127.0.0.1:8080")
-    if not is_loopback(host):
+    if not is_protected and not is_loopback(host):
         raise SecurityError(
-            f"refusing to listen at {text}: everyone who reaches it could look in, as "
-            "the pages do not know accounts yet. Listen at 127.0.0.1, and come from "
-            f"elsewhere by `ssh -L {port}:127.0.0.1:{port} THIS-COMPUTER`"
+            f"refusing to listen at {text}: passwords would cross the network as they "
+            "are. Set [web] tls_certificate and tls_key, or put a proxy in front that "
+            "encrypts and set [web] behind_proxy = true; or listen at 127.0.0.1, and "
+            f"come from elsewhere by `ssh -L {port}:127.0.0.1:{port} THIS-COMPUTER`"
         )
     return host, int(port)
 
@@ -63,40 +94,32 @@ class WebServer:
         Where to listen.
     port : int
         The port, 0 for a free one.
+    certificate : Certificate, optional
+        Encrypt with it.
 
     Raises
     ------
     ConfigError
-        When another program listens there.
+        When another program listens there, or the certificate cannot be used.
     """
 
-    def __init__(self, app: Flask, host: str, port: int) -> None:
-        self._streams: Streams = app.extensions["opencluster_streams"]
+    def __init__(
+        self, app: Flask, host: str, port: int, certificate: Certificate | None = None
+    ) -> None:
         self._app = app
-        self._sockets: dict[int, Any] = {}
+        self._streams: Streams = app.extensions["opencluster_streams"]
         self._is_over = False
         # a signal may come to the thread that holds it
         self._ending = threading.RLock()
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        try:
-            listening = socket.create_server((host.strip("[]"), port), family=family)
-        except OSError as error:
-            raise ConfigError(f"cannot listen at {host}:{port}: {error}") from error
-        self.port = int(listening.getsockname()[1])
-        self._server: Any = waitress.create_server(
-            app,
-            map=self._sockets,
-            sockets=[listening],
-            threads=THREADS + self._streams.limit,
-            connection_limit=CONNECTIONS,
-            channel_timeout=IDLE_S,
-            # a stream learns from it that its page was closed
-            channel_request_lookahead=1,
-            max_request_header_size=MAX_REQUEST_HEADER,
-            max_request_body_size=app.config["MAX_CONTENT_LENGTH"],
-            ident=None,
-        )
-        self.url = f"http://{host}:{self.port}/"
+        threads = THREADS + self._streams.limit
+        self._server: _Plain | _Encrypted
+        if certificate is None:
+            self._server = _Plain(app, _listen(host, port), threads)
+        else:
+            self._server = _Encrypted(app, host, port, threads, certificate)
+        self.port = self._server.port
+        scheme = "http" if certificate is None else "https"
+        self.url = f"{scheme}://{host}:{self.port}/"
 
     def run(self) -> None:
         """Serve until `stop` is called; in the main thread also until a signal."""
@@ -111,13 +134,12 @@ class WebServer:
                 if notifier.interval_s and time.monotonic() > beat:
                     notifier.alive()
                     beat = time.monotonic() + notifier.interval_s
-                wasyncore.loop(LOOP_S, use_poll=True, map=self._sockets, count=1)
+                self._server.turn()
         finally:
             notifier.stopping()
-            self._server.task_dispatcher.shutdown()
             with self._ending:
                 self._is_over = True
-                wasyncore.close_all(self._sockets)
+            self._server.close()
             close_app(self._app)
 
     def stop(self) -> None:
@@ -126,7 +148,97 @@ class WebServer:
             if not self._is_over:
                 self._is_over = True
                 self._streams.close()
-                self._server.pull_trigger()
+                self._server.wake()
 
     def _heed(self, number: int, frame: FrameType | None) -> None:
         self.stop()
+
+
+class _Plain:
+    """waitress, a turn at a time."""
+
+    def __init__(self, app: Flask, listening: socket.socket, threads: int) -> None:
+        self.port = int(listening.getsockname()[1])
+        self._sockets: dict[int, Any] = {}
+        self._server: Any = waitress.create_server(
+            app,
+            map=self._sockets,
+            sockets=[listening],
+            threads=threads,
+            connection_limit=CONNECTIONS,
+            channel_timeout=IDLE_S,
+            # a stream learns from it that its page was closed
+            channel_request_lookahead=1,
+            max_request_header_size=MAX_REQUEST_HEADER,
+            max_request_body_size=app.config["MAX_CONTENT_LENGTH"],
+            ident=None,
+        )
+
+    def turn(self) -> None:
+        wasyncore.loop(LOOP_S, use_poll=True, map=self._sockets, count=1)
+
+    def wake(self) -> None:
+        self._server.pull_trigger()
+
+    def close(self) -> None:
+        self._server.task_dispatcher.shutdown()
+        wasyncore.close_all(self._sockets)
+
+
+class _Encrypted:
+    """cheroot, which speaks TLS, in a thread of its own."""
+
+    def __init__(
+        self, app: Flask, host: str, port: int, threads: int, certificate: Certificate
+    ) -> None:
+        self._server = wsgi.Server(
+            (host.strip("[]"), port),
+            app,
+            numthreads=threads,
+            request_queue_size=CONNECTIONS,
+            timeout=IDLE_S,
+            shutdown_timeout=ENDING_S,
+        )
+        self._server.error_log = _note
+        self._server.max_request_header_size = MAX_REQUEST_HEADER
+        self._server.max_request_body_size = app.config["MAX_CONTENT_LENGTH"]
+        try:
+            self._server.ssl_adapter = BuiltinSSLAdapter(
+                str(certificate.chain), str(certificate.key)
+            )
+            self._server.prepare()
+        except OSError as error:
+            # of ssl, too: a certificate that is none
+            raise ConfigError(
+                f"cannot serve at {host}:{port} with the certificate in "
+                f"{certificate.chain} and the key in {certificate.key}: {error}"
+            ) from error
+        self.port = int(self._server.bind_addr[1])
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._server.serve)
+        self._thread.start()
+
+    def turn(self) -> None:
+        self._ended.wait(LOOP_S)
+
+    def wake(self) -> None:
+        self._ended.set()
+
+    def close(self) -> None:
+        self._server.stop()
+        self._thread.join()
+
+
+def _note(
+    message: str = "", level: int = logging.INFO, traceback: bool = False
+) -> None:
+    """Log what cheroot has to say; what a client did wrong is not for the screen."""
+    log.log(level, "%s", message, exc_info=traceback)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host.strip("[]"), port), family=family)
+    except OSError as error:
+        raise ConfigError(f"cannot listen at {host}:{port}: {error}") from error

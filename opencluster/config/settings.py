@@ -16,12 +16,13 @@ from opencluster.config.values import (
     BOOLEAN,
     ENDPOINTS,
     FRACTION,
+    HOURS,
     INTEGER,
+    Kind,
     SECONDS,
     SIZE,
-    TEXT,
-    Kind,
     Setting,
+    TEXT,
     choice,
 )
 
@@ -416,6 +417,35 @@ class MetricsSettings:
 
 
 @dataclass(frozen=True)
+class WebSettings:
+    """The pages: where they are served, and to whom."""
+
+    bind: str = _setting(TEXT, "127.0.0.1:8080", "Address and port of the pages.")
+    hosts: str = _setting(
+        TEXT,
+        "",
+        "Names, with commas, by which browsers may ask besides localhost and the "
+        "address of bind.",
+    )
+    tls_certificate: str = _setting(
+        TEXT, "", "File of the server's certificate, with those in between, in PEM."
+    )
+    tls_key: str = _setting(TEXT, "", "File of the key of the certificate, in PEM.")
+    behind_proxy: bool = _setting(
+        BOOLEAN,
+        False,
+        "A proxy in front encrypts, and says by X-Forwarded-For, -Proto and -Host who "
+        "asks for what.",
+    )
+    guests: bool = _setting(
+        BOOLEAN, False, "Whoever reaches the pages may look, without an account."
+    )
+    session_hours: float = _setting(
+        HOURS, 12.0, "Hours after which somebody logs in again.", 0.1, 8760
+    )
+
+
+@dataclass(frozen=True)
 class TracingSettings:
     """Traces of pieces for OpenTelemetry."""
 
@@ -512,6 +542,9 @@ class Config:
     )
     metrics: MetricsSettings = _section(
         MetricsSettings, "Numbers for Prometheus, at /metrics of each daemon."
+    )
+    web: WebSettings = _section(
+        WebSettings, "The pages of `opencluster web`: where, and to whom."
     )
     tracing: TracingSettings = _section(
         TracingSettings, "Traces of pieces through the cluster, for OpenTelemetry."

@@ -211,6 +211,7 @@ TEXT = Kind("text", "text", unquote)
 INTEGER = Kind("integer", "an integer", int, lambda value: str(int(value)))
 SECONDS = Kind("seconds", "a number of seconds", _parse_seconds)
 FRACTION = Kind("fraction", "a number between 0 and 1", _parse_fraction)
+HOURS = Kind("hours", "a number of hours", _parse_seconds)
 BOOLEAN = Kind(
     "boolean",
     "true or false (yes, no, on and off will do)",

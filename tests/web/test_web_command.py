@@ -7,66 +7,169 @@ import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import trustme
 from click.testing import CliRunner
 from gallery_tools import TIMEOUT_S
 
 from muser_pipeline.realtime.index import ImageRecord
 from opencluster.cli import main
 from opencluster.errors import ConfigError, SecurityError
+from opencluster.place import Place
+from opencluster_web.application import WebSettings, close_app, create_app
 from opencluster_web.serving import parse_bind
 
 ROOT = Path(__file__).parent.parent.parent
 
 
-@pytest.mark.processes
-def test_it_serves_until_it_is_interrupted(
-    archive: tuple[Path, list[ImageRecord]], tmp_path: Path
-) -> None:
+@contextmanager
+def served(
+    tmp_path: Path, *argv: str, settings: Mapping[str, str] | None = None
+) -> Iterator[tuple[subprocess.Popen[str], str, str, socket.socket]]:
+    """Serve as people do; yield the process, its address, the first link, its news."""
     told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     told.settimeout(TIMEOUT_S)
     told.bind(str(tmp_path / "notify"))
-    argv = ["web", "--images", str(archive[0]), "--bind", "127.0.0.1:0"]
-    argv += ["--dir", str(tmp_path / "cluster")]
+    argv = ("web", "--bind", "127.0.0.1:0", "--dir", str(tmp_path / "cluster"), *argv)
     process = subprocess.Popen(
         [sys.executable, "-m", "opencluster", *argv],
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        env=os.environ | {"NOTIFY_SOCKET": str(tmp_path / "notify")},
+        env=os.environ
+        | {"NOTIFY_SOCKET": str(tmp_path / "notify")}
+        | {f"OPENCLUSTER_WEB_{k.upper()}": v for k, v in (settings or {}).items()},
     )
     with process, told:
         assert process.stderr is not None
-        line = process.stderr.readline()
-        url = re.search(r"http://127\.0\.0\.1:\d+/", line)
-        assert url, line + process.stderr.read()
+        lines = [process.stderr.readline() for _ in range(3)]
+        url = re.search(r"https?://127\.0\.0\.1:\d+/", lines[0])
+        assert url, "".join(lines) + process.stderr.read()
+        assert "there is no administrator yet" in lines[1]
         assert told.recv(100) == b"READY=1"
-        with urllib.request.urlopen(url[0], timeout=TIMEOUT_S) as answer:
-            assert str(tmp_path / "cluster") in answer.read().decode()
-        with urllib.request.urlopen(f"{url[0]}muser/", timeout=TIMEOUT_S) as answer:
-            assert answer.status == 200
-            assert "Latest images" in answer.read().decode()
+        try:
+            yield process, url[0], lines[2].strip(), told
+        except BaseException:
+            process.kill()
+            raise
         process.send_signal(signal.SIGINT)
         assert process.wait(TIMEOUT_S) == 0
         assert process.stderr.read() == ""
         assert told.recv(100) == b"STOPPING=1"
 
 
+@pytest.mark.processes
+def test_it_serves_until_it_is_interrupted(
+    archive: tuple[Path, list[ImageRecord]], tmp_path: Path
+) -> None:
+    guests = {"guests": "true"}
+    with served(tmp_path, "--images", str(archive[0]), settings=guests) as (
+        _,
+        url,
+        link,
+        _,
+    ):
+        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
+            assert str(tmp_path / "cluster") in answer.read().decode()
+        with urllib.request.urlopen(f"{url}muser/", timeout=TIMEOUT_S) as answer:
+            assert answer.status == 200
+            assert "Latest images" in answer.read().decode()
+        assert link.startswith(f"{url}welcome/")
+        with urllib.request.urlopen(link, timeout=TIMEOUT_S) as answer:
+            assert "you will be the administrator" in answer.read().decode()
+
+
+@pytest.mark.processes
+def test_pages_are_encrypted_with_a_certificate(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+    for blob in issued.cert_chain_pems:
+        blob.write_to_path(chain, append=True)
+    issued.private_key_pem.write_to_path(key)
+    trust = ssl.create_default_context()
+    authority.configure_trust(trust)
+    settings = {"tls_certificate": str(chain), "tls_key": str(key)}
+    with served(tmp_path, settings=settings) as (_, url, link, _):
+        assert url.startswith("https://")
+        with urllib.request.urlopen(link, timeout=TIMEOUT_S, context=trust) as answer:
+            assert "Secure; HttpOnly" in answer.headers["Set-Cookie"]
+        plain = url.replace("https", "http")
+        with pytest.raises(OSError, match=r"reset|Bad Request|closed|400"):
+            urllib.request.urlopen(plain, timeout=TIMEOUT_S)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"tls_certificate": "/nowhere.pem"}, "[web] tls_key is missing"),
+        ({"tls_key": "/nowhere.pem"}, "[web] tls_certificate is missing"),
+        (
+            {"tls_certificate": "/nowhere.pem", "tls_key": "/nowhere.key"},
+            "[web] tls_certificate: there is no file /nowhere.pem",
+        ),
+        (
+            {"tls_certificate": __file__, "tls_key": __file__},
+            "cannot serve at 127.0.0.1:0 with the certificate in",
+        ),
+    ],
+)
+def test_a_certificate_that_cannot_be_used_is_named(
+    settings: dict[str, str],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in settings.items():
+        monkeypatch.setenv(f"OPENCLUSTER_WEB_{name.upper()}", value)
+    argv = ["web", "--bind", "127.0.0.1:0", "--dir", str(tmp_path)]
+    done = CliRunner().invoke(main, argv, standalone_mode=False)
+    assert done.exit_code == 1
+    assert words in done.output
+
+
+def test_a_proxy_in_front_says_who_asks(tmp_path: Path) -> None:
+    settings = WebSettings(
+        place=Place(tmp_path),
+        hosts=("pages.observatory.example",),
+        is_encrypted=True,
+        is_behind_proxy=True,
+    )
+    app = create_app(settings)
+    try:
+        answer = app.test_client().get(
+            "/login",
+            headers={
+                "X-Forwarded-For": "192.0.2.7",
+                "X-Forwarded-Proto": "https",
+                "X-Forwarded-Host": "pages.observatory.example",
+            },
+        )
+        assert answer.status_code == 200
+        assert "Secure; HttpOnly" in answer.headers["Set-Cookie"]
+        assert app.test_client().get("/login").status_code == 421
+    finally:
+        close_app(app)
+
+
 @pytest.mark.parametrize("bind", ["0.0.0.0:80", "192.0.2.1:80", "[::]:80", "host:1"])
-def test_others_are_not_let_in_before_there_are_accounts(
+def test_passwords_do_not_cross_the_network_as_they_are(
     bind: str, tmp_path: Path
 ) -> None:
-    done = CliRunner().invoke(
-        main, ["web", "--images", str(tmp_path), "--bind", bind], standalone_mode=False
-    )
+    argv = ["web", "--bind", bind, "--dir", str(tmp_path)]
+    done = CliRunner().invoke(main, argv, standalone_mode=False)
     assert done.exit_code == 1
     assert f"refusing to listen at {bind}" in done.output
-    assert "accounts" in done.output
+    assert "behind_proxy = true" in done.output
+    assert parse_bind(bind, is_protected=True)[1] in (80, 1)
 
 
 @pytest.mark.parametrize("bind", ["8080", "127.0.0.1", ":8080", "127.0.0.1:99999", ""])

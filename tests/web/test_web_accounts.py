@@ -1,0 +1,397 @@
+"""Accounts: who is let in, what each role may do, and what is written down of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from argon2 import PasswordHasher
+from click.testing import CliRunner
+from flask import Flask
+from flask.testing import FlaskClient
+from sign_in import signed_in, token_of
+
+from opencluster.cli import main
+from opencluster.errors import AccountError
+from opencluster_web.accounts import store as store_module
+from opencluster_web.accounts.store import Account, AccountStore, Role
+
+PASSWORD = "nine antennas"
+CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[AccountStore]:
+    accounts = AccountStore(tmp_path / "web.db", CHEAP)
+    yield accounts
+    accounts.close()
+
+
+@pytest.fixture
+def anna(application: Flask) -> Account:
+    """An operator with a password."""
+    accounts: AccountStore = application.extensions["opencluster_accounts"]
+    return accounts.add("anna", Role.OPERATOR, PASSWORD)
+
+
+def log_in(client: FlaskClient, name: str, password: str, wanted: str = "") -> Any:
+    page = client.get("/login").text
+    found = re.search(r'name="csrf_token" value="([^"]+)"', page)
+    assert found is not None
+    form = {"name": name, "password": password, "next": wanted, "csrf_token": found[1]}
+    return client.post("/login", data=form)
+
+
+def audit_of(app: Flask) -> list[tuple[str, str, str, str]]:
+    accounts: AccountStore = app.extensions["opencluster_accounts"]
+    rows = accounts.audit()
+    return [(r["who"], r["action"], r["subject"], r["outcome"]) for r in rows]
+
+
+# --- the store ---------------------------------------------------------------
+
+
+def test_nothing_that_opens_a_door_is_kept_as_it_is(store: AccountStore) -> None:
+    store.add("anna", Role.ADMINISTRATOR, PASSWORD)
+    secrets = [PASSWORD, store.make_link("anna"), store.make_link()]
+    secrets.append(store.make_token("anna", "a script", Role.OPERATOR)[1])
+    store.close()
+    kept = b"".join(p.read_bytes() for p in store.path.parent.iterdir())
+    assert b"anna" in kept and b"$argon2id$" in kept
+    assert not [secret for secret in secrets if secret.encode() in kept]
+    assert store.path.stat().st_mode & 0o077 == 0
+
+
+def test_the_right_password_of_an_open_account(store: AccountStore) -> None:
+    store.add("anna", Role.OBSERVER, PASSWORD)
+    store.add("bert", Role.OBSERVER)
+    assert store.log_in("anna", PASSWORD) == store.account("anna")
+    assert store.log_in("anna", PASSWORD + " ") is None
+    assert store.log_in("bert", "") is None
+    assert store.log_in("nobody", PASSWORD) is None
+    store.set_open("anna", False)
+    assert store.log_in("anna", PASSWORD) is None
+
+
+@pytest.mark.parametrize("name", ["", "Anna", "anna b", "-a", "a" * 33, "a:b", "ä"])
+def test_names_are_plain(store: AccountStore, name: str) -> None:
+    with pytest.raises(AccountError, match="will not do as a name"):
+        store.add(name, Role.OBSERVER)
+
+
+def test_passwords_are_long_and_names_are_taken_once(store: AccountStore) -> None:
+    with pytest.raises(AccountError, match="at least 10 characters"):
+        store.add("anna", Role.OBSERVER, "short")
+    with pytest.raises(AccountError, match="at least 10 characters"):
+        store.add("anna", Role.OBSERVER, "long" * 1000)
+    store.add("anna", Role.OBSERVER)
+    with pytest.raises(AccountError, match="already"):
+        store.add("anna", Role.OBSERVER)
+    with pytest.raises(AccountError, match="'king' is no role; there are observer"):
+        Role.of("king")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda store: store.remove("anna"),
+        lambda store: store.set_open("anna", False),
+        lambda store: store.set_role("anna", Role.OPERATOR),
+    ],
+)
+def test_the_last_administrator_stays(
+    store: AccountStore, change: Callable[[AccountStore], None]
+) -> None:
+    before = store.add("anna", Role.ADMINISTRATOR, PASSWORD)
+    with pytest.raises(AccountError, match="last administrator"):
+        change(store)
+    assert store.account("anna") == before
+    store.add("bert", Role.ADMINISTRATOR, PASSWORD)
+    change(store)
+    assert store.has_administrator
+
+
+def test_a_link_opens_once_and_not_for_ever(
+    store: AccountStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = store.make_link()
+    assert store.link(secret) == "" and store.link(secret + "x") is None
+    with pytest.raises(AccountError, match="at least 10"):
+        store.use_link(secret, "anna", "short")
+    with pytest.raises(AccountError, match="will not do"):
+        store.use_link(secret, "Anna!", PASSWORD)
+    account = store.use_link(secret, "anna", PASSWORD)
+    assert account.role == Role.ADMINISTRATOR
+    with pytest.raises(AccountError, match="used or is too old"):
+        store.use_link(secret, "bert", PASSWORD)
+    # a new one takes the place of the one before
+    old, new = store.make_link("anna"), store.make_link("anna")
+    assert store.link(old) is None and store.link(new) == "anna"
+    now = store_module.time.time()
+    monkeypatch.setattr(store_module.time, "time", lambda: now + 90_000)
+    assert store.link(new) is None
+
+
+def test_a_token_is_worth_no_more_than_its_owner(store: AccountStore) -> None:
+    store.add("anna", Role.OPERATOR)
+    with pytest.raises(AccountError, match="anna is operator, so no token is more"):
+        store.make_token("anna", "a script", Role.ADMINISTRATOR)
+    token, secret = store.make_token("anna", " a script ", Role.OPERATOR)
+    assert token.note == "a script"
+    found = store.bearer(secret)
+    assert found is not None and found[0].name == "anna"
+    assert store.bearer(secret[:-1]) is None
+    with pytest.raises(AccountError, match="no token"):
+        store.remove_token(token.id, "bert")
+    store.set_open("anna", False)
+    assert store.bearer(secret) is None
+    store.set_open("anna", True)
+    store.remove_token(token.id, "anna")
+    assert store.bearer(secret) is None
+    _, short = store.make_token("anna", "a test", Role.OBSERVER, valid_s=1e-9)
+    assert store.bearer(short) is None
+
+
+def test_accounts_that_cannot_be_kept_are_named(tmp_path: Path) -> None:
+    (tmp_path / "web.db").mkdir()
+    with pytest.raises(AccountError, match=r"web\.db"):
+        AccountStore(tmp_path / "web.db", CHEAP)
+    (tmp_path / "other.db").write_bytes(b"this is no database, " * 100)
+    with pytest.raises(AccountError, match=r"other\.db"):
+        AccountStore(tmp_path / "other.db", CHEAP)
+
+
+# --- doors -------------------------------------------------------------------
+
+
+def test_who_is_not_known_sees_the_door_alone(anonymous: FlaskClient) -> None:
+    app = anonymous.application
+    open_to_all = {"accounts.log_in", "accounts.log_out", "accounts.welcome"}
+    open_to_all |= {"assets.bokeh_file", "static", "bootstrap.static"}
+    open_to_all |= {"cluster.healthz"}
+    adapter = app.url_map.bind("localhost")
+    for rule in app.url_map.iter_rules():
+        if rule.endpoint in open_to_all:
+            continue
+        values = dict.fromkeys(rule.arguments, "1")
+        address = adapter.build(rule.endpoint, values)
+        if "GET" in (rule.methods or ()):
+            answer = anonymous.get(address)
+            if address.startswith("/api/"):
+                assert answer.status_code == 401, address
+            else:
+                assert answer.status_code == 302, address
+                assert answer.location.startswith("/login?next="), address
+        for method in {"POST", "PUT", "PATCH", "DELETE"} & set(rule.methods or ()):
+            answer = anonymous.open(address, method=method)
+            assert answer.status_code in (401, 400), (method, address)
+
+
+def test_logging_in_leads_where_somebody_wanted_to(
+    anonymous: FlaskClient, anna: Account
+) -> None:
+    assert anonymous.get("/workers?type=A").location == "/login?next=/workers?type%3DA"
+    answer = log_in(anonymous, "Anna ", PASSWORD, "/workers?type=A")
+    assert answer.status_code == 302 and answer.location == "/workers?type=A"
+    cookie = answer.headers["Set-Cookie"]
+    assert "HttpOnly" in cookie and "SameSite=Lax" in cookie
+    assert anonymous.get("/workers").status_code == 200
+    assert anonymous.get("/users").status_code == 403
+    done = audit_of(anonymous.application)
+    assert done[0] == ("anna", "log in", "anna", "done")
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    ["https://evil.example/", "//evil.example", "/\\evil.example", "\\\\evil", "evil"],
+)
+def test_logging_in_leads_nowhere_else(
+    anonymous: FlaskClient, anna: Account, wanted: str
+) -> None:
+    assert log_in(anonymous, "anna", PASSWORD, wanted).location == "/"
+
+
+def test_a_wrong_password_says_nothing_of_names(
+    anonymous: FlaskClient, anna: Account
+) -> None:
+    wrong = log_in(anonymous, "anna", "wrong password")
+    unknown = log_in(anonymous, "bert", "wrong password")
+    assert wrong.status_code == unknown.status_code == 401
+    said = "This name and password do not belong together."
+    assert said in wrong.text and said in unknown.text
+    assert [row[2:] for row in audit_of(anonymous.application)] == [
+        ("bert", "refused: wrong name or password"),
+        ("anna", "refused: wrong name or password"),
+    ]
+
+
+def test_passwords_cannot_be_tried_without_end(
+    anonymous: FlaskClient, anna: Account
+) -> None:
+    codes = [log_in(anonymous, "anna", "x").status_code for _ in range(11)]
+    assert codes == [401] * 10 + [429]
+    # and the right one is not found meanwhile
+    assert log_in(anonymous, "anna", PASSWORD).status_code == 429
+
+
+def test_a_form_from_elsewhere_does_nothing(
+    as_administrator: FlaskClient, anna: Account
+) -> None:
+    for address in ("/users", "/users/anna/remove", "/logout", "/account/password"):
+        assert as_administrator.post(address).status_code == 400
+        forged = as_administrator.post(address, data={"csrf_token": "x"})
+        assert forged.status_code == 400
+    assert as_administrator.get("/account").status_code == 200
+    accounts: AccountStore = as_administrator.application.extensions[
+        "opencluster_accounts"
+    ]
+    assert accounts.account("anna") is not None
+
+
+@pytest.mark.parametrize("change", ["close", "out", "role", "remove"])
+def test_sessions_end_when_an_account_changes(
+    application: Flask, as_administrator: FlaskClient, change: str
+) -> None:
+    other = signed_in(application, Role.OPERATOR, "bert")
+    assert other.get("/account").status_code == 200
+    form = {"csrf_token": token_of(as_administrator), "role": "observer"}
+    assert as_administrator.post(f"/users/bert/{change}", data=form).status_code == 302
+    assert other.get("/account").status_code == 302
+    assert as_administrator.get("/account").status_code == 200
+
+
+def test_another_password_ends_all_other_sessions(
+    application: Flask, anna: Account
+) -> None:
+    here, there = application.test_client(), application.test_client()
+    for client in (here, there):
+        log_in(client, "anna", PASSWORD)
+    form = {"csrf_token": token_of(here), "password": "x" * 12, "again": "x" * 12}
+    here.post("/account/password", data=form | {"old": "wrong"})
+    assert there.get("/account").status_code == 200
+    here.post("/account/password", data=form | {"old": PASSWORD, "again": "y"})
+    assert there.get("/account").status_code == 200
+    here.post("/account/password", data=form | {"old": PASSWORD})
+    assert here.get("/account").status_code == 200
+    assert there.get("/account").status_code == 302
+    outcomes = [row[3] for row in audit_of(application) if row[1] == "change password"]
+    assert outcomes == [
+        "done",
+        "failed: the two passwords differ",
+        "failed: the old password is another one",
+    ]
+
+
+def test_a_link_makes_the_first_administrator(anonymous: FlaskClient) -> None:
+    accounts: AccountStore = anonymous.application.extensions["opencluster_accounts"]
+    address = f"/welcome/{accounts.make_link()}"
+    assert anonymous.get("/welcome/nothing").status_code == 410
+    page = anonymous.get(address).text
+    found = re.search(r'name="csrf_token" value="([^"]+)"', page)
+    assert found is not None
+    form = {"csrf_token": found[1], "name": "root", "password": PASSWORD}
+    assert anonymous.post(address, data=form | {"again": "x"}).status_code == 400
+    answer = anonymous.post(address, data=form | {"again": PASSWORD})
+    assert answer.status_code == 302 and answer.location == "/"
+    assert anonymous.get("/users").status_code == 200
+    assert anonymous.get(address).status_code == 410
+
+
+def test_an_administrator_makes_accounts_with_links(
+    as_administrator: FlaskClient,
+) -> None:
+    form = {"csrf_token": token_of(as_administrator), "name": "carl"}
+    page = as_administrator.post("/users", data=form | {"role": "operator"}).text
+    link = re.search(r"http://localhost(/welcome/[\w-]+)", page)
+    assert link is not None
+    newcomer = as_administrator.application.test_client()
+    assert "Choose a password for <strong>carl</strong>" in newcomer.get(link[1]).text
+    bad = as_administrator.post(
+        "/users", data=form | {"role": "king"}, follow_redirects=True
+    )
+    assert "&#39;king&#39; is no role" in bad.text
+
+
+# --- roles and programs ------------------------------------------------------
+
+
+def test_each_role_may_what_it_may(
+    as_observer: FlaskClient, as_operator: FlaskClient, as_administrator: FlaskClient
+) -> None:
+    clients = (as_observer, as_operator, as_administrator)
+    for address, codes in {
+        "/": (200, 200, 200),
+        "/audit": (403, 200, 200),
+        "/users": (403, 403, 200),
+    }.items():
+        assert tuple(c.get(address).status_code for c in clients) == codes
+    refused = as_observer.get("/users")
+    assert "This needs the role administrator; you are observer." in refused.text
+
+
+def test_a_program_shows_a_token(application: Flask, anna: Account) -> None:
+    accounts: AccountStore = application.extensions["opencluster_accounts"]
+    _, secret = accounts.make_token("anna", "a script", Role.OBSERVER)
+    client = application.test_client()
+    headers = {"Authorization": f"Bearer {secret}"}
+    # no cluster is there: that is told to those who may know
+    assert client.get("/api/v1/status", headers=headers).status_code == 503
+    assert client.get("/api/v1/status").status_code == 401
+    wrong = client.get("/api/v1/status", headers={"Authorization": "Bearer oc_x"})
+    assert wrong.status_code == 401
+    assert wrong.headers["WWW-Authenticate"] == 'Bearer realm="opencluster"'
+    assert "Authorization: Bearer" in wrong.get_json()["error"]["message"]
+    # pages are for people
+    assert client.get("/workers", headers=headers).status_code == 302
+
+
+def test_a_token_is_shown_once(application: Flask, anna: Account) -> None:
+    client = signed_in(application, Role.OPERATOR, "anna")
+    form = {"csrf_token": token_of(client), "note": "a script", "days": "90"}
+    page = client.post("/account/tokens", data=form | {"role": "operator"}).text
+    secret = re.search(r"oc_[\w-]{40,}", page)
+    assert secret is not None
+    accounts: AccountStore = application.extensions["opencluster_accounts"]
+    assert accounts.bearer(secret[0]) is not None
+    later = client.get("/account").text
+    assert "a script" in later and secret[0] not in later
+    more = client.post(
+        "/account/tokens", data=form | {"role": "administrator"}, follow_redirects=True
+    )
+    assert "no token is more" in more.text
+    token = accounts.tokens("anna")[0]
+    client.post(f"/account/tokens/{token.id}/remove", data=form)
+    assert accounts.bearer(secret[0]) is None
+
+
+# --- on the command line -----------------------------------------------------
+
+
+def test_accounts_are_made_on_the_command_line(tmp_path: Path) -> None:
+    def run(*arguments: str, said: str = "") -> str:
+        argv = ["web", "--dir", str(tmp_path / "cluster"), *arguments]
+        done = CliRunner().invoke(main, argv, input=said, standalone_mode=False)
+        assert done.exception is None, done.output
+        return done.output
+
+    twice = f"{PASSWORD}\n{PASSWORD}\n"
+    assert "may log in as administrator" in run(
+        "adduser", "anna", "--role", "administrator", said=twice
+    )
+    assert "/welcome/" in run("adduser", "bert", "--link")
+    listed = run("users").splitlines()
+    assert [line.split() for line in listed] == [
+        ["anna", "administrator", "open"],
+        ["bert", "observer", "waits", "for", "a", "password"],
+    ]
+    secret = run("token", "anna", "--for", "a script", "--role", "operator").strip()
+    run("passwd", "anna", said=twice)
+    run("deluser", "bert")
+    store = AccountStore(tmp_path / "cluster" / "web.db")
+    found = store.bearer(secret)
+    assert found is not None and found[1].role == Role.OPERATOR
+    assert [each.name for each in store.accounts()] == ["anna"]
+    store.close()
