@@ -19,9 +19,11 @@ FIELDS = (
     *("cpu", "memory", "memory_total", "disk", "disk_total"),
     *("network_in", "network_out", "gpu", "gpu_memory"),
     *("workers", "busy", "lost", "pieces", "failures", "jobs"),
+    *("waiting", "queued"),
 )
 """Of a sample: parts of one (``cpu``, ``gpu``, ``gpu_memory``), bytes, bytes and pieces
-a second (``network_in``, ``network_out``, ``pieces``, ``failures``), and counts."""
+a second (``network_in``, ``network_out``, ``pieces``, ``failures``), and counts:
+``jobs`` that run, their pieces that wait (``waiting``), tasks that do (``queued``)."""
 _ADDED = (
     *("cpus", "memory", "memory_total", "disk", "disk_total"),
     *("network_in", "network_out"),
@@ -30,7 +32,10 @@ _ADDED = (
 
 
 def samples_of(
-    status: Status, before: Status | None = None, elapsed_s: float = 0.0
+    status: Status,
+    before: Status | None = None,
+    elapsed_s: float = 0.0,
+    queued: int = 0,
 ) -> dict[str, Sample]:
     """Return a sample of each computer, by its name, and of the `CLUSTER`.
 
@@ -42,6 +47,8 @@ def samples_of(
         The same of the look before, for rates.
     elapsed_s : float
         How long ago that was.
+    queued : int
+        Tasks that wait in the queue, which a status does not tell.
     """
     rates = _rates(status, before, elapsed_s)
     workers: dict[str, list[Row]] = defaultdict(list)
@@ -52,9 +59,20 @@ def samples_of(
         for row in status["workshops"]
     }
     everybody = _working(status["workers"], rates)
-    jobs = sum(row["state"] == "running" for row in status["jobs"])
-    samples[CLUSTER] = _sum(samples.values()) | everybody | {"jobs": jobs}
+    running = [row for row in status["jobs"] if row["state"] == "running"]
+    samples[CLUSTER] = {
+        **_sum(samples.values()),
+        **everybody,
+        "jobs": len(running),
+        "waiting": max(0, sum(map(_unfinished, running)) - everybody["busy"]),
+        "queued": queued,
+    }
     return samples
+
+
+def _unfinished(job: Row) -> int:
+    ended = job["pieces_done"] + job["pieces_failed"]
+    return max(0, int(job["pieces_submitted"] - ended))
 
 
 def _rates(
@@ -106,6 +124,8 @@ def _working(
         "pieces": sum(done for done, _ in own),
         "failures": sum(failed for _, failed in own),
         "jobs": 0,
+        "waiting": 0,
+        "queued": 0,
     }
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from opencluster.core.journal import changes
-from opencluster.core.sampling import samples_of
+from opencluster.core.sampling import Sample, samples_of
 from opencluster.errors import HistoryError, OpenClusterError
+from opencluster.observe.trails import Trails
 from opencluster.store.history import History
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,15 @@ class Watcher:
         Where it is kept.
     interval_s : float
         Between two looks.
+    queued : callable, optional
+        Returns how many tasks wait in the queue.
+
+    Attributes
+    ----------
+    trails : Trails
+        What each process used lately.
+    samples : mapping
+        The newest samples, by the name of the computer; see `core.sampling`.
     """
 
     def __init__(
@@ -70,9 +80,13 @@ class Watcher:
         look: Callable[[], Status],
         history: History | None = None,
         interval_s: float = INTERVAL_S,
+        queued: Callable[[], int] = lambda: 0,
     ) -> None:
         self.history = history
+        self.trails = Trails()
+        self.samples: Mapping[str, Sample] = {}
         self._look = look
+        self._queued = queued
         self._interval_s = interval_s
         self._view = View()
         self._changed = threading.Condition()
@@ -133,25 +147,38 @@ class Watcher:
             view = View(before.number + 1, before.at, before.status, str(error))
         else:
             view = View(before.number + 1, time.time(), status)
+            self._sample(status, view.at)
             self._keep(before.status, status, view.at)
         with self._changed:
             self._view = view
             self._changed.notify_all()
 
-    def _keep(self, before: Status | None, status: Status, at: float) -> None:
-        history = self.history
-        if history is None:
+    def _sample(self, status: Status, at: float) -> None:
+        elapsed_s = at - self._sampled_at
+        # a clock that was set back must not stop it
+        if 0 <= elapsed_s < SAMPLE_S:
             return
-        try:
+        self.trails.note(at, [*status["workers"], *status["services"]])
+        queued = self._queued()
+        self.samples = samples_of(status, self._sampled, elapsed_s, queued)
+        self._sampled, self._sampled_at = status, at
+        self._try(at, lambda history: history.note(at, self.samples))
+
+    def _keep(self, before: Status | None, status: Status, at: float) -> None:
+        def work(history: History) -> None:
             history.record(at, changes(before, status))
             history.finish(_ended(before, status))
-            elapsed_s = at - self._sampled_at
-            if elapsed_s >= SAMPLE_S:
-                history.note(at, samples_of(status, self._sampled, elapsed_s))
-                self._sampled, self._sampled_at = status, at
             if at - self._forgot_at >= FORGET_S:
                 history.forget(at)
                 self._forgot_at = at
+
+        self._try(at, work)
+
+    def _try(self, at: float, work: Callable[[History], None]) -> None:
+        if self.history is None:
+            return
+        try:
+            work(self.history)
         except HistoryError as error:
             # the pages go on without
             if at - self._complained_at >= COMPLAIN_S:

@@ -8,6 +8,7 @@ shows a night or a summer reads a few hundred rows, and the file does not grow f
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -43,6 +44,8 @@ _SAMPLES = sql.Table(
     sql.Column("subject", sql.Text, primary_key=True),
     sql.Column("at", sql.Integer, primary_key=True),
     *(sql.Column(name, sql.Float, nullable=False) for name in FIELDS),
+    # for `everybody`, which would read all that was kept else
+    sql.Index("opencluster_samples_at", "step", "at"),
     sqlite_with_rowid=False,
 )
 _EVENTS = sql.Table(
@@ -54,6 +57,10 @@ _EVENTS = sql.Table(
         sql.Column(name, sql.Text, nullable=False)
         for name in ("kind", "weight", "subject", "host", "text", "details")
     ),
+    *(
+        sql.Index(f"opencluster_events_{name}", name, "id")
+        for name in ("kind", "weight", "host")
+    ),
 )
 _JOBS = sql.Table(
     "opencluster_jobs",
@@ -63,6 +70,15 @@ _JOBS = sql.Table(
     sql.Column("ended_at", sql.Float, nullable=False),
     sql.Column("fields", sql.Text, nullable=False),
 )
+
+
+def step_of(span_s: float, most: int) -> int:
+    """Return the seconds of a sample, so that there are not more than wanted."""
+    for step, _ in TIERS:
+        if span_s / step <= most:
+            return step
+    coarsest = TIERS[-1][0]
+    return math.ceil(span_s / most / coarsest) * coarsest
 
 
 @dataclass(frozen=True)
@@ -169,28 +185,67 @@ class History:
         start, end : float
             Seconds since 1970.
         most : int
-            Samples that are wanted at most; the finest that are not more are taken.
+            Samples that are wanted at most; the finest that are not more are taken, and
+            of the coarsest kind means.
 
         Returns
         -------
         dict
-            ``at`` and each of `core.sampling.FIELDS`: sequences of equal length.
+            ``at`` and each of `core.sampling.FIELDS`: sequences of equal length. What
+            is too new for coarse samples is made of the fine ones.
         """
-        step = next((s for s, _ in TIERS if (end - start) / s <= most), TIERS[-1][0])
-        columns = [_SAMPLES.c.at, *(_SAMPLES.c[name] for name in FIELDS)]
-        question = (
-            sql.select(*columns)
-            .where(_SAMPLES.c.step == step, _SAMPLES.c.subject == subject)
-            .where(_SAMPLES.c.at.between(start, end))
-            .order_by(_SAMPLES.c.at)
-        )
-        rows = self._do(lambda connection: connection.execute(question).all())
+        step = step_of(end - start, most)
+        columns = [_SAMPLES.c[name] for name in FIELDS]
+
+        def work(connection: sql.Connection) -> list[Any]:
+            coarse = next(s for s, _ in reversed(TIERS) if step % s == 0)
+            rows: list[Any] = []
+            for kept in sorted({coarse, TIERS[0][0]}, reverse=True):
+                slot = (_SAMPLES.c.at // step * step).label("slot")
+                begin = rows[-1][0] + step if rows else start // step * step
+                question = (
+                    sql.select(slot, *map(sql.func.avg, columns))
+                    .where(_SAMPLES.c.step == kept, _SAMPLES.c.subject == subject)
+                    .where(_SAMPLES.c.at.between(begin, end))
+                    .group_by(slot)
+                    .order_by(slot)
+                )
+                rows += connection.execute(question).all()
+            return rows
+
         names = ("at", *FIELDS)
-        columns_of = list(zip(*rows, strict=True)) or [()] * len(names)
+        columns_of = list(zip(*self._do(work), strict=True)) or [()] * len(names)
         return dict(zip(names, columns_of, strict=True))
 
+    def everybody(
+        self, field: str, start: float, end: float
+    ) -> dict[str, list[tuple[float, float]]]:
+        """Return means of a minute of one field, of each computer and the cluster.
+
+        Returns
+        -------
+        dict
+            Pairs of a time and a value by the subject.
+        """
+        minute = TIERS[1][0]
+        question = (
+            sql.select(_SAMPLES.c.subject, _SAMPLES.c.at, _SAMPLES.c[field])
+            .where(_SAMPLES.c.step == minute, _SAMPLES.c.at.between(start, end))
+            .order_by(_SAMPLES.c.subject, _SAMPLES.c.at)
+        )
+        found: dict[str, list[tuple[float, float]]] = {}
+        for subject, at, value in self._do(lambda c: c.execute(question).all()):
+            found.setdefault(subject, []).append((at, value))
+        return found
+
     def events(
-        self, before: int = 0, limit: int = 100, weights: Sequence[str] = ()
+        self,
+        before: int = 0,
+        limit: int = 100,
+        weights: Sequence[str] = (),
+        kinds: Sequence[str] = (),
+        host: str = "",
+        since: float = 0.0,
     ) -> list[Recorded]:
         """Return events, the newest first.
 
@@ -200,14 +255,24 @@ class History:
             Only those with a smaller ``id``; 0 for the newest of all.
         limit : int
             How many at most.
-        weights : sequence of str
-            Only those that matter so much; by default all.
+        weights, kinds : sequence of str
+            Only those that matter so much, or are of these kinds; by default all.
+        host : str
+            Only those of this computer; by default of all.
+        since : float
+            Only those that were seen later, seconds since 1970.
         """
         question = sql.select(_EVENTS).order_by(_EVENTS.c.id.desc()).limit(limit)
         if before:
             question = question.where(_EVENTS.c.id < before)
         if weights:
             question = question.where(_EVENTS.c.weight.in_(weights))
+        if kinds:
+            question = question.where(_EVENTS.c.kind.in_(kinds))
+        if host:
+            question = question.where(_EVENTS.c.host == host)
+        if since:
+            question = question.where(_EVENTS.c.at > since)
         rows = self._do(
             lambda connection: connection.execute(question).mappings().all()
         )

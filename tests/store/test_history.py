@@ -44,11 +44,25 @@ def test_samples_come_back_in_order_of_time(history: History) -> None:
 def test_long_times_are_shown_by_means(history: History) -> None:
     fill(history, 1260)
     minutes = history.samples(CLUSTER, NIGHT, NIGHT + 3600, most=100)
-    assert list(minutes["at"]) == [NIGHT + 60 * n for n in range(21)]
+    assert list(minutes["at"]) == [NIGHT + 60 * n for n in range(22)]
     assert list(minutes["cpu"][:2]) == [27.5, 87.5]
+    # the minute that is not over yet
+    assert minutes["cpu"][21] == 1260
     coarse = history.samples(CLUSTER, NIGHT, NIGHT + DAY_S, most=200)
-    assert list(coarse["at"]) == [NIGHT, NIGHT + 600]
+    assert list(coarse["at"]) == [NIGHT, NIGHT + 600, NIGHT + 1200]
     assert coarse["cpu"][0] == pytest.approx(297.5)
+    month = history.samples(CLUSTER, NIGHT + 1200 - 30 * DAY_S, NIGHT + 1200)
+    assert list(month["at"]) == [NIGHT]
+    assert month["cpu"][0] == pytest.approx(600, abs=5)
+
+
+def test_one_figure_of_everybody(history: History) -> None:
+    fill(history, 130)
+    found = history.everybody("cpu", NIGHT, NIGHT + 200)
+    assert found == {
+        CLUSTER: [(NIGHT, 27.5), (NIGHT + 60, 87.5)],
+        "node1": [(NIGHT, -1), (NIGHT + 60, -1)],
+    }
 
 
 def test_means_are_made_once_and_none_is_left_out_by_a_restart(
@@ -60,8 +74,8 @@ def test_means_are_made_once_and_none_is_left_out_by_a_restart(
     for second in range(95, 200, 5):
         again.note(NIGHT + second, {CLUSTER: sample(second)})
     found = again.samples(CLUSTER, NIGHT, NIGHT + 3600, most=100)
-    assert list(found["at"]) == [NIGHT, NIGHT + 60, NIGHT + 120]
-    assert list(found["cpu"]) == [27.5, 87.5, 147.5]
+    assert list(found["at"]) == [NIGHT, NIGHT + 60, NIGHT + 120, NIGHT + 180]
+    assert list(found["cpu"]) == [27.5, 87.5, 147.5, 187.5]
 
 
 def test_what_is_old_is_forgotten_the_fine_first(history: History) -> None:
@@ -91,6 +105,15 @@ def test_events_are_paged_and_chosen(history: History) -> None:
     assert [each.event.subject for each in older] == ["2", "1", "0"]
     troubles = history.events(weights=[TROUBLE])
     assert [each.event.subject for each in troubles] == ["3", "1"]
+    history.record(NIGHT + 9, [Event("j", NOTE, "5", "h2", "t")])
+    for choice, subjects in (
+        ({"kinds": ["j"]}, ["5"]),
+        ({"kinds": ["j", "k"], "limit": 2}, ["5", "4"]),
+        ({"host": "h2"}, ["5"]),
+        ({"since": NIGHT + 3}, ["5", "4"]),
+        ({"host": "h", "weights": [NOTE], "since": NIGHT + 1}, ["4", "2"]),
+    ):
+        assert [e.event.subject for e in history.events(**choice)] == subjects
 
 
 def test_a_job_is_kept_once_as_it_ended(history: History) -> None:
