@@ -133,6 +133,38 @@ def retry_command(numbers: tuple[int, ...], is_json: bool) -> None:
         told(numbers, "queued again", queue.retry, reason, is_json)
 
 
+@tasks_command.command("priority")
+@click.argument("numbers", type=int, nargs=-1, required=True, metavar="TASK...")
+@click.option(
+    "--to",
+    "priority",
+    type=click.IntRange(-(2**31) + 1, 2**31 - 1),
+    required=True,
+    metavar="N",
+    help="Higher goes first; 0 is usual.",
+)
+@json_option
+@directory_option
+def priority_command(numbers: tuple[int, ...], priority: int, is_json: bool) -> None:
+    """Let tasks be begun before others, or behind them.
+
+    One that runs goes on as it does, and has the priority when it is begun again.
+
+    \b
+    Examples:
+        opencluster tasks priority 17 18 --to 10
+        opencluster tasks priority 19 --to -1
+    """
+    from opencluster.taskqueue import TaskQueue
+
+    def change(*numbers: int) -> list[int]:
+        return queue.prioritise(priority, *numbers)
+
+    with TaskQueue() as queue:
+        what = f"of priority {priority} now"
+        told(numbers, what, change, "had ended before", is_json)
+
+
 def told(
     numbers: tuple[int, ...],
     what: str,

@@ -199,6 +199,11 @@ def cancelled(task: Standing, now: Moment) -> Changes | None:
     return _taken_away(task, _ended(State.CANCELLED, now, "", ""))
 
 
+def prioritised(task: Standing, priority: int) -> Changes | None:
+    """Return what changes when a task gets another priority; None if it has ended."""
+    return {"priority": priority} if task.state in OPEN else None
+
+
 def wanted_again(task: Standing, now: Moment) -> Changes | None:
     """Return what changes when somebody asks for a task anew.
 

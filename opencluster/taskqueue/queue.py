@@ -15,7 +15,12 @@ from opencluster.node.host import boot_id
 from opencluster.place import Place
 from opencluster.store.database import Database, sql
 from opencluster.store.schema import ARGUMENTS, NEEDS, RESULTS, TASKS, migrate
-from opencluster.taskqueue.request import Prepared, Request, prepared
+from opencluster.taskqueue.request import (
+    Prepared,
+    Request,
+    checked_priority,
+    prepared,
+)
 from opencluster.taskqueue.task import COLUMNS, STANDING, Task, standing_of, task_of
 from opencluster.wire import stored
 from opencluster.workpiece import WorkPiece
@@ -161,7 +166,14 @@ class TaskQueue:
 
     # --- looking -------------------------------------------------------------
 
-    def tasks(self, states: Iterable[str] = (), limit: int = 100) -> list[Task]:
+    def tasks(
+        self,
+        states: Iterable[str] = (),
+        limit: int = 100,
+        *,
+        before: int | None = None,
+        name: str = "",
+    ) -> list[Task]:
         """Return tasks, the newest first.
 
         Parameters
@@ -170,11 +182,19 @@ class TaskQueue:
             Only those that are in one of these states.
         limit : int
             How many at most.
+        before : int, optional
+            Only those with a smaller number: the next page of a long list.
+        name : str, optional
+            Only those whose manager class has this name.
         """
         wanted = [State(state).value for state in states]
         query = sql.select(*COLUMNS).order_by(TASKS.c.id.desc()).limit(limit)
         if wanted:
             query = query.where(TASKS.c.state.in_(wanted))
+        if before is not None:
+            query = query.where(TASKS.c.id < before)
+        if name:
+            query = query.where(TASKS.c.name == name)
         rows = self.database.read(lambda c: c.execute(query).all())
         return [task_of(row) for row in rows]
 
@@ -328,6 +348,34 @@ class TaskQueue:
             When one is not there; nothing is changed then.
         """
         return self._change(numbers, decisions.wanted_again)
+
+    def prioritise(self, priority: int, *numbers: int) -> list[int]:
+        """Let tasks be begun before others, or behind them.
+
+        Parameters
+        ----------
+        priority : int
+            Higher goes first; 0 is usual.
+        *numbers : int
+            Which tasks.
+
+        Returns
+        -------
+        list of int
+            Those that had not ended before. One that runs goes on as it does, and has
+            the priority when it is begun again.
+
+        Raises
+        ------
+        NoSuchTask
+            When one is not there; nothing is changed then.
+        ValueError
+            When the priority is beyond what can be kept.
+        """
+        priority = checked_priority(priority)
+        return self._change(
+            numbers, lambda task, now: decisions.prioritised(task, priority)
+        )
 
     def close(self) -> None:
         """Let go of the database."""

@@ -115,13 +115,24 @@ def prepared(request: Request, settings: TaskQueueSettings) -> Prepared:
         "directory": os.fspath(Path(request.directory or Path.cwd()).absolute()),
         "engine": request.engine,
         "piece_class": _class(request.piece_class),
-        "priority": _within("priority", request.priority, -MAX_NUMBER),
+        "priority": checked_priority(request.priority),
         "deadline": _seconds(request.deadline),
         "retries": _within("retries", settings.retries if retries is None else retries),
         "error_retries": _within("error_retries", request.error_retries),
     }
     data = stored.pack(request.task, "task", settings.max_bytes)
     return Prepared(key, row, data, frozenset(request.depends_on))
+
+
+def checked_priority(priority: int) -> int:
+    """Return a priority that can be kept.
+
+    Raises
+    ------
+    ValueError
+        When it cannot.
+    """
+    return _within("priority", priority, -MAX_NUMBER)
 
 
 def _within(name: str, number: int, least: int = 0) -> int:

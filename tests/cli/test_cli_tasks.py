@@ -117,6 +117,9 @@ def test_changing_ones_mind(cli: Cli, queue: TaskQueue) -> None:
     assert done.returncode == 1
     assert "there is no task 9 in the queue" in done.stderr
     assert [queue.show(n).state for n in (1, 2, 3)] == ["cancelled", "queued", "queued"]
+    done = cli("tasks", "priority", "1", "2", "--to", "-5")
+    assert done.stderr == "task 2 is of priority -5 now\ntask 1 had ended before\n"
+    assert [queue.show(n).priority for n in (1, 2)] == [0, -5]
 
 
 @pytest.mark.parametrize(

@@ -177,6 +177,35 @@ def test_tasks_that_are_not_there(opener: Opener) -> None:
     assert queue.show(number).state == "queued"
 
 
+def test_lists_come_in_pages_and_may_be_of_one_class(opener: Opener) -> None:
+    queue = opener.queue()
+    other = MANAGER.replace("PlainManager", "OtherManager")
+    queue.submit_all([*wanted(4), Request(other, WorkPiece())])
+    first = queue.tasks(limit=2)
+    assert [task.id for task in first] == [5, 4]
+    assert [task.id for task in queue.tasks(limit=2, before=4)] == [3, 2]
+    assert queue.tasks(before=0) == queue.tasks(before=1) == []
+    assert [task.id for task in queue.tasks(name="OtherManager")] == [5]
+    assert queue.tasks(["done"], name="OtherManager") == []
+
+
+def test_another_priority_is_another_order(opener: Opener) -> None:
+    queue, leases = opener.queue(), opener.leases()
+    queue.submit_all(wanted(4))
+    queue.cancel(4)
+    assert queue.prioritise(5, 3, 4, 1) == [1, 3]
+    assert queue.prioritise(7, 3) == [3]
+    assert [leased.lease.task for leased in leases.take(9)] == [3, 1, 2]
+    # one that runs has it when it is begun again
+    assert queue.prioritise(-1, 3) == [3]
+    assert [queue.show(n).priority for n in (1, 2, 3, 4)] == [5, 0, -1, 0]
+    with pytest.raises(ValueError, match="priority must be an integer from"):
+        queue.prioritise(2**31, 1)
+    with pytest.raises(NoSuchTask, match="no task 9"):
+        queue.prioritise(1, 2, 9)
+    assert queue.show(2).priority == 0
+
+
 def test_results_and_the_lack_of_them(opener: Opener) -> None:
     queue, leases = opener.queue(), opener.leases()
     number = queue.submit(MANAGER, WorkPiece())

@@ -251,6 +251,16 @@ class QueueMachine(RuleBasedStateMachine):
             if task.deadline <= self.model.now:
                 task.deadline = math.inf
 
+    @precondition(lambda self: self.model.tasks)
+    @rule(index=indices, priority=st.integers(-2, 2))
+    def prioritise(self, index: int, priority: int) -> None:
+        task = self._pick(index)
+        is_open = task.state in ("waiting", "queued", "running")
+        changed = self.queue.prioritise(priority, task.number)
+        assert changed == [task.number] * is_open
+        if is_open:
+            task.priority = priority
+
     def _pick(self, index: int) -> Task:
         tasks = list(self.model.tasks.values())
         return tasks[index % len(tasks)]
@@ -261,13 +271,13 @@ class QueueMachine(RuleBasedStateMachine):
         assert {
             task.id: (
                 *(task.state, task.attempt, task.holder, task.unmet),
-                *(task.losses, task.failures),
+                *(task.losses, task.failures, task.priority),
             )
             for task in shown
         } == {
             task.number: (
                 *(task.state, task.attempt, task.holder, self.model.unmet(task)),
-                *(task.losses, task.failures),
+                *(task.losses, task.failures, task.priority),
             )
             for task in self.model.tasks.values()
         }
