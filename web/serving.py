@@ -22,6 +22,7 @@ from opencluster.errors import ConfigError, SecurityError
 from opencluster.node.notify import Notifier
 from opencluster.place import is_loopback
 from opencluster_web.application import close_app
+from opencluster_web.cluster.source import ClusterSource
 from opencluster_web.events import Streams
 
 log = logging.getLogger(__name__)
@@ -126,6 +127,8 @@ class WebServer:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, self._heed)
+        cluster: ClusterSource = self._app.extensions["opencluster_cluster"]
+        cluster.start()
         notifier = Notifier()
         notifier.ready()
         beat = 0.0

@@ -443,6 +443,12 @@ class WebSettings:
     session_hours: float = _setting(
         HOURS, 12.0, "Hours after which somebody logs in again.", 0.1, 8760
     )
+    history: bool = _setting(
+        BOOLEAN,
+        True,
+        "Keep what happens, for plots and events, in history.db in the cluster's "
+        "directory while the pages are served.",
+    )
 
 
 @dataclass(frozen=True)
