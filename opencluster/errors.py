@@ -93,6 +93,10 @@ class HistoryError(OpenClusterError):
     """What a cluster was like cannot be kept, or looked at."""
 
 
+class RecordError(OpenClusterError):
+    """What became of a job's pieces cannot be kept, or looked at."""
+
+
 class LetterError(OpenClusterError):
     """A dead letter cannot be kept, read or put back; the message says why."""
 
