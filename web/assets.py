@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import bokeh
 from bokeh.util.paths import static_path
@@ -31,11 +30,7 @@ def bokeh_file(version: str, name: str) -> Response:
     return response
 
 
-@blueprint.app_context_processor
-def _links() -> dict[str, Any]:
-    return {"bokeh_urls": bokeh_urls, "own_file": own_file}
-
-
+@blueprint.app_template_global()
 def bokeh_urls() -> list[str]:
     """Return the addresses of the files that a page with plots loads."""
     version = bokeh.__version__
@@ -44,6 +39,7 @@ def bokeh_urls() -> list[str]:
     ]
 
 
+@blueprint.app_template_global()
 def own_file(name: str) -> str:
     """Return the address of a file of ours; it changes with the file."""
     folder = current_app.static_folder

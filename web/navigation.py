@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from flask import Flask, current_app, request
+from flask import Flask, current_app, request, url_for
 
 from opencluster_web.accounts.guard import may
 
@@ -90,6 +90,7 @@ class Navigation:
 def register(app: Flask) -> None:
     """Give the templates of an application the `Navigation` of each page."""
     app.add_template_global(navigation)
+    app.add_template_global(url_if)
 
 
 def navigation() -> Navigation:
@@ -102,6 +103,12 @@ def navigation() -> Navigation:
             if is_here(section):
                 return Navigation(groups, name, section)
     return Navigation(groups)
+
+
+def url_if(endpoint: str, **values: str) -> str:
+    """Return the address of a view, or nothing where there is no such view."""
+    is_there = endpoint in current_app.view_functions
+    return url_for(endpoint, **values) if is_there else ""
 
 
 def _is_shown(section: Section) -> bool:

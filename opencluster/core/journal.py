@@ -21,6 +21,19 @@ Status = Mapping[str, Sequence[Row]]
 NOTE, WARNING, TROUBLE = "note", "warning", "trouble"
 """How much an event matters; trouble is what somebody should look at."""
 
+KINDS = (
+    *("leader-elected", "leader-lost", "factory-absent", "factory-back"),
+    *("computer-joined", "computer-left", "workshop-died"),
+    *(
+        f"{who}-{what}"
+        for who in ("worker", "service")
+        for what in ("ready", "died", "lost", "back", "draining", "left")
+    ),
+    *("type-failing", "type-recovered"),
+    *("job-started", "job-done", "job-failed", "job-cancelled", "job-lost"),
+)
+"""What may happen, as programs name it."""
+
 
 @dataclass(frozen=True)
 class Event:

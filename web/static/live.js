@@ -46,7 +46,11 @@ async function reload() {
   if (!answer.ok) return;
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   const fresh = page.querySelector("[data-live]");
-  if (fresh) place.replaceChildren(...fresh.childNodes);
+  if (!fresh) return;
+  // a plot goes on, and what somebody is typing stays
+  for (const kept of place.querySelectorAll("[data-keep]"))
+    fresh.querySelector(`[data-keep="${CSS.escape(kept.dataset.keep)}"]`)?.replaceWith(kept);
+  place.replaceChildren(...fresh.childNodes);
 }
 
 function connect() {
