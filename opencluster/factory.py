@@ -32,6 +32,7 @@ from opencluster.core.election import (
 from opencluster.core.entries import Delta, Entry
 from opencluster.core.epochs import Epoch
 from opencluster.core.factory_messages import from_fields, to_fields
+from opencluster.core.job_orders import ordered_by
 from opencluster.core.lineup import lineup, public_role
 from opencluster.core.metrics import Metric, one, rejected
 from opencluster.core.registry import Registry
@@ -136,6 +137,7 @@ class Factory:
             "subscribe": self._subscribe,
             "find": self._find,
             "job": self._job,
+            "order_job": self._order_job,
             "status": self._status,
             "roll": self._roll,
             "enroll": self._enroll,
@@ -247,12 +249,23 @@ class Factory:
         wanted = {k: str(arguments.get(k, "")) for k in ("kind", "type", "name")}
         return [entry.to_fields() for entry in self.registry.find(**wanted)]
 
-    def _job(self, caller: Caller, arguments: Mapping[str, Any]) -> None:
+    def _job(self, caller: Caller, arguments: Mapping[str, Any]) -> dict[str, Any]:
         job = arguments["job"]
         if not isinstance(job, Mapping):
             raise RegistryError("the report of a job is no mapping")
         owned = {**job, "owner": caller.who.name}
         self._do(self._core.report_job(_now(), owned))
+        return {"orders": self.registry.orders_for(job["id"])}
+
+    def _order_job(
+        self, caller: Caller, arguments: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        identity, order = arguments["id"], arguments["order"]
+        by = ordered_by(arguments.get("by"), caller.who.name)
+        value = arguments.get("value")
+        self._do(self._core.order_job(_now(), identity, order, value, by, time.time()))
+        log.info("job %s: %s, by order of %s", identity, order, by or "somebody")
+        return {"orders": self.registry.orders_for(identity)}
 
     def _status(self, caller: Caller, arguments: Mapping[str, Any]) -> dict[str, Any]:
         now = _now()

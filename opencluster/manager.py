@@ -102,13 +102,12 @@ class Manager:
         try:
             with nullcontext() if tracing is None else tracing.job(job):
                 result = self.schedule(task)
-            job.state = "done"
+            job.end("done")
         except BaseException:
-            job.state = "failed"
+            job.end("failed")
             raise
         finally:
             _current_job.reset(outer)
-            job.ended_at = time.time()
             self.engine.report(job)
         return result
 
@@ -603,6 +602,5 @@ class Manager:
 
 def _end(engine: Engine, job: Job) -> None:
     """Report that nobody can add to a job any more."""
-    job.state = "done"
-    job.ended_at = time.time()
+    job.end("done")
     engine.report(job)

@@ -28,7 +28,7 @@ from opencluster.net.link import FactoryLink
 from opencluster.net.metronome import Metronome
 from opencluster.net.reactor import Reactor
 from opencluster.net.rejections import MALFORMED, Rejections
-from opencluster.net.requests import Caller, answer
+from opencluster.net.requests import Caller, Handler, answer
 from opencluster.net.transport import PeerLost, Received, TransportEvent
 from opencluster.net.zmq_transport import ZmqTransport, ipc_endpoint
 from opencluster.node.claim import Claim
@@ -42,6 +42,8 @@ from opencluster.node.notify import Notifier
 from opencluster.node.orders import read_count, read_entry
 from opencluster.place import Place, factories, keys_directory, listening_endpoint
 from opencluster.registration import unknown_in
+from opencluster.store import letter_reading
+from opencluster.store.dead_letters import DeadLetters
 from opencluster.wire import figures, frames, kinds
 
 log = logging.getLogger(__name__)
@@ -130,6 +132,7 @@ class Workshop:
             "restart": self._restart,
             "enforce": self._enforce,
             "logs": self._logs,
+            **self._letters(),
         }
 
     # --- life ----------------------------------------------------------------
@@ -264,6 +267,16 @@ class Workshop:
                 break
             answer.append(passage.to_fields())
         return {"host": host_name(), "logs": answer}
+
+    def _letters(self) -> dict[str, Handler]:
+        """Return what can be asked about dead letters."""
+        kept = DeadLetters(self.place.letters)
+        most = self.config.limits.max_request_bytes // 2
+        return {
+            "letters": lambda _, asked: letter_reading.letters(kept, asked, most),
+            "letter_work": lambda _, asked: letter_reading.work(kept, asked, most),
+            "delete_letter": lambda _, asked: letter_reading.delete(kept, asked),
+        }
 
     def _event(self, event: TransportEvent) -> None:
         if isinstance(event, PeerLost):

@@ -30,6 +30,7 @@ _COMMANDS = {
     "demo": "demo",
     "dispatcher": "dispatcher",
     "factory": "daemons",
+    "job": "job",
     "keys": "keys",
     "logs": "logs",
     "run": "run",

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
+Place = tuple[int, int, Any]
+"""Where an item stands: less its priority, its number, its key."""
 
 SLACK = 64
 """Places of items that are gone, besides as many as there are items that wait."""
@@ -23,24 +25,25 @@ class Backlog(Generic[Item]):
     """
 
     def __init__(self) -> None:
-        self._places: list[tuple[int, int, Any]] = []
-        self._items: dict[Any, tuple[int, Item]] = {}
+        self._places: list[Place] = []
+        self._items: dict[Any, tuple[Place, Item]] = {}
 
     def push(self, key: Any, item: Item, priority: int, number: int) -> None:
         """Let an item wait; its key must not be here yet."""
         assert key not in self._items
-        self._items[key] = (number, item)
-        heapq.heappush(self._places, (-priority, number, key))
+        place = (-priority, number, key)
+        self._items[key] = (place, item)
+        heapq.heappush(self._places, place)
 
     def pop(self) -> Item | None:
         """Take out the first item, or return ``None`` when nothing waits."""
         places = self._places
         items = self._items
         while places:
-            _, number, key = heapq.heappop(places)
-            found = items.get(key)
-            if found is not None and found[0] == number:
-                del items[key]
+            place = heapq.heappop(places)
+            found = items.get(place[2])
+            if found is not None and found[0] is place:
+                del items[place[2]]
                 if len(places) > 2 * len(items) + SLACK:
                     self._give_up_places()
                 return found[1]
@@ -49,12 +52,24 @@ class Backlog(Generic[Item]):
     def first(self) -> Item | None:
         """Return the first item, which stays, or ``None`` when nothing waits."""
         while self._places:
-            _, number, key = self._places[0]
-            found = self._items.get(key)
-            if found is not None and found[0] == number:
+            place = self._places[0]
+            found = self._items.get(place[2])
+            if found is not None and found[0] is place:
                 return found[1]
             heapq.heappop(self._places)
         return None
+
+    def move(self, key: Any, priority: int) -> None:
+        """Give an item another priority; nothing happens when it is not here."""
+        found = self._items.get(key)
+        if found is None:
+            return
+        (_, number, _), item = found
+        place = (-priority, number, key)
+        self._items[key] = (place, item)
+        heapq.heappush(self._places, place)
+        if len(self._places) > 2 * len(self._items) + SLACK:
+            self._give_up_places()
 
     def pop_many(self, most: int) -> list[Item]:
         """Take out the first items, at most so many."""
@@ -95,13 +110,14 @@ class Backlog(Generic[Item]):
 
     def check_invariants(self) -> None:
         """Fail when an item has no place, or too many places have no item."""
-        assert {place[2] for place in self._held_places()} == self._items.keys()
+        held = [place[2] for place in self._held_places()]
+        assert len(held) == len(self._items) and set(held) == self._items.keys()
         assert len(self._places) <= 2 * len(self._items) + SLACK
 
     def _give_up_places(self) -> None:
         self._places = self._held_places()
         heapq.heapify(self._places)
 
-    def _held_places(self) -> list[tuple[int, int, Any]]:
+    def _held_places(self) -> list[Place]:
         nobody = (None, None)
-        return [p for p in self._places if self._items.get(p[2], nobody)[0] == p[1]]
+        return [p for p in self._places if self._items.get(p[2], nobody)[0] is p]

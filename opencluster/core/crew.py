@@ -216,6 +216,15 @@ class Crew:
             self.workers[piece.favoured or piece.wanted_worker].wanted_by.take(piece.id)
         self._note_starvation(now)
 
+    def move(self, piece: Piece) -> None:
+        """Let a piece that waits have the place of its new priority."""
+        queue = self.queue if piece.wait_s is None else self.urgent
+        if piece.id in queue:
+            queue.move(piece.id, piece.priority)
+        else:
+            wanted = self.workers[piece.favoured or piece.wanted_worker].wanted_by
+            wanted.move(piece.id, piece.rank)
+
     def give_up(self, now: float) -> list[Piece]:
         """Take out all that waits for any worker."""
         pieces = [*self.urgent.clear(), *self.queue.clear()]

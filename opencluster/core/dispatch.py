@@ -18,6 +18,8 @@ Rules that this module keeps:
 6. The same events lead to the same effects, in the same order.
 7. A batch piece that was cut short for a real-time piece waits again: that is no
    failure and no loss. After `MAX_CUTS` times it is left to end.
+8. A piece whose priority is changed while it waits goes where it would stand had it
+   been submitted with that priority; nothing that is sent is called back for it.
 """
 
 from __future__ import annotations
@@ -253,6 +255,20 @@ class Dispatch:
             return self.interrupt(now, [first.id])
         first.stops_running = True
         return self._open(now, first)
+
+    def prioritise(self, piece_ids: Iterable[int], priority: int) -> None:
+        """Give pieces another priority within their type and class.
+
+        What waits here has the place of it at once; what a worker holds goes on, and
+        has it should it wait again. A bundle goes as one if one of its pieces is meant.
+        """
+        meant = (self._pieces.get(n) or self._bundle_with(n) for n in piece_ids)
+        for piece in meant:
+            if piece is None or piece.is_over or piece.priority == priority:
+                continue
+            piece.priority = priority
+            if not piece.worker:
+                self._crews[piece.type].move(piece)
 
     # --- workers -------------------------------------------------------------
 

@@ -47,6 +47,23 @@ class Prioritise:
 Duty = Cancel | Prioritise
 
 
+def ordered_by(said: Any, name: str) -> str:
+    """Return who orders something, as its user will read it.
+
+    Parameters
+    ----------
+    said : object
+        What the program of who orders says.
+    name : str
+        The name of its certificate, which is proved; empty without keys.
+    """
+    who = said if isinstance(said, str) and said.isprintable() else ""
+    who = who[: MAX_BY // 2]
+    if not name or who == name:
+        return who or name
+    return f"{who} (with the key {name})" if who else name
+
+
 def with_order(
     job: Mapping[str, Any], order: Any, value: Any, by: str, at: float
 ) -> dict[str, Any]:

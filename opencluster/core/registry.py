@@ -24,6 +24,7 @@ from typing import Any
 
 from opencluster.core.bounds import Bounds
 from opencluster.core.entries import KINDS, Delta, Entry, read_snapshot
+from opencluster.core.job_orders import orders_of, with_order
 from opencluster.errors import RegistryError
 
 HEARTBEATS_PER_S = 250
@@ -209,7 +210,7 @@ class Registry:
 
         It belongs to the ``owner`` who reported it first, and no other changes it. One
         that runs and is not reported again within a lease counts as lost: its
-        manager is gone.
+        manager is gone. What was ordered for it stays in its row.
         """
         identity = job.get("id") if isinstance(job, Mapping) else None
         if not isinstance(identity, str) or not identity:
@@ -222,7 +223,29 @@ class Registry:
         if len(others) >= self.jobs_kept:
             finished = (i for i in others if self._jobs[i].get("state") != "running")
             del self._jobs[next(finished, others[0])]
-        self._jobs[identity] = dict(job) | {"reported_at": now}
+        orders = {"orders": former["orders"]} if former and "orders" in former else {}
+        self._jobs[identity] = orders | dict(job) | {"reported_at": now}
+
+    def order_job(
+        self, identity: Any, order: Any, value: Any, by: str, at: float
+    ) -> dict[str, Any]:
+        """Note an order for a job in its row, which is returned.
+
+        Raises
+        ------
+        RegistryError
+            When there is no such job or order, or nobody could carry it out.
+        """
+        job = self._jobs.get(identity) if isinstance(identity, str) else None
+        if job is None:
+            raise RegistryError(f"no job {identity!r:.80} is known here")
+        row = with_order(job, order, value, by, at)
+        self._jobs[job["id"]] = row
+        return {name: value for name, value in row.items() if name != "reported_at"}
+
+    def orders_for(self, identity: str) -> dict[str, Any]:
+        """Return what was ordered for a job."""
+        return orders_of(self._jobs.get(identity, {}))
 
     def _check_owner(self, entry: Entry) -> None:
         """Refuse an entry that would take what another owner has."""

@@ -218,9 +218,23 @@ class ReplicatedRegistry:
     def report_job(self, now: float, job: Mapping[str, Any]) -> list[Effect]:
         """Take in the statistics of a job."""
         self.check_leading(now)
-        self.registry.report_job(now, job)
-        note = JobNote(self.election.led, job)
-        return [SendMessage(name, note) for name in self._subscribed]
+        # what is ordered for a job is not for its manager to say
+        said = {name: value for name, value in job.items() if name != "orders"}
+        self.registry.report_job(now, said)
+        return self._note_job(said)
+
+    def order_job(
+        self, now: float, identity: Any, order: Any, value: Any, by: str, at: float
+    ) -> list[Effect]:
+        """Note what somebody orders for a job, until its manager reports it again.
+
+        Raises
+        ------
+        RegistryError
+            When there is no such job or order, or nobody could carry it out.
+        """
+        self.check_leading(now)
+        return self._note_job(self.registry.order_job(identity, order, value, by, at))
 
     def expire(self, now: float, at: float) -> list[Effect]:
         """Take out every entry whose lease is over; a follower leaves that alone."""
@@ -326,6 +340,10 @@ class ReplicatedRegistry:
         return effects
 
     # --- as leader -----------------------------------------------------------
+
+    def _note_job(self, job: Mapping[str, Any]) -> list[Effect]:
+        note = JobNote(self.election.led, job)
+        return [SendMessage(name, note) for name in self._subscribed]
 
     def _take_subscriber(
         self, now: float, sender: str, led: Epoch, about: Mapping[str, Any]

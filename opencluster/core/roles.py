@@ -122,6 +122,8 @@ RULES: Mapping[tuple[str, str], Rule] = {
         },
     ),
     **_rules(FACTORY, (MANAGER, WORKER), {"job": "report a job"}),
+    # any manager's key, as it may stop any worker: an operator sees to others' jobs
+    **_rules(FACTORY, (MANAGER,), {"order_job": "order something for a job"}),
     **_rules(
         FACTORY,
         (FACTORY,),
@@ -131,7 +133,14 @@ RULES: Mapping[tuple[str, str], Rule] = {
         },
     ),
     **_rules(WORKSHOP, ROLES, {"status": "ask a workshop for its status"}),
-    **_rules(WORKSHOP, (MANAGER, OBSERVER), {"logs": "read the logs of a computer"}),
+    **_rules(
+        WORKSHOP,
+        (MANAGER, OBSERVER),
+        {
+            "logs": "read the logs of a computer",
+            "letters": "read what is known of dead letters",
+        },
+    ),
     **_rules(
         WORKSHOP,
         (MANAGER,),
@@ -140,6 +149,8 @@ RULES: Mapping[tuple[str, str], Rule] = {
             "scale": "ask a workshop for more or fewer workers",
             "stop": "ask a workshop to stop a worker",
             "restart": "ask a workshop to restart a worker",
+            "letter_work": "read the work in a dead letter",
+            "delete_letter": "delete a dead letter",
         },
     ),
     **_rules(

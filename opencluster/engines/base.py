@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -205,12 +206,16 @@ class Job:
     id, name : str
         Identity, and the manager's class for people.
     state : str
-        ``running``, ``done`` or ``failed``; a factory says ``lost`` when the
-        manager is gone.
+        ``running``, ``done``, ``failed`` or ``cancelled``; a factory says ``lost``
+        when the manager is gone.
     started_at, ended_at : float
         Seconds since 1970; 0 while it runs.
     statistics : JobStatistics
         Kept up to date by the engine.
+    priority : int or None
+        What its pieces have by an order from outside, whatever they were given.
+    cancelled_by : str
+        Who ordered its end from outside.
     """
 
     id: str
@@ -219,6 +224,14 @@ class Job:
     started_at: float = 0.0
     ended_at: float = 0.0
     statistics: JobStatistics = field(default_factory=JobStatistics)
+    priority: int | None = None
+    cancelled_by: str = ""
+
+    def end(self, state: str) -> None:
+        """Note that it is over; one that was cancelled stays so."""
+        if self.state == "running":
+            self.state = state
+            self.ended_at = time.time()
 
 
 class Engine(Protocol):

@@ -162,6 +162,11 @@ class Bonds:
         bonds = (self._bonds.get(number) for number in numbers)
         return [bond.piece for bond in bonds if bond is not None and bond.is_parked]
 
+    def prioritise(self, numbers: Iterable[int], priority: int) -> None:
+        """Give pieces another priority that are not with the dispatcher."""
+        for piece in self.parked(numbers):
+            piece.priority = priority
+
     def __contains__(self, number: int) -> bool:
         return number in self._bonds
 

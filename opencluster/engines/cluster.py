@@ -44,6 +44,7 @@ from opencluster.engines.base import (
 )
 from opencluster.engines.bonds import Bonds
 from opencluster.engines.directory import Contact
+from opencluster.engines.job_orders import CANCELLED, JobOrders, cancelled
 from opencluster.engines.reports import Reports
 from opencluster.engines.roster import Roster
 from opencluster.engines.sharing import Sharing
@@ -179,7 +180,13 @@ class ClusterEngine:
         )
         self._tickets: dict[int, Ticket] = {}
         self._incoming: deque[tuple[int, str, Ticket]] = deque()
-        self._reports = Reports(self._link)
+        self._orders = JobOrders(
+            self._tickets,
+            lambda numbers: self._stop(numbers, self._dispatch.cancel),
+            self._prioritise,
+            lambda job: self._reports.note(job),
+        )
+        self._reports = Reports(self._link, self._obey)
         self._number = 0
         self._number_lock = threading.Lock()
         self._is_closed = False
@@ -232,6 +239,8 @@ class ClusterEngine:
             self._reactor.post(self._take_in)
         if self._is_ended:
             self._refuse_incoming()
+        if job is not None and job.state == CANCELLED:
+            self._reactor.post(lambda: self._end_pieces(job))
         return numbers
 
     def wait(self, is_over: Callable[[], bool], timeout_s: float | None = None) -> bool:
@@ -397,10 +406,10 @@ class ClusterEngine:
                     continue
             if ticket.refs or options.keep:
                 data = (ticket.payload, ticket.buffers)
-                piece = piece_of(number, type, options)
+                piece = piece_of(number, type, options, job)
                 self._bonds.tie(piece, ticket.refs, options, data)
                 continue
-            last = piece_of(number, type, options)
+            last = piece_of(number, type, options, job)
             pieces.append(last)
             bundled, room = options, 0
             if incoming and options.may_be_bundled and ticket.is_small:
@@ -436,6 +445,19 @@ class ClusterEngine:
         for piece in self._bonds.parked(numbers):
             self._end_badly(piece, Verdict.CANCELLED, "", None)
         self._do(decide(_now(), numbers))
+
+    def _obey(self, job: Job, answer: Any) -> None:
+        """Carry out an order for a job, whose pieces are all known then."""
+        self._take_in()
+        self._orders.obey(job, answer)
+
+    def _end_pieces(self, job: Job) -> None:
+        self._take_in()
+        self._orders.end_pieces(job)
+
+    def _prioritise(self, numbers: list[int], priority: int) -> None:
+        self._bonds.prioritise(numbers, priority)
+        self._dispatch.prioritise(numbers, priority)
 
     def _tick(self) -> None:
         self._values.tick()
@@ -634,6 +656,9 @@ class ClusterEngine:
             error = error_for(piece, verdict, detail, failure, worker, self.types())
             if isinstance(error, NoSuitableWorker):
                 error = self._explained(error)
+            job = ticket.job
+            if job is not None and job.state == CANCELLED:
+                error = cancelled(job)
             self._bonds.over(number, False)
             if ticket.job is not None:
                 statistics = ticket.job.statistics

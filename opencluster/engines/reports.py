@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
 
 from opencluster.engines.base import Job
 from opencluster.net.link import FactoryLink
@@ -18,10 +21,13 @@ class Reports:
     ----------
     link : FactoryLink
         The way to a factory.
+    obey : callable
+        Carries out what a factory says that somebody orders for a job.
     """
 
-    def __init__(self, link: FactoryLink) -> None:
+    def __init__(self, link: FactoryLink, obey: Callable[[Job, Any], None]) -> None:
         self._link = link
+        self._obey = obey
         self._jobs: dict[str, Job] = {}
 
     def note(self, job: Job) -> None:
@@ -42,9 +48,7 @@ class Reports:
     def end(self, is_all_done: bool) -> None:
         """Report that those which still run are over."""
         for job in self._jobs.values():
-            if job.state == "running":
-                job.state = "done" if is_all_done else "failed"
-                job.ended_at = time.time()
+            job.end("done" if is_all_done else "failed")
         self.report()
 
     def _report(self, job: Job) -> None:
@@ -52,6 +56,12 @@ class Reports:
         fields |= {"started_at": job.started_at, "ended_at": job.ended_at}
         fields |= job.statistics.to_fields()
         fields["elapsed_s"] = (job.ended_at or time.time()) - job.started_at
-        self._link.request("job", {"job": fields})
+        fields["priority"] = job.priority
+        asked = self._link.request("job", {"job": fields})
+        asked.add_done_callback(lambda answer: self._answered(job, answer))
         if job.state != "running":
-            del self._jobs[job.id]
+            self._jobs.pop(job.id, None)
+
+    def _answered(self, job: Job, asked: Future[Any]) -> None:
+        if not asked.cancelled() and asked.exception() is None:
+            self._obey(job, asked.result())

@@ -43,12 +43,16 @@ class Ticket:
         return is_plain and len(self.payload) <= SMALL_BYTES
 
 
-def piece_of(number: int, type: str, options: Options) -> Piece:
-    """Return a piece as the dispatcher sees it."""
+def piece_of(number: int, type: str, options: Options, job: Job | None = None) -> Piece:
+    """Return a piece as the dispatcher sees it.
+
+    Its priority is that of its job, if somebody ordered one.
+    """
+    ordered = job.priority if job is not None else None
     return Piece(
         number,
         type,
-        options.priority,
+        options.priority if ordered is None else ordered,
         options.timeout_s,
         options.retries,
         options.error_retries,

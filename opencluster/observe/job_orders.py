@@ -13,12 +13,26 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from opencluster.core.job_orders import CANCEL, ORDERS, PRIORITY, orders_of
+from opencluster.core.job_orders import (
+    CANCEL,
+    MAX_PRIORITY,
+    ORDERS,
+    PRIORITY,
+    orders_of,
+)
 from opencluster.errors import RegistryError
 from opencluster.net.control import Control
 from opencluster.node.host import host_name
 
-__all__ = ["CANCEL", "ORDERS", "PRIORITY", "find_job", "order_job", "whoami"]
+__all__ = [
+    "CANCEL",
+    "MAX_PRIORITY",
+    "ORDERS",
+    "PRIORITY",
+    "find_job",
+    "order_job",
+    "whoami",
+]
 
 LAST = "last"
 """Stands for the job that began last."""
@@ -52,11 +66,12 @@ def find_job(control: Control, id: str) -> dict[str, Any]:
     """
     jobs = _jobs(control)
     if id == LAST and jobs:
-        return dict(max(jobs, key=lambda job: float(job.get("started_at") or 0.0)))
+        newest = max(jobs, key=lambda job: float(job.get("started_at") or 0.0))
+        return newest
     found = [job for job in jobs if id and str(job["id"]).startswith(id)]
     exact = [job for job in found if job["id"] == id]
     if len(exact or found) == 1:
-        return dict((exact or found)[0])
+        return (exact or found)[0]
     if found:
         some = ", ".join(str(job["id"]) for job in found[:5])
         raise RegistryError(f"{len(found)} jobs begin with {id!r}: {some}; say more")

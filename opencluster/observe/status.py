@@ -54,6 +54,8 @@ _JOB: Fields = (
     ("started_at", 0.0, _NUMBER),
     ("ended_at", 0.0, _NUMBER),
     ("elapsed_s", 0.0, _NUMBER),
+    ("priority", None, int),
+    ("orders", {}, Mapping),
     ("pieces_submitted", 0, int),
     ("pieces_done", 0, int),
     ("pieces_failed", 0, int),

@@ -118,3 +118,29 @@ def test_it_does_what_a_sorted_list_does(events: list[tuple[str, int, int]]) -> 
             model.pop(first or 0, None)
         waiting.check_invariants()
         assert sorted(waiting) == sorted(model)
+
+
+def test_an_item_moves_to_the_place_of_its_new_priority_and_back() -> None:
+    waiting = backlog(0, 0, 0)
+    waiting.move(2, 5)
+    assert waiting.first() == "2"
+    waiting.move(2, -5)
+    waiting.move(7, 9)
+    waiting.check_invariants()
+    assert drained(waiting) == ["0", "1", "2"]
+
+
+def test_an_item_that_comes_again_has_not_the_place_of_an_old_priority() -> None:
+    waiting = backlog(9, 5)
+    item = waiting.take(0)
+    assert item is not None
+    waiting.push(0, item, 1, 0)
+    assert drained(waiting) == ["1", "0"]
+
+
+def test_moving_back_and_forth_takes_no_room() -> None:
+    waiting = backlog(0, 0)
+    for priority in range(10 * SLACK):
+        waiting.move(0, priority % 3)
+        waiting.check_invariants()
+    assert len(drained(waiting)) == 2

@@ -37,6 +37,7 @@ EVENTS = [
     "assign",
     "cancel",
     "interrupt",
+    "prioritise",
     "worker_joined",
     "worker_draining",
     "worker_lost",
@@ -685,3 +686,53 @@ def test_broken_rule_is_found() -> None:
     piece.worker = ""
     with pytest.raises(AssertionError):
         d.check_invariants()
+
+
+# --- another priority ---------------------------------------------------------
+
+
+def order_of(dispatch: Dispatch) -> list[int]:
+    """Return the pieces in the order in which a worker that comes now gets them."""
+    order: list[int] = []
+    effects = dispatch.worker_joined(9.0, "last", "T", 1)
+    while effects:
+        (sent,) = [
+            piece for e in effects if isinstance(e, SendPieces) for piece in e.pieces
+        ]
+        order.append(sent.id)
+        dispatch.finished(9.0, "last", sent.id, Verdict.DONE)
+        effects = dispatch.assign(9.0)
+    return order
+
+
+def test_what_waits_has_the_place_of_its_new_priority_at_once() -> None:
+    dispatch = checked(Dispatch())
+    dispatch.submit(0.0, [Piece(n, "T") for n in range(1, 5)])
+    dispatch.prioritise([3, 4, 77], 1)
+    dispatch.prioritise([1], -1)
+    assert order_of(dispatch) == [3, 4, 2, 1]
+
+
+def test_a_piece_that_runs_has_its_new_priority_when_it_waits_again() -> None:
+    dispatch = checked(Dispatch())
+    dispatch.submit(0.0, [Piece(n, "T", priority=5) for n in range(1, 4)])
+    dispatch.worker_joined(0.0, "w", "T", 1)
+    dispatch.prioritise([1], -1)
+    dispatch.worker_lost(1.0, "w", CRASH)
+    assert order_of(dispatch) == [2, 3, 1]
+
+
+def test_batch_pieces_never_pass_real_time_pieces_by_an_order() -> None:
+    dispatch = checked(Dispatch())
+    dispatch.submit(0.0, [Piece(1, "T"), Piece(2, "T", wait_s=60.0)])
+    dispatch.prioritise([1], 1000)
+    assert order_of(dispatch) == [2, 1]
+
+
+def test_a_bundle_goes_as_one_if_one_of_its_pieces_is_meant() -> None:
+    dispatch = checked(Dispatch())
+    dispatch.submit(0.0, [Piece(1, "T"), Piece(2, "T", count=3)])
+    dispatch.prioritise([4], 1)
+    (sent,) = dispatch.worker_joined(0.0, "w", "T", 1)
+    assert isinstance(sent, SendPieces) and [p.id for p in sent.pieces] == [2]
+    assert sent.pieces[0].urgency == 1

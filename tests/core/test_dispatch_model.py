@@ -159,8 +159,8 @@ class DispatchModel(RuleBasedStateMachine):
 
     def withdraw(self, name: str, number: int) -> None:
         worker = self.workers[name]
-        assert number in worker.holds[1:]
-        assert not worker.concurrency
+        # real-time pieces may be sent beyond what a worker runs at a time
+        assert number in worker.holds[max(1, worker.concurrency) :]
         assert number not in self.verdicts
         assert self.pieces[number].wanted_worker != name
         assert (name, number) not in self.recalled
@@ -355,6 +355,14 @@ class DispatchModel(RuleBasedStateMachine):
         wanted = (self.pieces.keys() - self.verdicts.keys()) & set(ids)
         self.do(self.dispatch.interrupt(self.now, ids))
         assert wanted <= self.interrupted | self.verdicts.keys()
+
+    @rule(ids=numbers, priority=st.integers(-2, 2))
+    def prioritise(self, ids: list[int], priority: int) -> None:
+        self.dispatch.prioritise(ids, priority)
+        for number in ids:
+            if number in self.pieces and number not in self.verdicts:
+                assert self.pieces[number].priority == priority
+        self.dispatch.check_invariants()
 
     # --- events: workers ------------------------------------------------------------
 

@@ -232,6 +232,7 @@ def writes(bench: Bench) -> list[Any]:
         lambda: core.renew(now, ["w1"]),
         lambda: core.remove(now, "w1", None, 1.0),
         lambda: core.report_job(now, {"id": "j1"}),
+        lambda: core.order_job(now, "j1", "cancel", None, "ann", 1.0),
     ]
 
 
@@ -405,6 +406,30 @@ def test_jobs_are_told_to_followers() -> None:
     follower.hear("a", JobNote(OF_A, job))
     assert [j["id"] for j in follower.registry.snapshot()["jobs"]] == ["j1"]
     assert leader.hear("b", note) == []
+
+
+def test_an_order_survives_the_leader_that_was_given_it() -> None:
+    leader, job = leading("b"), {"id": "j1", "state": "running"}
+    leader.do(leader.core.report_job(leader.now, job))
+    asked = ("j1", "cancel", None, "ann", 7.0)
+    (sent,) = of(SendMessage, leader.do(leader.core.order_job(leader.now, *asked)))
+    assert isinstance(sent.message, JobNote)
+    follower = following(W1)
+    follower.hear("a", JobNote(OF_A, sent.message.job))
+    # and a report that comes later does not take it away
+    follower.hear("a", JobNote(OF_A, job | {"pieces_done": 5}))
+    for bench in (leader, follower):
+        cancel = {"by": "ann", "at": 7.0}
+        assert bench.registry.orders_for("j1") == {"cancel": cancel}
+
+
+def test_a_manager_says_nothing_about_what_is_ordered() -> None:
+    leader = leading("b")
+    job = {"id": "j1", "state": "running", "orders": {"cancel": {"by": "mallory"}}}
+    leader.do(leader.core.report_job(leader.now, job))
+    leader.do(leader.core.order_job(leader.now, "j1", "priority", 3, "ann", 1.0))
+    leader.do(leader.core.report_job(leader.now, job | {"orders": {}}))
+    assert set(leader.registry.orders_for("j1")) == {"priority"}
 
 
 def test_new_leader_gets_no_changes_of_a_connection_that_broke() -> None:

@@ -158,6 +158,18 @@ def test_an_observer_reports_no_job(clients: Clients) -> None:
     assert [job["id"] for job in clients("observer").ask("status")["jobs"]] == ["j"]
 
 
+@pytest.mark.parametrize("role", ["observer", "worker", "workshop"])
+def test_only_a_managers_key_orders_something_for_a_job(
+    clients: Clients, role: str
+) -> None:
+    clients("manager").ask("job", job={"id": "j", "state": "running"})
+    with pytest.raises(RequestRefused, match="needs a manager's key"):
+        clients(role).ask("order_job", id="j", order="cancel")
+    order = {"id": "j", "order": "cancel", "by": "ann"}
+    answer = clients("manager").ask("order_job", **order)
+    assert answer["orders"]["cancel"]["by"] == "ann (with the key manager)"
+
+
 def test_a_manager_cannot_change_what_another_reports_of_its_job(
     directory: Path, clients: Clients
 ) -> None:
