@@ -10,6 +10,7 @@ function forget(plot) {
   // or it would go on asking for news
   for (const model of old.all_models) if (model.type === "AjaxDataSource") model.destroy();
   old.clear();
+  Bokeh.documents.splice(Bokeh.documents.indexOf(old), 1);
 }
 
 async function draw(plot) {
@@ -22,8 +23,8 @@ async function draw(plot) {
   if (shade !== document.documentElement.dataset.bsTheme) return;
   forget(plot);
   plot.replaceChildren();
-  const [view] = [await Bokeh.embed.embed_item(figure, plot)].flat();
-  drawn.set(plot, view.model.document);
+  const views = await Bokeh.embed.embed_item(figure, plot);
+  drawn.set(plot, views.roots[0].model.document);
 }
 
 function drawAll() {
