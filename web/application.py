@@ -12,7 +12,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from opencluster import __version__
 from opencluster.config import Config
 from opencluster.place import Place
-from opencluster_web import assets, failures, navigation, security, words
+from opencluster_web import assets, failures, navigation, probes, security, words
 from opencluster_web.accounts import guard
 from opencluster_web.accounts import pages as account_pages
 from opencluster_web.accounts.store import AccountStore
@@ -115,6 +115,7 @@ def create_app(settings: WebSettings) -> Flask:
     app.extensions["opencluster_streams"] = Streams(settings.streams, settings.stream_s)
     app.extensions["opencluster_cluster"] = ClusterSource(settings.config, place)
     app.register_blueprint(cluster_pages.blueprint)
+    probes.register(app)
     if settings.images is not None:
         _add_gallery(app, settings.images, settings.index_url)
     navigation.register(app)

@@ -59,14 +59,16 @@ class Streams:
     Parameters
     ----------
     limit : int
-        Streams at a time, also an attribute.
+        Streams at a time, also an attribute, as is how many are ``used``.
     length_s : float
         Seconds after which a stream ends.
     """
 
     def __init__(self, limit: int, length_s: float) -> None:
         self.limit = limit
+        self.used = 0
         self._free = threading.BoundedSemaphore(limit)
+        self._counting = threading.Lock()
         self._length_s = length_s
         self._closing = threading.Event()
 
@@ -98,9 +100,18 @@ class Streams:
         is_gone = request.environ.get("waitress.client_disconnected", lambda: False)
         parts = self._parts(news, last, interval_s, is_gone)
         response = Response(stream_with_context(parts), mimetype="text/event-stream")
-        response.call_on_close(self._free.release)
+        self._count(1)
+        response.call_on_close(self._release)
         response.headers["X-Accel-Buffering"] = "no"
         return response
+
+    def _release(self) -> None:
+        self._count(-1)
+        self._free.release()
+
+    def _count(self, change: int) -> None:
+        with self._counting:
+            self.used += change
 
     def _parts(
         self,

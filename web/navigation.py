@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from flask import Flask, current_app, request, url_for
 
@@ -105,7 +106,7 @@ def navigation() -> Navigation:
     return Navigation(groups)
 
 
-def url_if(endpoint: str, **values: str) -> str:
+def url_if(endpoint: str, **values: Any) -> str:
     """Return the address of a view, or nothing where there is no such view."""
     is_there = endpoint in current_app.view_functions
     return url_for(endpoint, **values) if is_there else ""

@@ -16,9 +16,13 @@ from opencluster.errors import ConfigError
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
 
+MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 PATIENCE_S = 5.0
 """How long a daemon may take to say how it is doing."""
 Ask = Callable[[], Iterable[Metric]]
+_MISSING = (
+    "metrics need the package prometheus-client: pip install 'opencluster[metrics]'"
+)
 
 
 def asked_of(post: Callable[[Callable[[], None]], None], look: Ask) -> Ask:
@@ -45,6 +49,23 @@ def asked_of(post: Callable[[Callable[[], None]], None], look: Ask) -> Ask:
         return seen.result(PATIENCE_S)
 
     return ask
+
+
+def text_of(metrics: Iterable[Metric]) -> bytes:
+    """Return metrics as Prometheus reads them, for a server that is there already.
+
+    Raises
+    ------
+    ConfigError
+        When the package prometheus-client is missing.
+    """
+    try:
+        from prometheus_client import CollectorRegistry, generate_latest
+    except ImportError:
+        raise ConfigError(_MISSING) from None
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_collector(lambda: metrics))
+    return generate_latest(registry)
 
 
 class Exposition:
@@ -74,10 +95,7 @@ class Exposition:
         try:
             from prometheus_client import CollectorRegistry, start_http_server
         except ImportError:
-            raise ConfigError(
-                "[metrics] has a port, and the package prometheus-client is missing: "
-                "pip install 'opencluster[metrics]'"
-            ) from None
+            raise ConfigError(_MISSING) from None
         registry = CollectorRegistry(auto_describe=False)
         registry.register(_collector(ask))
         try:

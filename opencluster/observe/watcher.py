@@ -73,6 +73,9 @@ class Watcher:
         What each process used lately.
     samples : mapping
         The newest samples, by the name of the computer; see `core.sampling`.
+    looked_at : float
+        When the newest look ended, or the watcher was made; seconds of
+        `time.monotonic`.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class Watcher:
         self.history = history
         self.trails = Trails()
         self.samples: Mapping[str, Sample] = {}
+        self.looked_at = time.monotonic()
         self._look = look
         self._queued = queued
         self._interval_s = interval_s
@@ -149,6 +153,7 @@ class Watcher:
             view = View(before.number + 1, time.time(), status)
             self._sample(status, view.at)
             self._keep(before.status, status, view.at)
+        self.looked_at = time.monotonic()
         with self._changed:
             self._view = view
             self._changed.notify_all()

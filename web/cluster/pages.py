@@ -182,7 +182,7 @@ def _plots(names: Sequence[str], subject: str, samples: past.Samples) -> dict[st
     }
 
 
-def _past_asked() -> dict[str, str]:
+def _past_asked() -> dict[str, Any]:
     span = past.span_of(request.args.get("span"))
     return {"subject": request.args.get("subject", CLUSTER), "span": span}
 

@@ -108,7 +108,7 @@ PLOTS: Mapping[str, Plot] = {
     "network": Plot(
         "Network",
         "bytes/s",
-        "0.[0]b",
+        "0.[0]a",
         (Curve("In", "blue", "network_in"), Curve("Out", "orange", "network_out")),
     ),
     "disk": Plot(
@@ -149,7 +149,7 @@ class Figures:
 
 def span_of(name: str | None) -> str:
     """Return the name of a span, whatever was asked for."""
-    return name if name in SPANS else "hour"
+    return name if name is not None and name in SPANS else "hour"
 
 
 def samples_of(

@@ -138,6 +138,22 @@ class ClusterSource:
         """Whether what is seen is kept by this process."""
         return self._watcher is not None and self._watcher.history is not None
 
+    @property
+    def silence_s(self) -> float | None:
+        """Seconds since the last look ended; ``None`` if nobody watches."""
+        if self._watcher is None:
+            return None
+        return time.monotonic() - self._watcher.looked_at
+
+    @property
+    def history_bytes(self) -> int:
+        """Size of what was kept, 0 for nothing."""
+        path = self._place.path / HISTORY
+        try:
+            return path.stat().st_size
+        except OSError:
+            return 0
+
     def trail(self, identity: str) -> Mapping[str, list[float]]:
         """Return what a process used in the last hour; see `Trails.of`."""
         if self._watcher is None:
