@@ -73,10 +73,10 @@ a file, an environment variable or an option. From weak to strong:
 ## Syntax
 
 ```ini
-[section]
-key = value     ; a comment after a blank and ; or #
-long = first,
-    second      # deeper indented lines belong to the value
+[cluster]
+lease_s = 10              ; a comment after a blank and ; or #
+factories = node1:9100,
+    node2:9100            # deeper indented lines belong to the value
 ```
 
 - Section names and keys are written in lower case; capitals are accepted. Names
