@@ -80,6 +80,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "manager": SHELL
     | {"mapping", "stream", "collective", "futures", "priorities", "handle"},
     "pool": GROUND | {"manager"},
+    "putting_back": MEANS | {"engines.choice", "observe", "place"},
     "launchers": MEANS | {"place"},
     "engines": UPPER | {"targets", "launchers"},
     **{name: UPPER | {"engines"} for name in DAEMONS},
@@ -94,7 +95,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cli": UPPER
     | PLACES
     | DAEMONS
-    | {"__init__", "testing", "demo", "targets", "start", "priorities"},
+    | {"__init__", "testing", "demo", "targets", "start", "priorities", "putting_back"},
     "__main__": {"cli"},
 }
 """Rooms of opencluster, and the rooms that each may import besides itself."""
@@ -103,7 +104,7 @@ OUTSIDE: dict[str, set[str]] = {
     "muser_pipeline": PUBLIC,
     "muser_pipeline.imaging": set(),
     "opencluster_deploy": {"errors", "net"},
-    "opencluster_web": UPPER | PLACES | DAEMONS | {"__init__"},
+    "opencluster_web": UPPER | PLACES | DAEMONS | {"__init__", "putting_back"},
     "examples": PUBLIC | BASE_CLASSES | PLACES | DAEMONS,
 }
 """Folders beside opencluster, and the rooms of opencluster that each may import."""

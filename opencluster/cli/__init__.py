@@ -32,6 +32,7 @@ _COMMANDS = {
     "factory": "daemons",
     "job": "job",
     "keys": "keys",
+    "letters": "letters",
     "logs": "logs",
     "run": "run",
     "service": "workers",

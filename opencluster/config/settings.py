@@ -274,6 +274,12 @@ class ManagerSettings:
     max_pending: int = _integer(
         100_000, "Pieces that wait for a worker before submit() blocks.", 1
     )
+    letters_kept: int = _integer(
+        100, "Quarantined pieces that are kept as dead letters; 0 keeps none."
+    )
+    letters_bytes: int = _size(
+        1000**3, "Bytes of these; the oldest are removed for new ones.", 1
+    )
     progress: str = _setting(
         choice("auto", "always", "never"),
         "auto",

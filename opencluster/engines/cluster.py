@@ -45,6 +45,7 @@ from opencluster.engines.base import (
 from opencluster.engines.bonds import Bonds
 from opencluster.engines.directory import Contact
 from opencluster.engines.job_orders import CANCELLED, JobOrders, cancelled
+from opencluster.engines.quarantine import Quarantine
 from opencluster.engines.reports import Reports
 from opencluster.engines.roster import Roster
 from opencluster.engines.sharing import Sharing
@@ -61,6 +62,7 @@ from opencluster.engines.verdicts import alike, error_for, wanted
 from opencluster.errors import (
     NoSuitableWorker,
     PieceFailed,
+    PoisonPiece,
     RemoteProtocolError,
     WorkError,
 )
@@ -187,6 +189,7 @@ class ClusterEngine:
             lambda job: self._reports.note(job),
         )
         self._reports = Reports(self._link, self._obey)
+        self._quarantine = Quarantine(config, self._durable(place))
         self._number = 0
         self._number_lock = threading.Lock()
         self._is_closed = False
@@ -195,6 +198,10 @@ class ClusterEngine:
         self._link.subscribe(self._roster.registry_changed)
         self._reactor.post(self._start)
         self._reactor.start()
+
+    def _durable(self, place: Place) -> Place | None:
+        """Return where to keep what is to outlive this program, if it may."""
+        return place
 
     # --- from any thread -----------------------------------------------------
 
@@ -659,6 +666,8 @@ class ClusterEngine:
             job = ticket.job
             if job is not None and job.state == CANCELLED:
                 error = cancelled(job)
+            elif isinstance(error, PoisonPiece):
+                error = self._quarantine.keep(error, piece, ticket)
             self._bonds.over(number, False)
             if ticket.job is not None:
                 statistics = ticket.job.statistics

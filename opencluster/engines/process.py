@@ -73,6 +73,9 @@ class ProcessEngine(ClusterEngine):
             raise
         super().__init__(config, self._own_place)
 
+    def _durable(self, place: Place) -> Place | None:
+        return None
+
     def submit(
         self,
         type: str,

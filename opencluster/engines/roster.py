@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Protocol
 
 from opencluster.core.dispatch import Dispatch, Effect
@@ -309,6 +310,8 @@ class Roster:
         if self.directory.contacts.get(contact.id) is not contact:
             return
         self.directory.forget(contact)
+        entry = contact.entry
+        evidence = replace(evidence, worker=entry.name, host=entry.host)
         if self.watcher is not None:
             self.watcher.lost(contact, evidence.reason, is_process_death)
         self._do(

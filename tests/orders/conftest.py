@@ -23,6 +23,7 @@ def cluster(program: Path) -> Iterator[LocalCluster]:
     names = ("Slow", "Ordered", "Suicide")
     workers = {f"{program}:{name}Worker": 1 for name in names}
     settings = {"workshop.restart_delay_s": 0.05, "manager.max_kills": 2}
+    settings |= {"workshop.restart_delay_max_s": 0.1}
     settings |= {"cluster.heartbeat_interval_s": 0.2}
     with LocalCluster(workers, settings) as running:
         yield running
