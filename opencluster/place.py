@@ -76,6 +76,11 @@ class Place:
         return self.path / ("factory" if number == 1 else f"factory-{number}")
 
     @property
+    @property
+    def drained(self) -> Path:
+        """A file that is there while the workshop of this computer starts nothing."""
+        return self.path / "drained"
+
     def sockets(self) -> Path:
         """Where local sockets and scoreboards lie.
 

@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,6 +29,7 @@ from opencluster.core.inbox import (
     ReturnPiece,
     Waiting,
 )
+from opencluster.core.piece_names import is_meant, piece_name
 from opencluster.core.roles import ASKER, check
 from opencluster.errors import RemoteProtocolError
 from opencluster.keeping import KEEPER_KINDS, Keeper, Wanted, owned, wanted_in
@@ -58,7 +60,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_ORDERS = (kinds.PIECES, kinds.WITHDRAW, kinds.CANCEL, kinds.INTERRUPT)
+_ORDERS = (*(kinds.PIECES, kinds.WITHDRAW, kinds.CANCEL, kinds.INTERRUPT), kinds.END)
 
 _WHOLE = ("done", "kept")
 """Of pieces that took as long as such pieces do."""
@@ -418,6 +420,8 @@ class Station:
         elif kind == kinds.INTERRUPT:
             numbers = self._stopped(peer, fields[1])
             self._locked(lambda: self._inbox.interrupt(now, peer, numbers))
+        elif kind == kinds.END:
+            self._end(now, str(fields[1]))
         elif kind in KEEPER_KINDS:
             self.keeper.received(peer, fields, event.buffers)
         elif not self.registration.received(peer, fields):
@@ -473,6 +477,14 @@ class Station:
             self._look()
         for _, wanted, _ in ties.values():
             self.keeper.fetch_ahead(wanted)
+
+    def _end(self, now: float, name: str) -> None:
+        """Interrupt a piece that runs, whosever it is, by the name in the status."""
+        with self._mutex:
+            running = self._inbox.running
+        for manager, number in running:
+            if is_meant(name, piece_name(manager, number)):
+                self._locked(partial(self._inbox.interrupt, now, manager, [number]))
 
     def _stopped(self, peer: Peer, numbers: Any) -> list[int]:
         """Return which pieces are to be stopped; send back those that still come.

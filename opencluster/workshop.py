@@ -132,6 +132,9 @@ class Workshop:
             "restart": self._restart,
             "enforce": self._enforce,
             "logs": self._logs,
+            "kill": self._kill,
+            "drain": self._drain,
+            "undrain": self._undrain,
             **self._letters(),
         }
 
@@ -144,6 +147,9 @@ class Workshop:
         self._reactor.after(EAGER_POLL_S, self._poll)
         self._floor.open()
         self._reactor.run()
+        if self.place.drained.exists():
+            log.warning("drained before: nothing starts until `opencluster undrain`")
+            self._floor.drain()
         self._floor.close()
         self._claim.release()
 
@@ -221,7 +227,12 @@ class Workshop:
             }
             for entry in self._floor.catalogue.values()
         ]
-        return {"name": self.name, "pid": os.getpid(), "catalogue": catalogue}
+        return {
+            "name": self.name,
+            "pid": os.getpid(),
+            "catalogue": catalogue,
+            "is_drained": self._floor.is_drained,
+        }
 
     def _start(self, caller: Caller, arguments: Mapping[str, Any]) -> Future[Any]:
         entry = read_entry(arguments["entry"])
@@ -254,6 +265,22 @@ class Workshop:
 
     def _enforce(self, caller: Caller, arguments: Mapping[str, Any]) -> bool:
         return self._floor.enforce(arguments["worker"], arguments["piece"])
+
+    def _kill(self, caller: Caller, arguments: Mapping[str, Any]) -> None:
+        self._floor.kill(arguments["name"])
+
+    def _drain(self, caller: Caller, arguments: Mapping[str, Any]) -> None:
+        """Start nothing any more, even after a restart of this computer."""
+        self.place.drained.touch()
+        log.warning("drained: what runs comes to its end, and nothing is started")
+        self._floor.drain()
+        self._register([self._entry()])
+
+    def _undrain(self, caller: Caller, arguments: Mapping[str, Any]) -> None:
+        self.place.drained.unlink(missing_ok=True)
+        log.warning("no longer drained")
+        self._floor.resume()
+        self._register([self._entry()])
 
     def _logs(self, caller: Caller, arguments: Mapping[str, Any]) -> dict[str, Any]:
         wanted, lines, positions, names = read_question(arguments)
@@ -355,7 +382,7 @@ class Workshop:
             host_id=host_id(),
             pid=os.getpid(),
             endpoints=tuple(self.endpoints),
-            attributes={"catalogue": types},
+            attributes={"catalogue": types, "is_drained": self._floor.is_drained},
             public_key=self._transport.public_key,
         )
 

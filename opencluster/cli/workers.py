@@ -12,20 +12,13 @@ import click
 from opencluster.cli.daemons import describe
 from opencluster.cli.options import directory_option, parse_arguments
 from opencluster.config import load
-from opencluster.errors import (
-    ConfigError,
-    FactoryUnreachable,
-    OpenClusterError,
-    StartFailed,
-)
+from opencluster.errors import ConfigError, FactoryUnreachable, OpenClusterError
 from opencluster.launchers.connection import connect, why_unreachable
 from opencluster.net.control import Control
 from opencluster.node.host import host_id, host_name
+from opencluster.observe import actions
 from opencluster.place import Place
 from opencluster.start import serve, set_up_logging
-
-START_TIMEOUT_S = 300.0
-"""How long a process may take to load its data and register."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -180,15 +173,7 @@ def start(
         "arguments": arguments,
         "directory": str(Path.cwd()),
     }
-    order = {"entry": entry, "count": count}
-    try:
-        answer = control.workshop(shop, "start", order, START_TIMEOUT_S)
-    except FactoryUnreachable as error:
-        raise StartFailed(
-            f"the workshop of this computer did not say that it started {type}: "
-            f"{error}; see `opencluster status` and `opencluster logs`"
-        ) from None
-    return [str(name) for name in answer["names"]]
+    return actions.start(control, shop, entry, count)
 
 
 def workshop_of_this_computer(control: Control) -> dict[str, Any]:

@@ -83,6 +83,8 @@ _ORDERS = {
     "interrupt": "interrupt pieces",
 }
 
+_ENDING = {"end": "interrupt pieces of others"}
+
 _VALUES = {
     "value": "send a value that was asked for",
     "chunk": "send a part of a value",
@@ -150,6 +152,9 @@ RULES: Mapping[tuple[str, str], Rule] = {
             "stop": "ask a workshop to stop a worker",
             "restart": "ask a workshop to restart a worker",
             "letter_work": "read the work in a dead letter",
+            "kill": "ask a workshop to kill a worker",
+            "drain": "ask a workshop to end its workers and start none",
+            "undrain": "ask a workshop to start its workers again",
             "delete_letter": "delete a dead letter",
         },
     ),
@@ -160,6 +165,7 @@ RULES: Mapping[tuple[str, str], Rule] = {
     ),
     **_rules(WORKER, (MANAGER,), _ORDERS),
     **_rules(
+    **_rules(WORKER, (MANAGER,), _ENDING),
         WORKER,
         (MANAGER,),
         {
@@ -176,6 +182,7 @@ RULES: Mapping[tuple[str, str], Rule] = {
     **_rules(WORKER, (MANAGER, WORKER), _VALUES),
     **_rules(SERVICE, (MANAGER, WORKER), _ORDERS),
     **_rules(SERVICE, (WORKER,), _VALUES),
+    **_rules(SERVICE, (MANAGER,), _ENDING),
     **_rules(
         MANAGER,
         (WORKER,),

@@ -10,6 +10,8 @@ Rules that this module keeps:
    after ``failing_after`` of those in a row the type is failing, until one of them
    registers.
 4. Stopping asks first (SIGTERM) and insists after a grace (SIGKILL).
+5. While it is drained nothing is started: what runs is asked to end, what is wanted is
+   remembered, and starts when the drain is over.
 """
 
 from __future__ import annotations
@@ -139,6 +141,7 @@ class Supervision:
         self.restart_delay_max_s = restart_delay_max_s
         self.failing_after = failing_after
         self.stop_grace_s = stop_grace_s
+        self.is_drained = False
         self._kinds: dict[str, _Kind] = {}
         self._slots: dict[str, Slot] = {}
 
@@ -177,6 +180,23 @@ class Supervision:
     def stop_all(self, now: float) -> list[Effect]:
         """End every slot for good."""
         return [effect for name in list(self._slots) for effect in self.stop(now, name)]
+
+    def drain(self, now: float) -> list[Effect]:
+        """End every process, and start none until `resume`."""
+        self.is_drained = True
+        effects: list[Effect] = []
+        for name, slot in list(self._slots.items()):
+            if slot.is_wanted:
+                effects += self.restart(now, name)
+        return effects
+
+    def resume(self, now: float) -> list[Effect]:
+        """Start what is wanted, after `drain`."""
+        self.is_drained = False
+        for slot in self._slots.values():
+            if slot.state is SlotState.WAITING:
+                slot.restart_at = now
+        return self.tick(now)
 
     def started(self, name: str) -> None:
         """Note that a process was started in a slot, even if nobody asked for it."""
@@ -231,7 +251,7 @@ class Supervision:
         """Do what only the passing of time brings about."""
         effects: list[Effect] = []
         for slot in self._slots.values():
-            if slot.state is SlotState.WAITING and now >= slot.restart_at:
+            if self._may_start(slot) and now >= slot.restart_at:
                 slot.state = SlotState.STARTING
                 effects.append(StartProcess(slot.name))
             elif slot.kill_at is not None and now >= slot.kill_at:
@@ -253,7 +273,7 @@ class Supervision:
     def next_time(self) -> float | None:
         """Return when `tick` has something to do next, or ``None``."""
         slots = self._slots.values()
-        times = [s.restart_at for s in slots if s.state is SlotState.WAITING]
+        times = [s.restart_at for s in slots if self._may_start(s)]
         times += [s.kill_at for s in slots if s.kill_at is not None]
         return min(times, default=None)
 
@@ -265,12 +285,17 @@ class Supervision:
             assert slot.kill_at is None or slot.state is SlotState.STOPPING
             assert slot.is_wanted or slot.state is SlotState.STOPPING
             assert slot.is_restart <= (slot.state is SlotState.STOPPING)
+            if self.is_drained:
+                assert slot.state in (SlotState.WAITING, SlotState.STOPPING)
             if slot.state is not SlotState.STOPPING:
                 is_registered = slot.registered_at is not None
                 assert is_registered == (slot.state is SlotState.RUNNING)
         assert sum(len(kind.slots) for kind in self._kinds.values()) == len(self._slots)
 
     # --- inside --------------------------------------------------------------
+
+    def _may_start(self, slot: Slot) -> bool:
+        return slot.state is SlotState.WAITING and not self.is_drained
 
     def _terminate(self, now: float, slot: Slot) -> list[Effect]:
         if slot.state is SlotState.WAITING:

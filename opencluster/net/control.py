@@ -105,6 +105,29 @@ class Control:
         limit_s = timeout_s or self._timeout_s
         return self._result(self._ask(endpoint, key, operation, arguments, limit_s))
 
+    def tell(self, entry: Mapping[str, Any], header: bytes) -> None:
+        """Send a message that nobody answers to a worker or service.
+
+        Raises
+        ------
+        FactoryUnreachable
+            When it has no endpoint that is reached from here.
+        """
+        # lanes are for those who send much
+        sockets = [e for e in entry["endpoints"] if e.startswith(("ipc:", "tcp:"))]
+        endpoint = usable_endpoint(sockets)
+        if endpoint is None:
+            raise FactoryUnreachable(f"{entry['name']} has no open socket")
+        key = str(entry.get("public_key", ""))
+
+        def send() -> None:
+            try:
+                self._transport.send(self._transport.connect(endpoint, key), header)
+            except OpenClusterError as error:
+                log.warning("%s cannot be told: %s", entry["name"], error)
+
+        self._reactor.post(send)
+
     def every_factory(
         self, operation: str, arguments: Mapping[str, Any]
     ) -> dict[str, Any]:

@@ -148,6 +148,7 @@ class Floor:
         wanted = self._supervision.count(entry.name) + count
         self._check(wanted)
         known = self.catalogue.get(entry.name)
+        self._check_open()
         new = replace(entry, count=known.count if known else 0)
         self.catalogue[entry.name] = new
         launch = self._grow(entry.name, wanted)
@@ -173,6 +174,8 @@ class Floor:
         """
         self._drop_given_up()
         return self._grow(name, count).outcome
+        if count > self._supervision.count(name):
+            self._check_open()
 
     def _check(self, count: int) -> None:
         """Refuse to run so many processes of a kind, if that cannot be."""
@@ -185,6 +188,13 @@ class Floor:
             )
 
     def _grow(self, name: str, count: int) -> _Launch:
+    def _check_open(self) -> None:
+        if self.is_drained:
+            raise RequestRefused(
+                "this computer is drained, so nothing starts on it until "
+                "`opencluster undrain`"
+            )
+
         self._check(count)
         if name not in self.catalogue:
             known = ", ".join(self.catalogue) or "nothing"
@@ -217,6 +227,25 @@ class Floor:
         return bench is not None and bench.enforce(time.monotonic(), piece, reason)
 
     def stop_all(self) -> None:
+    def kill(self, name: str) -> None:
+        """End one process without asking; another takes its place."""
+        self._benches[self._slot_of(name)].condemn("was killed on request")
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether nothing is started here."""
+        return self._supervision.is_drained
+
+    def drain(self) -> None:
+        """End every process when it has done what it has in hand, and start none."""
+        for slot in list(self._awaited):
+            self._disappoint(slot, "this computer takes no more work: it is drained")
+        self._do(self._supervision.drain(time.monotonic()))
+
+    def resume(self) -> None:
+        """Start again what is wanted, after `drain`."""
+        self._do(self._supervision.resume(time.monotonic()))
+
         """End every process for good."""
         if not self.is_stopping:
             self.is_stopping = True

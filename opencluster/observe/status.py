@@ -218,6 +218,7 @@ def _workshop(entry: Mapping[str, Any], figures: Mapping[str, Any]) -> Row:
     }
 
 
+        "is_drained": entry["attributes"].get("is_drained") is True,
 def _process(entry: Mapping[str, Any], figures: Mapping[str, Any]) -> Row:
     names = ("id", "type", "name", "pid", "host")
     work = _take(figures, _WORK)

@@ -399,6 +399,40 @@ types = st.sampled_from(["T", "U"])
 names = st.sampled_from([f"{type}-{n}" for type in "TU" for n in range(1, 7)])
 
 
+# --- drained ---------------------------------------------------------------------
+
+
+def test_a_drained_shop_ends_everything_and_starts_nothing() -> None:
+    s = shop(2)
+    assert s.drain(1.0) == [TerminateProcess("T-1"), TerminateProcess("T-2")]
+    assert crash(s, 2.0, "T-1") == []
+    assert s.want(3.0, "T", 3) == []
+    assert s.restart(3.0, "T-1") == s.tick(4.0) == []
+    assert states(s) == {"T-1": "waiting", "T-2": "stopping", "T-3": "waiting"}
+    # and it insists, as ever
+    assert KillProcess("T-2") in s.tick(99.0)
+    assert s.next_time() is None
+
+
+def test_after_a_drain_as_many_start_as_are_wanted() -> None:
+    s = shop(2)
+    s.drain(1.0)
+    crash(s, 2.0, "T-1")
+    s.stop(2.0, "T-1")
+    assert s.resume(3.0) == []
+    assert crash(s, 4.0, "T-2") == [StartProcess("T-2")]
+    assert (s.count("T"), slot(s, "T-2").failures) == (1, 0)
+
+
+def test_a_process_that_was_starting_has_not_failed() -> None:
+    s = shop()
+    s.want(0.0, "T", 1)
+    s.started("T-1")
+    s.drain(1.0)
+    assert crash(s, 2.0) == []
+    assert s.resume(3.0) == [StartProcess("T-1")]
+
+
 class SupervisionModel(RuleBasedStateMachine):
     """No slot ever has two processes, and all that is wanted runs in the end."""
 
@@ -446,6 +480,14 @@ class SupervisionModel(RuleBasedStateMachine):
     def restart(self, name: str) -> None:
         self.do(self.shop.restart(self.now, name))
 
+    @rule()
+    def drain(self) -> None:
+        self.do(self.shop.drain(self.now))
+
+    @rule()
+    def resume(self) -> None:
+        self.do(self.shop.resume(self.now))
+
     @rule(name=names)
     def registered(self, name: str) -> None:
         self.do(self.shop.registered(self.now, name))
@@ -480,6 +522,7 @@ class SupervisionModel(RuleBasedStateMachine):
     def teardown(self) -> None:
         for name in sorted(self.asked):
             self.exited(name, False)
+        self.resume()
         self.wait(20.0)
         for name in sorted(self.live):
             self.registered(name)
