@@ -14,15 +14,18 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from opencluster.core.inbox import INTERRUPT, Key, RaiseException, RaiseFlag
+from opencluster.core.piece_names import piece_name
 from opencluster.errors import RemoteProtocolError
 from opencluster.inputs import Inputs, Missing, Stopped
 from opencluster.serving import Answer, Work
 from opencluster.wire import codec
 from opencluster.worker import (
+    ERRORS,
     PieceInterrupt,
     Runner,
     encoded,
     failure_of,
+    last_error,
     status_of,
 )
 
@@ -168,6 +171,10 @@ class _ServiceRunner(Runner):
         elapsed_s = time.monotonic() - started
         with self._count_lock:
             self.pieces_done += 1
+            if status in ERRORS:
+                waiting = work.waiting
+                name = piece_name(waiting.manager, waiting.piece)
+                self._scoreboard.erred(last_error(name, payload))
             self._scoreboard.finished(failed=status != "done")
         self._station.answer(work, Answer(status, payload, buffers, elapsed_s))
         self._flags.pop(work.waiting.key, None)

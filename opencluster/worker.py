@@ -55,7 +55,7 @@ from opencluster.node.handover import (
     socket_name,
 )
 from opencluster.node.host import host_id, host_name
-from opencluster.node.scoreboard import Scoreboard
+from opencluster.node.scoreboard import LastError, Scoreboard
 from opencluster.place import Place, factories, keys_directory, listening_endpoint
 from opencluster.proxy import ServiceProxy
 from opencluster.references import DataRef
@@ -70,6 +70,8 @@ from opencluster.wire import codec
 from opencluster.wire.batches import check_size, members_in
 from opencluster.workpiece import WorkPiece
 
+ERRORS = ("failed", "timeout")
+"""How pieces end that the scoreboard keeps for people to look at."""
 PROGRESS_INTERVAL_S = 0.2
 """Progress is reported to the manager at most this often."""
 LOOK_S = 0.005
@@ -380,6 +382,8 @@ class Runner:
         self._station.answer(work, Answer(status, payload, buffers, elapsed_s))
         if status != CUT_SHORT:
             self._count(status)
+        if status in ERRORS:
+            self._scoreboard.erred(last_error(self._piece_name, payload))
         if self._deadline:
             # or the workshop would take it for overdue
             self._scoreboard.idle()
@@ -400,6 +404,9 @@ class Runner:
             del value
             if status != CUT_SHORT:
                 self._count(status)
+            if status in ERRORS:
+                name = f"{self._piece_name}{place}"
+                self._scoreboard.erred(last_error(name, payload))
             begun, now = now, time.monotonic()
             is_last = self.flag is not None or self._makes_way is not None
             is_last = is_last or self._should_recycle()
@@ -700,6 +707,13 @@ def failure_of(error: BaseException) -> dict[str, str]:
         "message": message,
         "traceback": "".join(lines)[-20_000:].encode(errors="replace").decode(),
     }
+
+
+def last_error(piece: str, payload: bytes) -> LastError:
+    """Return what is shown of a piece that failed, from its encoded outcome."""
+    failure = codec.decode(payload, ())
+    told = (failure["type"], failure["message"], failure["traceback"])
+    return LastError(time.time(), piece, *told)
 
 
 def type_name(cls: type) -> str:

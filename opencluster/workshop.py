@@ -132,9 +132,6 @@ class Workshop:
             "restart": self._restart,
             "enforce": self._enforce,
             "logs": self._logs,
-            "kill": self._kill,
-            "drain": self._drain,
-            "undrain": self._undrain,
             **self._letters(),
         }
 
@@ -147,9 +144,6 @@ class Workshop:
         self._reactor.after(EAGER_POLL_S, self._poll)
         self._floor.open()
         self._reactor.run()
-        if self.place.drained.exists():
-            log.warning("drained before: nothing starts until `opencluster undrain`")
-            self._floor.drain()
         self._floor.close()
         self._claim.release()
 
@@ -227,12 +221,7 @@ class Workshop:
             }
             for entry in self._floor.catalogue.values()
         ]
-        return {
-            "name": self.name,
-            "pid": os.getpid(),
-            "catalogue": catalogue,
-            "is_drained": self._floor.is_drained,
-        }
+        return {"name": self.name, "pid": os.getpid(), "catalogue": catalogue}
 
     def _start(self, caller: Caller, arguments: Mapping[str, Any]) -> Future[Any]:
         entry = read_entry(arguments["entry"])
@@ -266,22 +255,6 @@ class Workshop:
     def _enforce(self, caller: Caller, arguments: Mapping[str, Any]) -> bool:
         return self._floor.enforce(arguments["worker"], arguments["piece"])
 
-    def _kill(self, caller: Caller, arguments: Mapping[str, Any]) -> None:
-        self._floor.kill(arguments["name"])
-
-    def _drain(self, caller: Caller, arguments: Mapping[str, Any]) -> None:
-        """Start nothing any more, even after a restart of this computer."""
-        self.place.drained.touch()
-        log.warning("drained: what runs comes to its end, and nothing is started")
-        self._floor.drain()
-        self._register([self._entry()])
-
-    def _undrain(self, caller: Caller, arguments: Mapping[str, Any]) -> None:
-        self.place.drained.unlink(missing_ok=True)
-        log.warning("no longer drained")
-        self._floor.resume()
-        self._register([self._entry()])
-
     def _logs(self, caller: Caller, arguments: Mapping[str, Any]) -> dict[str, Any]:
         wanted, lines, positions, names = read_question(arguments)
         found = passages(self.place.logs, wanted, lines, positions, names)
@@ -293,7 +266,12 @@ class Workshop:
                 # the next look begins where this one ended
                 break
             answer.append(passage.to_fields())
-        return {"host": host_name(), "logs": answer}
+        errors = self._floor.last_errors(names)
+        return {
+            "host": host_name(),
+            "logs": answer,
+            "errors": {name: error.to_fields() for name, error in errors.items()},
+        }
 
     def _letters(self) -> dict[str, Handler]:
         """Return what can be asked about dead letters."""
@@ -382,7 +360,7 @@ class Workshop:
             host_id=host_id(),
             pid=os.getpid(),
             endpoints=tuple(self.endpoints),
-            attributes={"catalogue": types, "is_drained": self._floor.is_drained},
+            attributes={"catalogue": types},
             public_key=self._transport.public_key,
         )
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -16,17 +15,23 @@ from opencluster.core.log_lines import LEVELS, Wanted
 from opencluster.errors import FactoryUnreachable, OpenClusterError
 from opencluster.launchers.connection import connect, why_unreachable
 from opencluster.net.control import Control
-from opencluster.node.host import host_name
-from opencluster.node.log_reading import Position, names_in, passages
+from opencluster.node.log_reading import names_in
+from opencluster.observe.logs import (
+    Look,
+    Positions,
+    computers,
+    harmless,
+    here,
+    look_at,
+    moment,
+    of_type,
+    question,
+)
 from opencluster.place import Place
 
 INTERVAL_S = 0.25
 """Between two looks at logs that are followed."""
 DEFAULT_LINES = 50
-UNITS_S = {"s": 1, "min": 60, "h": 3600, "d": 86400}
-
-Look = Callable[[Mapping[str, Any]], Mapping[str, Any]]
-"""Asks about the logs of one computer, and returns its answer."""
 
 
 @click.command("logs")
@@ -91,71 +96,50 @@ def logs_command(
     wanted = Wanted(level.upper(), text, piece, _moment(since))
     config, place = load(), Place.find()
     is_running = not why_unreachable(config, place)
-    question = {"wanted": asdict(wanted), "lines": lines, "names": [name] * bool(name)}
+    asked = question(wanted, lines, [name] * bool(name))
     try:
         if is_running:
             with connect(config, place) as control:
-                looks = _computers(control, host)
-                names = _of_type(control, type_) if type_ else question["names"]
-                question["names"] = names
+                looks = computers(control, host)
+                if type_:
+                    asked["names"] = of_type(control, type_)
                 _check(control, place, name)
-                _print(looks, question, bool(name), is_following)
+                _print(looks, asked, bool(name), is_following)
         else:
             _check_here(place, name, is_following)
-            here = {host_name(): _look_here(place)}
-            _print(here, question, bool(name), is_following)
+            _print(here(place), asked, bool(name), is_following)
     except KeyboardInterrupt:
         click.echo(err=True)
 
 
 def _print(
     looks: Mapping[str, Look],
-    question: Mapping[str, Any],
+    asked: dict[str, Any],
     is_one: bool,
     is_following: bool,
 ) -> None:
     """Print what each computer answers, once or again and again."""
-    positions: dict[str, dict[str, Position]] = {computer: {} for computer in looks}
-    asked = dict(question)
+    positions: Positions = {}
+    silent: set[str] = set()
+    # a terminal would obey what is in a log
+    shown = harmless if sys.stdout.isatty() else str
     while True:
-        for computer, look in looks.items():
-            answer = look(asked | {"positions": positions[computer]})
-            for passage in answer["logs"]:
-                positions[computer][passage["name"]] = tuple(passage["position"])
-                head = "" if is_one else f"{passage['name']} | "
-                if len(looks) > 1:
-                    head = f"{computer} {head or '| '}"
-                for line in passage["lines"]:
-                    click.echo(f"{head}{line}")
+        seen = look_at(looks, asked, positions)
+        for computer, why in seen.silent.items():
+            if computer not in silent:
+                click.echo(f"{computer} does not answer: {why}", err=True)
+        silent = set(seen.silent)
+        for computer, passage in seen.passages:
+            head = "" if is_one else f"{passage['name']} | "
+            if len(looks) > 1:
+                head = f"{computer} {head or '| '}"
+            for line in passage["lines"]:
+                click.echo(f"{head}{shown(line)}")
         if not is_following:
             return
         # of a log that comes later all is new
         asked["lines"] = DEFAULT_LINES * 100
         time.sleep(INTERVAL_S)
-
-
-def _computers(control: Control, host: str) -> dict[str, Look]:
-    """Return how to look into the logs of each computer, by its name."""
-    shops = control.factory("find", {"kind": "workshop"})
-    found = [shop for shop in shops if host in ("", shop["host"], shop["name"])]
-    if host and not found:
-        known = ", ".join(sorted({shop["host"] for shop in shops})) or "none"
-        raise OpenClusterError(
-            f"no computer {host!r} is in the cluster; there: {known}"
-        )
-
-    def look_at(shop: Mapping[str, Any]) -> Look:
-        return lambda question: dict(control.workshop(shop, "logs", question))
-
-    return {shop["name"]: look_at(shop) for shop in found}
-
-
-def _of_type(control: Control, type: str) -> Sequence[str]:
-    entries = control.factory("find", {"type": type})
-    names = sorted({entry["name"] for entry in entries if entry["kind"] != "failure"})
-    if not names:
-        raise OpenClusterError(f"nobody of type {type!r} is in the cluster")
-    return names
 
 
 def _check(control: Control, place: Place, name: str) -> None:
@@ -183,34 +167,8 @@ def _refuse(place: Place, name: str) -> None:
     )
 
 
-def _look_here(place: Place) -> Look:
-    """Return how to look into the logs that lie on this computer."""
-
-    def look(question: Mapping[str, Any]) -> Mapping[str, Any]:
-        found = passages(
-            place.logs,
-            Wanted(**question["wanted"]),
-            question["lines"],
-            question["positions"],
-            question["names"],
-        )
-        return {"logs": [passage.to_fields() for passage in found]}
-
-    return look
-
-
 def _moment(text: str) -> str:
-    """Return a time as the logs write it."""
-    if not text:
-        return ""
-    ago = re.fullmatch(r"(\d+)(s|min|h|d)", text)
-    if ago:
-        seconds = time.time() - int(ago[1]) * UNITS_S[ago[2]]
-        return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-    if re.match(r"\d{4}-\d\d-\d\d(T\d\d(:\d\d(:\d\d)?)?)?", text):
-        return text
-    raise click.BadParameter(
-        f"{text!r} is neither such as 10min, 2h, 3d nor a time such as "
-        "2026-11-30T02:00",
-        param_hint="--since",
-    )
+    try:
+        return moment(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--since") from None

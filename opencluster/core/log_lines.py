@@ -78,12 +78,15 @@ class Wanted:
         How the name of the piece begins.
     since : str
         UTC from which on; what was printed counts for the time of the message before.
+    until : str
+        UTC before which; then what was printed before any message is left out.
     """
 
     level: str = LEVELS[0]
     text: str = ""
     piece: str = ""
     since: str = ""
+    until: str = ""
 
     def __post_init__(self) -> None:
         if self.level not in LEVELS:
@@ -119,6 +122,7 @@ class Sieve:
             LEVELS.index(level) >= LEVELS.index(wanted.level)
             and piece.startswith(wanted.piece)
             and self._time >= wanted.since
+            and (not wanted.until or "" < self._time < wanted.until)
             and any(text in line.casefold() for line in message)
         )
 

@@ -36,7 +36,7 @@ from opencluster.node.launch import Limits, ProcessSpec
 from opencluster.node.measure import process_sample
 from opencluster.node.output import OutputLog
 from opencluster.node.process import ChildProcess
-from opencluster.node.scoreboard import Reading, Scoreboard, State
+from opencluster.node.scoreboard import LastError, Reading, Scoreboard, State
 
 PUMP_BYTES = 256 * 1024
 """Output taken from one process before the others get their turn."""
@@ -235,6 +235,11 @@ class Bench:
             if scheme in ("ipc", "unix"):
                 sockets.append(Path(path))
         self._release(*sockets)
+
+    @property
+    def last_error(self) -> LastError | None:
+        """The piece that failed here last."""
+        return self._reading.last_error
 
     def figures(self) -> dict[str, Any]:
         """Return what the heartbeat says about the process."""

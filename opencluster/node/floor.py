@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,6 +34,7 @@ from opencluster.node.gpus import GpuTable, probe, visible
 from opencluster.node.handover import WORKSHOP_VARIABLE
 from opencluster.node.orders import MAX_PROCESSES
 from opencluster.node.process import sweep_orphans
+from opencluster.node.scoreboard import LastError
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +149,6 @@ class Floor:
         wanted = self._supervision.count(entry.name) + count
         self._check(wanted)
         known = self.catalogue.get(entry.name)
-        self._check_open()
         new = replace(entry, count=known.count if known else 0)
         self.catalogue[entry.name] = new
         launch = self._grow(entry.name, wanted)
@@ -174,8 +174,6 @@ class Floor:
         """
         self._drop_given_up()
         return self._grow(name, count).outcome
-        if count > self._supervision.count(name):
-            self._check_open()
 
     def _check(self, count: int) -> None:
         """Refuse to run so many processes of a kind, if that cannot be."""
@@ -188,13 +186,6 @@ class Floor:
             )
 
     def _grow(self, name: str, count: int) -> _Launch:
-    def _check_open(self) -> None:
-        if self.is_drained:
-            raise RequestRefused(
-                "this computer is drained, so nothing starts on it until "
-                "`opencluster undrain`"
-            )
-
         self._check(count)
         if name not in self.catalogue:
             known = ", ".join(self.catalogue) or "nothing"
@@ -227,25 +218,6 @@ class Floor:
         return bench is not None and bench.enforce(time.monotonic(), piece, reason)
 
     def stop_all(self) -> None:
-    def kill(self, name: str) -> None:
-        """End one process without asking; another takes its place."""
-        self._benches[self._slot_of(name)].condemn("was killed on request")
-
-    @property
-    def is_drained(self) -> bool:
-        """Whether nothing is started here."""
-        return self._supervision.is_drained
-
-    def drain(self) -> None:
-        """End every process when it has done what it has in hand, and start none."""
-        for slot in list(self._awaited):
-            self._disappoint(slot, "this computer takes no more work: it is drained")
-        self._do(self._supervision.drain(time.monotonic()))
-
-    def resume(self) -> None:
-        """Start again what is wanted, after `drain`."""
-        self._do(self._supervision.resume(time.monotonic()))
-
         """End every process for good."""
         if not self.is_stopping:
             self.is_stopping = True
@@ -286,6 +258,12 @@ class Floor:
         """Return what the heartbeat says about each of them, by identity."""
         ready = [b for b in self._benches.values() if b.entry is not None]
         return {bench.worker_id: bench.figures() for bench in ready}
+
+    def last_errors(self, names: Collection[str]) -> dict[str, LastError]:
+        """Return the pieces that failed last, by the names of those who ran them."""
+        own = self._benches.values()
+        found = {bench.name: bench.last_error for bench in own if bench.name in names}
+        return {name: error for name, error in found.items() if error is not None}
 
     def count(self, name: str) -> int:
         """Return how many processes of a catalogue entry are wanted."""

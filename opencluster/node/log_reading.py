@@ -8,21 +8,27 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from opencluster.core.log_lines import Sieve, Wanted
+from opencluster.core.log_lines import Sieve, Wanted, head_of
 from opencluster.errors import RequestRefused
-from opencluster.node.output import read_tail
+from opencluster.node.output import READ_TAIL_BYTES, read_tail
 
 MAX_BYTES = 256 * 1024
 """Most of one log that one look returns."""
 MAX_LOGS = 2000
 SEARCHED_LINES = 20_000
 """Last lines of a log among which messages are looked for."""
+
+NEAR_BYTES = 64 * 1024
+"""How closely the place of a time in a log is looked for."""
+TIMELESS_BYTES = 1 << 20
+"""Most that is read to find the next time; what is printed has none."""
 
 BYTES_OF_PASSAGE = 512
 """More than what a passage takes besides its lines."""
@@ -45,11 +51,14 @@ class Passage:
         What is wanted of it, without line ends.
     position : Position
         From where to go on.
+    changed : str
+        When something was written to it last, UTC; for what was only printed.
     """
 
     name: str
     lines: Sequence[str]
     position: Position
+    changed: str
 
     def to_fields(self) -> dict[str, Any]:
         """Return it as plain types."""
@@ -57,6 +66,7 @@ class Passage:
             "name": self.name,
             "lines": list(self.lines),
             "position": list(self.position),
+            "changed": self.changed,
         }
 
 
@@ -124,13 +134,50 @@ def passages(
 def _last(name: str, path: Path, wanted: Wanted, lines: int) -> Passage:
     is_all = wanted == Wanted()
     found = path.stat()
-    text = read_tail(path, lines + 1 if is_all else SEARCHED_LINES)
+    if wanted.until:
+        text = _text_before(path, wanted.until)
+    else:
+        text = read_tail(path, lines + 1 if is_all else SEARCHED_LINES)
     whole, newline, rest = text.rpartition("\n")
     if not newline:
         whole = ""
     chosen = list(Sieve(wanted).through(whole.splitlines()))[-lines:] if lines else []
     seen = found.st_size - len(rest.encode(errors="replace"))
-    return Passage(name, chosen, _position(path, found.st_ino, max(0, seen)))
+    position = _position(path, found.st_ino, max(0, seen))
+    return Passage(name, chosen, position, _utc(found.st_mtime))
+
+
+def _text_before(path: Path, until: str) -> str:
+    """Return the end of what a log held at a time, and a little more."""
+    found = b""
+    for name in [path, *_older(path)]:
+        with contextlib.suppress(FileNotFoundError), name.open("rb") as file:
+            stop = _end_before(file, until)
+            start = max(0, stop - (READ_TAIL_BYTES - len(found)))
+            file.seek(start)
+            found = file.read(stop - start) + found
+        if len(found) >= READ_TAIL_BYTES:
+            break
+    return found.decode(errors="replace")
+
+
+def _end_before(file: BinaryIO, until: str) -> int:
+    """Return where in a file the messages end that are older, or a little behind."""
+    low, high = 0, file.seek(0, os.SEEK_END)
+    while high - low > NEAR_BYTES:
+        middle = (low + high) // 2
+        file.seek(middle)
+        lines = file.read(min(high - middle, TIMELESS_BYTES)).split(b"\n")[1:]
+        heads = (head_of(line.decode(errors="replace")) for line in lines)
+        first = next((head.time for head in heads if head is not None), until)
+        low, high = (middle, high) if first < until else (low, middle)
+    file.seek(high)
+    # to the end of the line
+    return high + len(file.readline(NEAR_BYTES))
+
+
+def _utc(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + ".000Z"
 
 
 def _since(name: str, path: Path, wanted: Wanted, before: Position) -> Passage:
@@ -151,7 +198,8 @@ def _since(name: str, path: Path, wanted: Wanted, before: Position) -> Passage:
         end -= length
         if end <= 0:
             break
-    return Passage(name, list(Sieve(wanted).through(lines)), position)
+    changed = _utc(path.stat().st_mtime)
+    return Passage(name, list(Sieve(wanted).through(lines)), position, changed)
 
 
 def _unseen(path: Path, before: Position) -> Iterator[tuple[Path, int, int, bytes]]:

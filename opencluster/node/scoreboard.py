@@ -13,6 +13,7 @@ A file of `PAGE_BYTES` holds a header and a few records, one for each kind of ne
     2048 enforcement: an interrupt that must be enforced from outside
     2560 rejections: messages and connections that were refused
     3072 place: which piece of a bundle runs
+    4096 error: the last piece that failed, with its traceback, in slots of 2048
 
 A record is two slots of 256 bytes that are written in turn, each a sequence number,
 the time, the fields and a checksum. A slot that was caught half written has a wrong
@@ -38,18 +39,22 @@ from typing import Any
 from opencluster.core.piece_names import IN_BUNDLE
 from opencluster.errors import RemoteProtocolError
 
-PAGE_BYTES = 4096
+PAGE_BYTES = 8192
 TEXT_BYTES = 64
 """Longest piece id; what is longer is cut."""
 WORKER_ID_BYTES = 128
+MESSAGE_BYTES = 256
+TRACEBACK_BYTES = 1568
+"""What is kept of an error: the beginning of its message, the end of its traceback."""
 READ_ATTEMPTS = 8
 """Looks at a record before the one seen last counts: writing takes a microsecond."""
 
-_HEADER = struct.pack("<4sH", b"OCsb", 3)
+_HEADER = struct.pack("<4sH", b"OCsb", 4)
 _RECORD_BYTES = 512
 _SLOT_BYTES = _RECORD_BYTES // 2
 _CHECKSUM_BYTES = 4
 _PLACE_AT = 3072
+_ERROR_SLOT_BYTES = 2048
 _MOST_PLACES = 1 << 12
 _COUNTS = (
     *("rejected_messages", "rejected_handshakes"),
@@ -65,6 +70,42 @@ class State(IntEnum):
     BUSY = 2
     DRAINING = 3
     STOPPED = 4
+
+
+@dataclass(frozen=True)
+class LastError:
+    """The piece of a worker that failed last.
+
+    Attributes
+    ----------
+    at : float
+        When it failed, seconds since 1970.
+    piece : str
+        Its name.
+    kind, message : str
+        The exception.
+    traceback : str
+        Where it was raised; the end of it, if it is long.
+    """
+
+    at: float
+    piece: str
+    kind: str
+    message: str
+    traceback: str
+
+    def brief(self) -> dict[str, Any]:
+        """Return what every heartbeat says of it: all but the traceback."""
+        return {
+            "at": self.at,
+            "piece": self.piece,
+            "kind": self.kind,
+            "message": self.message,
+        }
+
+    def to_fields(self) -> dict[str, Any]:
+        """Return all of it, as plain types."""
+        return self.brief() | {"traceback": self.traceback}
 
 
 @dataclass(frozen=True)
@@ -99,6 +140,8 @@ class Reading:
         What came in that should not have.
     seen_at : float
         When the worker wrote last of its work, in seconds; 0 when it never did.
+    last_error : LastError or None
+        The piece that failed last.
     """
 
     pid: int = 0
@@ -118,6 +161,7 @@ class Reading:
     dropped_connections: int = 0
     rejected_credentials: int = 0
     seen_at: float = 0.0
+    last_error: LastError | None = None
 
     @property
     def activity(self) -> str:
@@ -138,19 +182,26 @@ class Reading:
             "rejected_handshakes": self.rejected_handshakes,
             "dropped_connections": self.dropped_connections,
             "rejected_credentials": self.rejected_credentials,
+            "last_error": self.last_error.brief() if self.last_error else {},
         }
 
 
 class _Record:
     """Fields that are written and read as one."""
 
-    def __init__(self, memory: mmap.mmap, number: int, layout: str) -> None:
+    def __init__(
+        self,
+        memory: mmap.mmap,
+        number: int,
+        layout: str,
+        slot_bytes: int = _SLOT_BYTES,
+    ) -> None:
         self._memory = memory
         self._struct = struct.Struct("<Qd" + layout)
         self._length = self._struct.size + _CHECKSUM_BYTES
-        assert self._length <= _SLOT_BYTES
+        assert self._length <= slot_bytes
         start = number * _RECORD_BYTES
-        self._starts = (start, start + _SLOT_BYTES)
+        self._starts = (start, start + slot_bytes)
         self._last: tuple[Any, ...] | None = None
         newest = self.read()
         self._sequence: int = newest[0] if newest else 0
@@ -196,6 +247,8 @@ class Scoreboard:
         self._progress = _Record(memory, 3, "Qdd")
         self._enforcement = _Record(memory, 4, f"Q{TEXT_BYTES}sd")
         self._rejections = _Record(memory, 5, "QQQQ")
+        layout = f"d{TEXT_BYTES}s{TEXT_BYTES}s{MESSAGE_BYTES}s{TRACEBACK_BYTES}s"
+        self._error = _Record(memory, 8, layout, _ERROR_SLOT_BYTES)
         self._place = memoryview(memory)[_PLACE_AT : _PLACE_AT + 8].cast("Q")
         state, piece = self._state.read(), self._piece.read()
         self._now = State(state[3]) if state else State.STARTING
@@ -291,6 +344,16 @@ class Scoreboard:
         self._done += not failed
         self._failed += failed
 
+    def erred(self, error: LastError) -> None:
+        """Say which piece failed, and how."""
+        self._error.write(
+            error.at,
+            _cut(error.piece, TEXT_BYTES),
+            _cut(error.kind, TEXT_BYTES),
+            _cut(error.message, MESSAGE_BYTES),
+            _end_of(error.traceback, TRACEBACK_BYTES),
+        )
+
     def idle(self) -> None:
         """Say that no piece runs."""
         self._write_piece(b"", 0.0, 0.0)
@@ -355,6 +418,9 @@ class Scoreboard:
         rejections = self._rejections.read()
         if rejections:
             values |= dict(zip(_COUNTS, rejections[2:], strict=True))
+        error = self._error.read()
+        if error:
+            values["last_error"] = LastError(error[2], *map(_text, error[3:]))
         records = self._state, self._piece, self._progress, self._enforcement
         times = [found[1] for found in (record.read() for record in records) if found]
         return Reading(**values, seen_at=max(times, default=0.0))
@@ -389,6 +455,16 @@ def _cut(text: str, length: int) -> bytes:
         return data
     data = data[:length]
     return data.decode(errors="ignore").encode()
+
+
+def _end_of(text: str, length: int) -> bytes:
+    """Encode the end of a text in at most so many bytes, from the start of a line."""
+    data = text.encode(errors="replace")
+    if len(data) <= length:
+        return data
+    data = data[-length:]
+    _, newline, rest = data.partition(b"\n")
+    return rest if newline and rest else data.decode(errors="ignore").encode()
 
 
 def _text(field: bytes) -> str:

@@ -82,6 +82,12 @@ _GPU: Fields = (
     ("utilization_percent", None, _NUMBER),
     ("temperature_c", None, _NUMBER),
 )
+_ERROR: Fields = (
+    ("at", 0.0, _NUMBER),
+    ("piece", "", str),
+    ("kind", "", str),
+    ("message", "", str),
+)
 _WORK: Fields = (
     ("pieces_done", 0, int),
     ("pieces_failed", 0, int),
@@ -218,10 +224,10 @@ def _workshop(entry: Mapping[str, Any], figures: Mapping[str, Any]) -> Row:
     }
 
 
-        "is_drained": entry["attributes"].get("is_drained") is True,
 def _process(entry: Mapping[str, Any], figures: Mapping[str, Any]) -> Row:
     names = ("id", "type", "name", "pid", "host")
     work = _take(figures, _WORK)
+    error = _take(figures, (("last_error", {}, Mapping),))["last_error"]
     done, total = _take(figures, _PROGRESS).values()
     return {
         **{name: entry[name] for name in names},
@@ -229,6 +235,7 @@ def _process(entry: Mapping[str, Any], figures: Mapping[str, Any]) -> Row:
         "workshop": entry["workshop"],
         "state": _state(entry, figures),
         **work,
+        "last_error": _take(error, _ERROR) if error else None,
         "progress": _progress(done, total) if work["piece"] else None,
         **_take(figures, _USE),
         **_take(figures, _REJECTIONS),
