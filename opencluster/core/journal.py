@@ -31,6 +31,7 @@ KINDS = (
     ),
     *("type-failing", "type-recovered"),
     *("job-started", "job-done", "job-failed", "job-cancelled", "job-lost"),
+    "operator-acted",
 )
 """What may happen, as programs name it."""
 

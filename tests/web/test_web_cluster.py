@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -27,6 +28,13 @@ PROGRAM = f"{Path(__file__).with_name('cluster_workers.py')}:PatientWorker"
 LEADER = {"endpoint": "tcp://a:1", "role": "leader"}
 
 
+DEATH = {
+    **{"id": "x", "kind": "worker", "type": "A", "name": "A-9", "host": "h1"},
+    **{"pid": 9, "at": 1000.0},
+    "cause": {"reason": "killed by SIGKILL <b>", "piece": "job/3"},
+}
+
+
 def process(name: str, state: str = "idle", **figures: Any) -> dict[str, Any]:
     entry = {
         **{"id": name, "kind": "worker", "type": name.partition("-")[0], "name": name},
@@ -40,6 +48,8 @@ def status_with(
     *processes: dict[str, Any],
     factories: list[Row] | None = None,
     has_workshop: bool = True,
+    memory_used_bytes: float = 60e9,
+    disk_used_bytes: float = 5e11,
     **rest: Any,
 ) -> dict[str, list[Row]]:
     """Return a status as a factory's answer would give it."""
@@ -49,8 +59,8 @@ def status_with(
     }
     figures = {
         **{"cpu_percent": 50.0, "cpu_count": 8, "memory_total_bytes": 64e9},
-        **{"memory_used_bytes": 60e9, "disk_total_bytes": 1e12},
-        **{"disk_used_bytes": 5e11, "gpus": [{"name": "H200"}]},
+        **{"memory_used_bytes": memory_used_bytes, "disk_total_bytes": 1e12},
+        **{"disk_used_bytes": disk_used_bytes, "gpus": [{"name": "H200"}]},
     }
     entries = [p["entry"] for p in processes] + [workshop] * has_workshop
     found = {p["entry"]["id"]: p["figures"] for p in processes} | {"w1": figures}
@@ -58,13 +68,6 @@ def status_with(
     return status_of(
         {"entries": entries, "figures": found, "factories": leaders} | rest
     )
-
-
-DEATH = {
-    **{"id": "x", "kind": "worker", "type": "A", "name": "A-9", "host": "h1"},
-    **{"pid": 9, "at": 1000.0},
-    "cause": {"reason": "killed by SIGKILL <b>", "piece": "job/3"},
-}
 
 
 @pytest.fixture
@@ -122,6 +125,18 @@ def test_a_cluster_that_is_out_of_reach_is_told(
             "bad",
             "Another list of factories than the leader's: tcp://a:1.",
         ),
+        (
+            status_with(process("A-1"), deaths=[DEATH | {"at": time.time() - 60}]),
+            "warn",
+            "1 process died in the last hour, A-9 on h1 the last: killed by",
+        ),
+        (
+            status_with(process("A-1"), deaths=[DEATH]),
+            "good",
+            "All is well, nothing to do",
+        ),
+        (status_with(memory_used_bytes=63e9), "warn", "The memory of h1 is nearly"),
+        (status_with(disk_used_bytes=96e10), "warn", "The disk of h1 is nearly full."),
     ],
 )
 def test_how_a_cluster_is_and_why(

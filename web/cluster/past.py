@@ -13,8 +13,8 @@ from opencluster.core.sampling import CLUSTER
 from opencluster.errors import HistoryError
 from opencluster.store.history import History, step_of
 
-POINTS = 720
-"""Of a line, at most."""
+POINTS = 1024
+"""Of a line, at most; a night has one each minute."""
 HOUR_S = 3600
 SPANS: Mapping[str, int] = {
     "hour": HOUR_S,

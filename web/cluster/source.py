@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TextIO
 from flask import current_app
 
 from opencluster.config import Config
+from opencluster.core.journal import Event
 from opencluster.core.sampling import Sample
 from opencluster.errors import HistoryError, OpenClusterError
 from opencluster.launchers.connection import connect
@@ -127,6 +128,16 @@ class ClusterSource:
                 except HistoryError as error:
                     log.warning("%s", error)
             return self._history
+
+    def tell(self, happened: Event) -> None:
+        """Keep something that was done here, beside what happens in the cluster."""
+        history = self.history
+        if history is None:
+            return
+        try:
+            history.record(time.time(), [happened])
+        except HistoryError as error:
+            log.warning("%s", error)
 
     @property
     def samples(self) -> Mapping[str, Sample]:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from opencluster.observe.status import Row, counted
 from opencluster_web.cluster.source import Look
+from opencluster_web.cluster.summary import recent
 
 NAMED = 5
 """Names in a sentence; of more, the rest are counted."""
 
-Level = Literal["good", "bad", "unknown"]
+FULL = 0.95
+"""Of a disk or of memory: what is fuller will soon be a trouble."""
+
+Level = Literal["good", "warn", "bad", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -53,8 +58,11 @@ def verdict_of(look: Look) -> Verdict:
     if reasons:
         things = counted(len(reasons), "thing")
         return Verdict("bad", f"{things} to look after", reasons)
+    doubts = (*_full(look), *_losses(look))
     busy = sum(worker["state"] == "busy" for worker in look.status["workers"])
     working = f"{counted(busy, 'worker')} busy" if busy else "nothing to do"
+    if doubts:
+        return Verdict("warn", f"It works, {working}, but look at this", doubts)
     return Verdict("good", f"All is well, {working}")
 
 
@@ -101,6 +109,33 @@ def _computers(look: Look) -> Iterable[Reason]:
         yield Reason(
             "There is no workshop, so nobody can start workers.",
             "Run `opencluster workshop` on each computer that is to work.",
+        )
+
+
+def _full(look: Look) -> Iterable[Reason]:
+    for what, cure in (
+        ("disk", "Remove files there, or work will fail that writes some."),
+        ("memory", "Run fewer workers there, or set memory limits for them."),
+    ):
+        full = [
+            row["name"]
+            for row in look.status["workshops"]
+            if (row[f"{what}_used_bytes"] or 0)
+            > FULL * (row[f"{what}_total_bytes"] or float("inf"))
+        ]
+        if full:
+            yield Reason(f"The {what} of {_named(full)} is nearly full.", cure)
+
+
+def _losses(look: Look) -> Iterable[Reason]:
+    deaths = recent(look.status["deaths"], time.time())
+    if deaths:
+        newest = deaths[0]
+        yield Reason(
+            f"{counted(len(deaths), 'process', 'processes')} died in the last hour, "
+            f"{newest['name']} on {newest['host']} the last: {newest['reason']}.",
+            "Their pieces ran again elsewhere. If there are many of one type, look at "
+            f"`opencluster logs {newest['name']}`.",
         )
 
 
