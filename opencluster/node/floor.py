@@ -148,6 +148,7 @@ class Floor:
         self._drop_given_up()
         wanted = self._supervision.count(entry.name) + count
         self._check(wanted)
+        self._check_open()
         known = self.catalogue.get(entry.name)
         new = replace(entry, count=known.count if known else 0)
         self.catalogue[entry.name] = new
@@ -173,6 +174,8 @@ class Floor:
             As for `add`; but those that fail are started again and again.
         """
         self._drop_given_up()
+        if count > self._supervision.count(name):
+            self._check_open()
         return self._grow(name, count).outcome
 
     def _check(self, count: int) -> None:
@@ -183,6 +186,13 @@ class Floor:
             raise RequestRefused(
                 f"count: {count} processes of a kind are wanted, {MAX_PROCESSES} at "
                 "most are started on request on one computer"
+            )
+
+    def _check_open(self) -> None:
+        if self.is_drained:
+            raise RequestRefused(
+                "this computer is drained, so nothing starts on it until "
+                "`opencluster undrain`"
             )
 
     def _grow(self, name: str, count: int) -> _Launch:
@@ -216,6 +226,25 @@ class Floor:
         bench = self._benches.get(self._slot_of(name))
         reason = "was interrupted and did not stop"
         return bench is not None and bench.enforce(time.monotonic(), piece, reason)
+
+    def kill(self, name: str) -> None:
+        """End one process without asking; another takes its place."""
+        self._benches[self._slot_of(name)].condemn("was killed on request")
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether nothing is started here."""
+        return self._supervision.is_drained
+
+    def drain(self) -> None:
+        """End every process when it has done what it has in hand, and start none."""
+        for slot in list(self._awaited):
+            self._disappoint(slot, "this computer takes no more work: it is drained")
+        self._do(self._supervision.drain(time.monotonic()))
+
+    def resume(self) -> None:
+        """Start again what is wanted, after `drain`."""
+        self._do(self._supervision.resume(time.monotonic()))
 
     def stop_all(self) -> None:
         """End every process for good."""

@@ -218,6 +218,7 @@ def _workshop(entry: Mapping[str, Any], figures: Mapping[str, Any]) -> Row:
         **{name: entry[name] for name in names},
         "endpoint": _endpoint(entry),
         "catalogue": {str(type): str(kind) for type, kind in known},
+        "is_drained": entry["attributes"].get("is_drained") is True,
         **computer,
         "gpus": gpus,
         **_take(figures, _REJECTIONS),
