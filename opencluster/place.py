@@ -67,20 +67,25 @@ class Place:
         return self.path / "logs"
 
     @property
+    def jobs(self) -> Path:
+        """Where the records of jobs are that ran on this computer."""
+        return self.path / "jobs"
+
+    @property
     def letters(self) -> Path:
         """Where pieces are kept that ended all their workers."""
         return self.path / "dead-letters"
+
+    @property
+    def drained(self) -> Path:
+        """A file that is there while the workshop of this computer starts nothing."""
+        return self.path / "drained"
 
     def factory_state(self, number: int = 1) -> Path:
         """Return what the factory of a number, counted from 1, keeps between runs."""
         return self.path / ("factory" if number == 1 else f"factory-{number}")
 
     @property
-    @property
-    def drained(self) -> Path:
-        """A file that is there while the workshop of this computer starts nothing."""
-        return self.path / "drained"
-
     def sockets(self) -> Path:
         """Where local sockets and scoreboards lie.
 

@@ -42,7 +42,7 @@ from opencluster.node.notify import Notifier
 from opencluster.node.orders import read_count, read_entry
 from opencluster.place import Place, factories, keys_directory, listening_endpoint
 from opencluster.registration import unknown_in
-from opencluster.store import letter_reading
+from opencluster.store import job_records, letter_reading
 from opencluster.store.dead_letters import DeadLetters
 from opencluster.wire import figures, frames, kinds
 
@@ -51,6 +51,8 @@ log = logging.getLogger(__name__)
 ANSWERED_HEARTBEATS = 3
 """Each such heartbeat is answered, so that a factory that hangs is noticed; the others
 are answered only when something is amiss, which spares a factory of many workshops."""
+JOB_BYTES = 1000
+"""What a job takes in an answer, at most."""
 READY_FILE = "workshop.ready"
 """Appears among the sockets when the workshop stands in the registry."""
 
@@ -132,6 +134,7 @@ class Workshop:
             "restart": self._restart,
             "enforce": self._enforce,
             "logs": self._logs,
+            "jobs": self._jobs,
             **self._letters(),
         }
 
@@ -272,6 +275,11 @@ class Workshop:
             "logs": answer,
             "errors": {name: error.to_fields() for name, error in errors.items()},
         }
+
+    def _jobs(self, caller: Caller, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        room = self.config.limits.max_request_bytes // 2
+        most = max(1, room // JOB_BYTES)
+        return job_records.answer(self.place.jobs, arguments, most, room)
 
     def _letters(self) -> dict[str, Handler]:
         """Return what can be asked about dead letters."""

@@ -18,11 +18,11 @@ from opencluster.config.values import (
     FRACTION,
     HOURS,
     INTEGER,
-    Kind,
     SECONDS,
     SIZE,
-    Setting,
     TEXT,
+    Kind,
+    Setting,
     choice,
 )
 
@@ -273,6 +273,13 @@ class ManagerSettings:
     )
     max_pending: int = _integer(
         100_000, "Pieces that wait for a worker before submit() blocks.", 1
+    )
+    timeline_spans: int = _integer(
+        100_000,
+        "Runs of pieces that the record of a job keeps one by one; 0 keeps no records.",
+    )
+    timeline_records: int = _integer(
+        1000, "Records of jobs that are kept on a computer.", 1
     )
     letters_kept: int = _integer(
         100, "Quarantined pieces that are kept as dead letters; 0 keeps none."

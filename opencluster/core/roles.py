@@ -140,6 +140,7 @@ RULES: Mapping[tuple[str, str], Rule] = {
         (MANAGER, OBSERVER),
         {
             "logs": "read the logs of a computer",
+            "jobs": "read what became of the pieces of jobs",
             "letters": "read what is known of dead letters",
         },
     ),

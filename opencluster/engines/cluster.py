@@ -56,6 +56,7 @@ from opencluster.engines.tickets import (
     failure_in,
     piece_of,
 )
+from opencluster.engines.timelines import Timelines
 from opencluster.engines.traces import accompany, follow
 from opencluster.engines.values import VALUE_KINDS, Recipe, Values
 from opencluster.engines.verdicts import alike, error_for, wanted
@@ -189,6 +190,9 @@ class ClusterEngine:
             lambda job: self._reports.note(job),
         )
         self._reports = Reports(self._link, self._obey)
+        self._timelines = Timelines(
+            self._durable(place), manager.timeline_spans, manager.timeline_records
+        )
         self._quarantine = Quarantine(config, self._durable(place))
         self._number = 0
         self._number_lock = threading.Lock()
@@ -347,7 +351,12 @@ class ClusterEngine:
 
     def report(self, job: Job) -> None:
         """Let the cluster know how a job stands."""
-        self._soon(lambda: self._reports.note(job))
+        self._soon(lambda: self._note(job))
+
+    def _note(self, job: Job) -> None:
+        self._reports.note(job)
+        if job.state != "running":
+            self._timelines.flush()
 
     def _soon(self, callback: Callable[[], None]) -> None:
         """Do something for which nobody may be waiting, in this thread if possible."""
@@ -389,6 +398,7 @@ class ClusterEngine:
         self._reactor.every(TICK_S, self._tick)
         interval_s = self.config.cluster.heartbeat_interval_s
         self._reactor.every(interval_s, self._reports.report)
+        self._reactor.every(interval_s, self._timelines.flush)
 
     def _take_in(self) -> None:
         incoming, tickets = self._incoming, self._tickets
@@ -537,9 +547,16 @@ class ClusterEngine:
     def _results(self, contact: Contact, rows: Any, buffers: Sequence[Any]) -> None:
         now = _now()
         worker, name = contact.id, contact.entry.name
-        finished = self._dispatch.finished
+        finished, records = self._dispatch.finished, self._timelines.is_on
+        if records:
+            self._timelines.answered([row[4] for row in rows])
         for (number, status, payload, _, elapsed_s), own in results_in(rows, buffers):
+            ticket = self._tickets.get(number) if records else None
+            job = None if ticket is None else ticket.job
             if isinstance(payload, list):
+                if job is not None:
+                    done = len(payload)
+                    self._timelines.span(job, contact, number, status, elapsed_s, done)
                 self._bundle_results(
                     contact, number, status == "cut", payload, own, elapsed_s
                 )
@@ -555,6 +572,12 @@ class ClusterEngine:
             if status in _OF_BONDS and number not in self._bonds:
                 verdict = Verdict.FAILED
             effects = finished(now, worker, number, verdict, elapsed_s)
+            if job is not None:
+                has_ended = bool(effects)
+                self._timelines.span(
+                    *(job, contact, number, status, elapsed_s),
+                    is_retried=not has_ended,
+                )
             for effect in effects:
                 if isinstance(effect, EndPiece):
                     outcome = Outcome(payload, own, None, elapsed_s, name)
@@ -669,8 +692,9 @@ class ClusterEngine:
             elif isinstance(error, PoisonPiece):
                 error = self._quarantine.keep(error, piece, ticket)
             self._bonds.over(number, False)
-            if ticket.job is not None:
-                statistics = ticket.job.statistics
+            if job is not None:
+                self._timelines.failed(job, number, error)
+                statistics = job.statistics
                 statistics.pieces_failed += 1
                 was_lost = verdict in (Verdict.DIED, Verdict.POISONED)
                 statistics.pieces_retried += piece.losses + piece.errors - was_lost
@@ -747,6 +771,7 @@ class ClusterEngine:
         is_all_done = not self._tickets
         self._do(self._dispatch.cancel(_now(), list(self._tickets)))
         self._reports.end(is_all_done)
+        self._timelines.flush()
         self._values.close()
 
 

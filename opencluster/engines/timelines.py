@@ -16,6 +16,7 @@ from opencluster.engines.base import Job
 from opencluster.engines.directory import Contact
 from opencluster.errors import PieceCancelled, PieceFailed, RecordError, WorkError
 from opencluster.node.host import host_name
+from opencluster.place import Place
 from opencluster.store.job_records import RecordWriter
 
 log = logging.getLogger(__name__)
@@ -37,17 +38,17 @@ class Timelines:
 
     Parameters
     ----------
-    folder : Path
-        Where records are.
+    place : Place or None
+        The cluster's directory, where records are; without one there are none.
     max_spans : int
         Spans of one job that are kept as they are; 0 records nothing.
     max_records : int
         Records that are kept.
     """
 
-    def __init__(self, folder: Path, max_spans: int, max_records: int) -> None:
-        self._folder = folder
-        self._max_spans = max_spans
+    def __init__(self, place: Place | None, max_spans: int, max_records: int) -> None:
+        self._folder = Path() if place is None else place.jobs
+        self._max_spans = 0 if place is None else max_spans
         self._max_records = max_records
         self._recorders: dict[str, tuple[Job, Recorder]] = {}
         self._writers: dict[str, RecordWriter] = {}
@@ -97,7 +98,7 @@ class Timelines:
         message = str(error)
         if isinstance(error, PieceFailed):
             kind = error.exception_type or kind
-            traceback = error.remote_traceback
+            message, traceback = error.message, error.remote_traceback
         worker = str(getattr(error, "worker", ""))
         self._recorder(job).error(number, kind, message, traceback, worker)
 

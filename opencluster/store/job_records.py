@@ -14,7 +14,7 @@ from typing import Any
 import msgpack
 
 from opencluster.core.timeline import Timeline, extend
-from opencluster.errors import RecordError
+from opencluster.errors import RecordError, RequestRefused
 
 SUFFIX = ".job"
 ID = re.compile(r"[0-9a-f]{12}")
@@ -134,6 +134,38 @@ def jobs(folder: Path, most: int) -> list[dict[str, Any]]:
             continue
         found.append(job | {"recorded_at": path.stat().st_mtime})
     return found
+
+
+def answer(
+    folder: Path, arguments: Mapping[str, Any], most: int, max_bytes: int
+) -> dict[str, Any]:
+    """Return what a workshop answers about the records of its computer.
+
+    Parameters
+    ----------
+    folder : Path
+        Where records are.
+    arguments : mapping
+        ``id`` and ``position`` for a part of one; nothing for the jobs.
+    most : int
+        Jobs that are told.
+    max_bytes : int
+        Bytes of a record that are told at a time.
+
+    Raises
+    ------
+    RequestRefused
+        When there is no such record.
+    """
+    if "id" not in arguments:
+        return {"jobs": jobs(folder, most)}
+    try:
+        path = path_of(folder, str(arguments["id"]))
+        with path.open("rb") as file:
+            file.seek(max(0, int(arguments.get("position", 0))))
+            return {"data": file.read(max_bytes)}
+    except (RecordError, OSError, ValueError) as error:
+        raise RequestRefused(str(error)) from None
 
 
 def _newest_first(folder: Path) -> list[Path]:

@@ -1,0 +1,43 @@
+"""A script whose jobs are recorded."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from opencluster import Manager, Worker, WorkPiece
+
+
+class RecordedWorker(Worker):
+    """Takes some time, or fails."""
+
+    def perform(self, work: WorkPiece) -> WorkPiece:
+        if work["s"]:
+            time.sleep(work["s"])
+        if work["fails"]:
+            raise ValueError("no antennas")
+        return WorkPiece()
+
+
+class RecordedManager(Manager):
+    """Has pieces done of which some fail, or many, or pieces without end."""
+
+    def schedule(self, task: WorkPiece) -> WorkPiece:
+        kind = task["kind"]
+        well, ill = WorkPiece(s=0.1, fails=False), WorkPiece(s=0.0, fails=True)
+        if kind == "mixed":
+            list(self.map("Recorded", [well, ill, well], return_errors=True))
+            tries = self.map(
+                "Recorded", [ill, well], error_retries=2, return_errors=True
+            )
+            list(tries)
+        elif kind == "many":
+            list(self.map("Recorded", [WorkPiece(s=0.0, fails=False)] * 5000))
+        else:
+            while True:
+                list(self.map("Recorded", [well] * 4))
+        return WorkPiece()
+
+
+if __name__ == "__main__":
+    RecordedManager().run(WorkPiece(kind=sys.argv[1]))
