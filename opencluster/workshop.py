@@ -42,7 +42,7 @@ from opencluster.node.notify import Notifier
 from opencluster.node.orders import read_count, read_entry
 from opencluster.place import Place, factories, keys_directory, listening_endpoint
 from opencluster.registration import unknown_in
-from opencluster.store import job_records, letter_reading
+from opencluster.store import letter_reading
 from opencluster.store.dead_letters import DeadLetters
 from opencluster.wire import figures, frames, kinds
 
@@ -51,8 +51,6 @@ log = logging.getLogger(__name__)
 ANSWERED_HEARTBEATS = 3
 """Each such heartbeat is answered, so that a factory that hangs is noticed; the others
 are answered only when something is amiss, which spares a factory of many workshops."""
-JOB_BYTES = 1000
-"""What a job takes in an answer, at most."""
 READY_FILE = "workshop.ready"
 """Appears among the sockets when the workshop stands in the registry."""
 
@@ -134,7 +132,9 @@ class Workshop:
             "restart": self._restart,
             "enforce": self._enforce,
             "logs": self._logs,
-            "jobs": self._jobs,
+            "kill": self._kill,
+            "drain": self._drain,
+            "undrain": self._undrain,
             **self._letters(),
         }
 
@@ -147,6 +147,9 @@ class Workshop:
         self._reactor.after(EAGER_POLL_S, self._poll)
         self._floor.open()
         self._reactor.run()
+        if self.place.drained.exists():
+            log.warning("drained before: nothing starts until `opencluster undrain`")
+            self._floor.drain()
         self._floor.close()
         self._claim.release()
 
@@ -224,7 +227,12 @@ class Workshop:
             }
             for entry in self._floor.catalogue.values()
         ]
-        return {"name": self.name, "pid": os.getpid(), "catalogue": catalogue}
+        return {
+            "name": self.name,
+            "pid": os.getpid(),
+            "catalogue": catalogue,
+            "is_drained": self._floor.is_drained,
+        }
 
     def _start(self, caller: Caller, arguments: Mapping[str, Any]) -> Future[Any]:
         entry = read_entry(arguments["entry"])
@@ -258,6 +266,22 @@ class Workshop:
     def _enforce(self, caller: Caller, arguments: Mapping[str, Any]) -> bool:
         return self._floor.enforce(arguments["worker"], arguments["piece"])
 
+    def _kill(self, caller: Caller, arguments: Mapping[str, Any]) -> None:
+        self._floor.kill(arguments["name"])
+
+    def _drain(self, caller: Caller, arguments: Mapping[str, Any]) -> None:
+        """Start nothing any more, even after a restart of this computer."""
+        self.place.drained.touch()
+        log.warning("drained: what runs comes to its end, and nothing is started")
+        self._floor.drain()
+        self._register([self._entry()])
+
+    def _undrain(self, caller: Caller, arguments: Mapping[str, Any]) -> None:
+        self.place.drained.unlink(missing_ok=True)
+        log.warning("no longer drained")
+        self._floor.resume()
+        self._register([self._entry()])
+
     def _logs(self, caller: Caller, arguments: Mapping[str, Any]) -> dict[str, Any]:
         wanted, lines, positions, names = read_question(arguments)
         found = passages(self.place.logs, wanted, lines, positions, names)
@@ -275,11 +299,6 @@ class Workshop:
             "logs": answer,
             "errors": {name: error.to_fields() for name, error in errors.items()},
         }
-
-    def _jobs(self, caller: Caller, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        room = self.config.limits.max_request_bytes // 2
-        most = max(1, room // JOB_BYTES)
-        return job_records.answer(self.place.jobs, arguments, most, room)
 
     def _letters(self) -> dict[str, Handler]:
         """Return what can be asked about dead letters."""
@@ -368,7 +387,7 @@ class Workshop:
             host_id=host_id(),
             pid=os.getpid(),
             endpoints=tuple(self.endpoints),
-            attributes={"catalogue": types},
+            attributes={"catalogue": types, "is_drained": self._floor.is_drained},
             public_key=self._transport.public_key,
         )
 
