@@ -140,9 +140,12 @@ class Reader:
         list(yaml.safe_load_all(block.text))
 
     def _shell(self, block: Block, script: str) -> str:
+        # Python is run on this process alone, commands on what they say
+        engine = "OPENCLUSTER_ENGINE"
         done = subprocess.run(
             ["bash", "-euc", script],
             cwd=self.folder,
+            env={name: text for name, text in os.environ.items() if name != engine},
             capture_output=True,
             text=True,
             timeout=TIMEOUT_S,
