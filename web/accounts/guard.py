@@ -1,28 +1,34 @@
 """Who asks, what that person or program may do, and what is written down of it.
 
-Every view needs an observer, unless it is marked otherwise: what is forgotten is shut.
+Every view needs an observer, and where it changes something an operator, unless it is
+marked otherwise: what is forgotten is shut.
 """
 
 from __future__ import annotations
 
 import contextlib
+import secrets
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from flask import Flask, Request, abort, current_app, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_login import LoginManager, UserMixin, current_user
-from flask_wtf.csrf import CSRFProtect, generate_csrf
+from flask_wtf.csrf import CSRFError, CSRFProtect, generate_csrf
 from markupsafe import Markup
 
+from opencluster.core.journal import NOTE, Event
 from opencluster.errors import OpenClusterError
 from opencluster_web.accounts.store import Account, AccountStore, Role
+from opencluster_web.cluster.source import ClusterSource
 from opencluster_web.failures import API, answer
 
 __all__ = ["Role", "actor", "audited", "needs", "public", "register", "store"]
 
-BEARER = "Bearer "
+BEARER = "bearer"
 GUEST = "guest"
 SAFE = ("GET", "HEAD", "OPTIONS")
 
@@ -50,16 +56,40 @@ class Actor:
 
 
 class Visitor(UserMixin):  # type: ignore[misc]
-    """An account in a request, as Flask-Login wants it."""
+    """An account in a request, as Flask-Login wants it.
 
-    def __init__(self, account: Account, role: Role, via: str) -> None:
+    Parameters
+    ----------
+    account : Account
+        Who.
+    role : Role
+        What may be done in this request.
+    via : str
+        ``session`` or ``token``.
+    session : str
+        What tells a session from others of the account; by default a new one.
+    began_at : float
+        When it began, in seconds since 1970; by default now.
+    """
+
+    def __init__(
+        self,
+        account: Account,
+        role: Role,
+        via: str,
+        session: str = "",
+        began_at: float = 0.0,
+    ) -> None:
         self.account = account
         self.role = role
         self.via = via
+        self.session = session or secrets.token_hex(16)
+        self.began_at = began_at or time.time()
 
     def get_id(self) -> str:
-        """Return what a session remembers: a new stamp ends it."""
-        return f"{self.account.name}:{self.account.stamp}"
+        """Return what a session remembers: a new stamp of the account ends it."""
+        parts = (self.account.name, self.account.stamp, self.session)
+        return ":".join((*parts, str(self.began_at)))
 
 
 def public(view: View) -> View:
@@ -110,8 +140,10 @@ def audited(action: str, subject: str, **details: Any) -> Iterator[None]:
     except BaseException as error:
         said = str(error) if isinstance(error, OpenClusterError) else repr(error)
         note(action, subject, f"failed: {said}", **details)
+        _tell(f"{action} {subject} failed: {said}", subject)
         raise
     note(action, subject, "done", **details)
+    _tell(f"{action} {subject}", subject)
 
 
 def note(action: str, subject: str, outcome: str, **details: Any) -> None:
@@ -119,6 +151,15 @@ def note(action: str, subject: str, outcome: str, **details: Any) -> None:
     asking = actor() or Actor("", Role.OBSERVER, "nobody")
     address = request.remote_addr or ""
     store().note(asking.name, asking.via, address, action, subject, outcome, details)
+
+
+def _tell(what: str, subject: str) -> None:
+    """Put what was done to the cluster into its journal, for everybody to see."""
+    asking = actor()
+    if asking is not None and request.blueprint != "accounts":
+        cluster: ClusterSource = current_app.extensions["opencluster_cluster"]
+        text = f"{asking.name}: {what}"
+        cluster.tell(Event("operator-acted", NOTE, subject, "", text))
 
 
 def store() -> AccountStore:
@@ -146,7 +187,7 @@ def register(app: Flask, accounts: AccountStore, guests: bool) -> None:
     app.config["WTF_CSRF_CHECK_DEFAULT"] = False
     app.config["WTF_CSRF_TIME_LIMIT"] = None
     manager = LoginManager(app)
-    # a laptop may have another address each hour
+    # `_of_session` sees to it; and a laptop may have another address each hour
     manager.session_protection = None
     manager.user_loader(_of_session)
     manager.request_loader(_of_token)
@@ -170,32 +211,63 @@ def _check(csrf: CSRFProtect) -> ResponseReturnValue | None:
     if endpoint is None:
         # there is no such page: the answer says so, to everybody
         return None
-    view = current_app.view_functions[endpoint]
-    role = getattr(view, "opencluster_role", Role.OBSERVER)
-    view_class = getattr(view, "view_class", None)
-    if view_class is not None:
-        method = getattr(view_class, request.method.lower(), None)
-        role = getattr(method, "opencluster_role", role)
-    if endpoint.endswith("static") or role is None:
-        role = None
+    is_safe = request.method in SAFE
+    role = role_of(endpoint, request.method)
+    if role is None and is_safe:
+        return None
     asking = actor()
     if role is not None:
         if asking is None:
             return _unknown()
         if asking.role < role:
-            if request.method not in SAFE:
+            if not is_safe:
                 note(f"{request.method} {request.path}", "", "refused: not allowed")
             abort(403, f"This needs the role {role.word}; you are {asking.role.word}.")
-    is_program = asking is not None and asking.via == "token"
-    if request.method not in SAFE and not is_program:
-        csrf.protect()
+    if not is_safe and (asking is None or asking.via != "token"):
+        try:
+            csrf.protect()
+        except CSRFError:
+            abort(
+                400,
+                "This form is too old, or was not sent by a page of this server. "
+                "Nothing was done: go back, load the page again, and send it again.",
+            )
     if current_user.is_authenticated and current_user.via == "session":
         store().seen(current_user.account)
     return None
 
 
+def role_of(endpoint: str, method: str) -> Role | None:
+    """Return which role a view needs; ``None`` for everybody.
+
+    Parameters
+    ----------
+    endpoint : str
+        The view.
+    method : str
+        What is asked of it, such as ``POST``.
+    """
+    if endpoint == "static" or endpoint.endswith(".static"):
+        return None
+    view = current_app.view_functions[endpoint]
+    marked = getattr(view, "opencluster_role", _forgotten(method))
+    view_class = getattr(view, "view_class", None)
+    handler = getattr(view_class, method.lower(), None)
+    if handler is None and method == "HEAD":
+        # Flask gives it to the view's GET
+        handler = getattr(view_class, "get", None)
+    role: Role | None = getattr(handler, "opencluster_role", marked)
+    return role
+
+
+def _forgotten(method: str) -> Role:
+    return Role.OBSERVER if method in SAFE else Role.OPERATOR
+
+
 def _unknown() -> ResponseReturnValue:
-    if request.path.startswith(API) or request.method not in SAFE:
+    # what a page asks for by itself is no place to go to after a log-in
+    is_page = request.headers.get("Sec-Fetch-Mode", "navigate") == "navigate"
+    if request.path.startswith(API) or request.method not in SAFE or not is_page:
         response = answer(
             401,
             "Who are you?",
@@ -203,22 +275,31 @@ def _unknown() -> ResponseReturnValue:
         )
         response.headers["WWW-Authenticate"] = 'Bearer realm="opencluster"'
         return response
-    return redirect(url_for("accounts.log_in", next=request.full_path.rstrip("?")))
+    wanted = quote(request.path)
+    if request.query_string:
+        wanted += "?" + request.query_string.decode("ascii", "replace")
+    return redirect(url_for("accounts.log_in", next=wanted))
 
 
 def _of_session(id: str) -> Visitor | None:
-    name, _, stamp = id.partition(":")
-    account = store().account(name)
-    if account is None or not account.is_open or account.stamp != stamp:
+    name, stamp, session, began = (*id.split(":"), "", "", "")[:4]
+    if not began:
         return None
-    return Visitor(account, account.role, "session")
+    began_at = float(began)
+    # of the log-in, not of the cookie, which each answer renews
+    if time.time() - began_at > current_app.permanent_session_lifetime.total_seconds():
+        return None
+    account = store().in_session(name, stamp, session)
+    if account is None:
+        return None
+    return Visitor(account, account.role, "session", session, began_at)
 
 
 def _of_token(asked: Request) -> Visitor | None:
-    header = asked.headers.get("Authorization", "")
-    if not asked.path.startswith(API) or not header.startswith(BEARER):
+    scheme, _, secret = asked.headers.get("Authorization", "").partition(" ")
+    if not asked.path.startswith(API) or scheme.lower() != BEARER:
         return None
-    found = store().bearer(header.removeprefix(BEARER).strip())
+    found = store().bearer(secret.strip())
     if found is None:
         return None
     account, token = found

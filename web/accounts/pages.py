@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+import ipaddress
+import re
+import time
 
 from flask import (
     Blueprint,
@@ -17,7 +19,6 @@ from flask import (
 )
 from flask.typing import ResponseReturnValue
 from flask_limiter import Limiter
-from flask_limiter.util import get_remote_address
 from flask_login import current_user, login_user, logout_user
 
 from opencluster.errors import AccountError
@@ -38,20 +39,31 @@ LOG_INS_OF_ADDRESS = "20 per 5 minutes"
 LOG_INS_OF_NAME = "10 per 5 minutes"
 """More tries of passwords than people need, fewer than are of use to guess one."""
 LINKS_OF_ADDRESS = "20 per 5 minutes"
+TOO_MANY = "That was tried too often: wait five minutes, then try once more."
 AUDIT_ROWS = 100
 DAY_S = 86_400.0
+MAX_NAME = 40
+"""Characters that are looked at; no account has a longer name."""
 VALID_DAYS = (7, 30, 90, 365, 0)
 """For how long tokens are made; 0 for ever."""
 
+_OURS = re.compile(r"/(?![/\\])[^\\\x00-\x20\x7f]*")
+"""An address on this server. Browsers take a backslash for a slash, drop line ends and
+tabs, and take what begins with two slashes for another server."""
+
+
 blueprint = Blueprint("accounts", __name__)
-limiter = Limiter(get_remote_address, storage_uri="memory://")
+limiter = Limiter(lambda: _address(), storage_uri="memory://")
 
 
 @blueprint.route("/login", methods=["GET", "POST"])
 @public
-@limiter.limit(LOG_INS_OF_ADDRESS, methods=["POST"])
+@limiter.limit(LOG_INS_OF_ADDRESS, methods=["POST"], error_message=TOO_MANY)
 @limiter.limit(
-    LOG_INS_OF_NAME, key_func=lambda: request.form.get("name", ""), methods=["POST"]
+    LOG_INS_OF_NAME,
+    key_func=lambda: _name(),
+    methods=["POST"],
+    error_message=TOO_MANY,
 )
 def log_in() -> ResponseReturnValue:
     """Ask for name and password, and go where somebody wanted to."""
@@ -60,10 +72,12 @@ def log_in() -> ResponseReturnValue:
         if current_user.is_authenticated:
             return redirect(wanted)
         return render_template("accounts/login.html", wanted=wanted, name="")
-    name = request.form.get("name", "").strip().lower()
+    name = _name()
     account = store().log_in(name, request.form.get("password", ""))
     if account is None:
-        note("log in", name, "refused: wrong name or password")
+        # it happens that somebody types the password there
+        known = name if store().account(name) else "a name that is not known"
+        note("log in", known, "refused: wrong name or password")
         flash("This name and password do not belong together.", "danger")
         page = render_template("accounts/login.html", wanted=wanted, name=name)
         return page, 401
@@ -76,8 +90,9 @@ def log_in() -> ResponseReturnValue:
 @public
 def log_out() -> ResponseReturnValue:
     """End the session."""
-    if current_user.is_authenticated:
+    if current_user.is_authenticated and current_user.via == "session":
         note("log out", current_user.account.name, "done")
+        store().end_session(current_user.session, _end_of_session())
     logout_user()
     session.clear()
     flash("You are logged out.", "success")
@@ -86,13 +101,13 @@ def log_out() -> ResponseReturnValue:
 
 @blueprint.route("/welcome/<secret>", methods=["GET", "POST"])
 @public
-@limiter.limit(LINKS_OF_ADDRESS)
+@limiter.limit(LINKS_OF_ADDRESS, error_message=TOO_MANY)
 def welcome(secret: str) -> ResponseReturnValue:
     """Let somebody with a one-time link choose a password."""
     name = store().link(secret)
     if name is None:
         abort(410, "This link was used, or is older than a day: ask for a new one.")
-    asked = request.form.get("name", name).strip().lower()
+    asked = _name() or name
     if request.method == "GET":
         return render_template(
             "accounts/welcome.html", name=name, asked=name, least=MIN_PASSWORD
@@ -125,7 +140,8 @@ def account() -> ResponseReturnValue:
 
 
 @blueprint.route("/account/password", methods=["POST"])
-@limiter.limit(LOG_INS_OF_ADDRESS)
+@needs(Role.OBSERVER)
+@limiter.limit(LOG_INS_OF_ADDRESS, error_message=TOO_MANY)
 def change_password() -> ResponseReturnValue:
     """Change one's own password; all other sessions end."""
     me = _me()
@@ -143,6 +159,7 @@ def change_password() -> ResponseReturnValue:
 
 
 @blueprint.route("/account/tokens", methods=["POST"])
+@needs(Role.OBSERVER)
 def make_token() -> ResponseReturnValue:
     """Make a token for a program; the page that answers shows it, once."""
     me = _me()
@@ -161,6 +178,7 @@ def make_token() -> ResponseReturnValue:
 
 
 @blueprint.route("/account/tokens/<int:id>/remove", methods=["POST"])
+@needs(Role.OBSERVER)
 def remove_token(id: int) -> ResponseReturnValue:
     """Remove one of one's own tokens; an administrator may remove any."""
     me = _me()
@@ -186,7 +204,7 @@ def users() -> ResponseReturnValue:
 @needs(Role.ADMINISTRATOR)
 def add_user() -> ResponseReturnValue:
     """Make an account, and show the link by which its owner chooses a password."""
-    name = request.form.get("name", "").strip().lower()
+    name = _name()
     try:
         role = Role.of(request.form.get("role", ""))
         with audited("add account", name, role=role.word):
@@ -245,12 +263,34 @@ def audit() -> ResponseReturnValue:
 # --- inside -----------------------------------------------------------------
 
 
+def _address() -> str:
+    """Return from where a request comes, as far as limits go."""
+    told = request.remote_addr or "nowhere"
+    try:
+        address = ipaddress.ip_address(told.partition("%")[0])
+    except ValueError:
+        return told
+    # one computer may take any of the addresses of its network
+    is_wide = address.version == 6 and not address.is_loopback
+    return str(ipaddress.ip_network(f"{address}/64", False)) if is_wide else told
+
+
+def _name() -> str:
+    """Return the name that a form gives, however it is written."""
+    return request.form.get("name", "").strip().lower()[:MAX_NAME]
+
+
 def _enter(account: Account) -> None:
     """Begin a session, with nothing of the one before."""
+    if current_user.is_authenticated:
+        store().end_session(current_user.session, _end_of_session())
     session.clear()
     login_user(Visitor(account, account.role, "session"))
     session.permanent = True
-    current_app.logger.debug("%s logged in", account.name)
+
+
+def _end_of_session() -> float:
+    return time.time() + current_app.permanent_session_lifetime.total_seconds()
 
 
 def _me() -> Account:
@@ -288,12 +328,7 @@ def _with_link(name: str) -> ResponseReturnValue:
 
 def _inside(wanted: str) -> str:
     """Return where to go, if that is one of our own pages."""
-    parts = urlsplit(wanted)
-    is_ours = not parts.scheme and not parts.netloc and wanted.startswith("/")
-    # browsers take a backslash for a slash, and two of them for another server
-    if not is_ours or wanted.startswith(("//", "/\\")) or "\\" in wanted:
-        return url_for("cluster.overview")
-    return wanted
+    return wanted if _OURS.fullmatch(wanted) else url_for("cluster.overview")
 
 
 def _sentence(error: Exception) -> str:

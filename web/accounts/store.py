@@ -7,10 +7,13 @@ links, which are random and long, as SHA-256.
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import re
 import secrets
+import threading
 import time
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
@@ -39,6 +42,10 @@ NAME = re.compile(r"[a-z][a-z0-9._-]{0,31}")
 TOKEN_PREFIX = "oc_"
 """By which people, and programs that look for secrets, recognise a token."""
 MAX_TEXT = 1000
+HASHED_AT_ONCE = 2
+"""Passwords; each takes 64 MiB, so that many who knock cannot fill the memory."""
+MAX_NUMBER = 2**63 - 1
+"""The largest that SQLite takes."""
 
 
 class Role(IntEnum):
@@ -157,6 +164,12 @@ _LINKS = sql.Table(
     sql.Column("name", sql.Text, nullable=False),
     sql.Column("expires_at", sql.Float, nullable=False),
 )
+_ENDED = sql.Table(
+    "ended_sessions",
+    _tables,
+    sql.Column("session", sql.Text, primary_key=True),
+    sql.Column("until", sql.Float, nullable=False),
+)
 _SECRETS = sql.Table(
     "secrets",
     _tables,
@@ -194,10 +207,13 @@ class AccountStore:
     def __init__(self, path: Path, hasher: PasswordHasher | None = None) -> None:
         self.path = path
         self._hasher = hasher or PasswordHasher()
+        self._hashing = threading.BoundedSemaphore(HASHED_AT_ONCE)
         self._nobody = self._hasher.hash(secrets.token_urlsafe())
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.touch(mode=0o600)
+            if path.stat().st_mode & 0o077:
+                path.chmod(0o600)
         except OSError as error:
             raise AccountError(f"no accounts in {path}: {error.strerror}") from None
         self._engine = sql.create_engine(
@@ -233,6 +249,45 @@ class AccountStore:
             row = _find(connection, name)
             return None if row is None else _account(row)
 
+    def in_session(self, name: str, stamp: str, session: str) -> Account | None:
+        """Return the account of a session that is not over.
+
+        Parameters
+        ----------
+        name : str
+            Whose.
+        stamp : str
+            The account's as the session began.
+        session : str
+            What tells it from others of the same account.
+        """
+        is_over = sql.select(_ENDED.c.session).where(_ENDED.c.session == session)
+        with self._work() as connection:
+            row = _find(connection, name)
+            if row is None or not row["is_open"]:
+                return None
+            if not hmac.compare_digest(row["stamp"].encode(), stamp.encode()):
+                return None
+            if connection.execute(is_over).first() is not None:
+                return None
+            return _account(row)
+
+    def end_session(self, session: str, until: float) -> None:
+        """End one session, though a copy of its cookie may be left somewhere.
+
+        Parameters
+        ----------
+        session : str
+            Which.
+        until : float
+            When it would have ended anyway, in seconds since 1970.
+        """
+        ended = sql.insert(_ENDED).prefix_with("OR IGNORE")
+        with self._work() as connection:
+            past = _ENDED.c.until < time.time()
+            connection.execute(sql.delete(_ENDED).where(past))
+            connection.execute(ended, {"session": session, "until": until})
+
     def add(self, name: str, role: Role, password: str = "") -> Account:
         """Make an account; without a password it needs a one-time link first.
 
@@ -241,25 +296,9 @@ class AccountStore:
         AccountError
             When there is one of that name, or the name or the password will not do.
         """
-        if not NAME.fullmatch(name):
-            raise AccountError(
-                f"{name!r} will not do as a name: begin with a letter, then small "
-                "letters, digits, dots, hyphens; 32 at most"
-            )
-        row = {
-            "name": name,
-            "password": self._hashed(password) if password else "",
-            "role": int(role),
-            "is_open": True,
-            "stamp": _stamp(),
-            "created_at": time.time(),
-            "seen_at": 0.0,
-        }
+        hashed = self._hashed(password) if password else ""
         with self._work() as connection:
-            if _find(connection, name) is not None:
-                raise AccountError(f"there is an account {name} already")
-            connection.execute(sql.insert(_ACCOUNTS), row)
-        return _account(row)
+            return _added(connection, name, role, hashed)
 
     def set_password(self, name: str, password: str) -> Account:
         """Change a password; all sessions of the account end."""
@@ -280,22 +319,23 @@ class AccountStore:
     def remove(self, name: str) -> None:
         """Remove an account with its tokens; not that of the last administrator."""
         with self._work() as connection:
-            self._known(connection, name)
+            before = _known(connection, name)
             connection.execute(sql.delete(_ACCOUNTS).where(_ACCOUNTS.c.name == name))
             connection.execute(sql.delete(_TOKENS).where(_TOKENS.c.owner == name))
             connection.execute(sql.delete(_LINKS).where(_LINKS.c.name == name))
-            self._check_administrator(connection)
+            _check_administrator(connection, before)
 
     def log_in(self, name: str, password: str) -> Account | None:
         """Return the account, if the password is right and it is open.
 
-        It takes as long whether or not there is such an account.
+        It takes as long whether or not there is such an account, and a password.
         """
         with self._work() as connection:
             row = _find(connection, name)
         expected = (row["password"] if row is not None else "") or self._nobody
         try:
-            self._hasher.verify(expected, password[: MAX_PASSWORD + 1])
+            with self._hashing:
+                self._hasher.verify(expected, _bytes(password[: MAX_PASSWORD + 1]))
         except (VerificationError, InvalidHashError):
             return None
         if row is None or not row["is_open"] or not row["password"]:
@@ -303,8 +343,7 @@ class AccountStore:
         if self._hasher.check_needs_rehash(expected):
             with self._work() as connection:
                 better = sql.update(_ACCOUNTS).where(_ACCOUNTS.c.name == name)
-                hashed = self._hasher.hash(password)
-                connection.execute(better.values(password=hashed))
+                connection.execute(better.values(password=self._hashed(password)))
         return _account(row)
 
     def seen(self, account: Account) -> None:
@@ -318,10 +357,8 @@ class AccountStore:
     @property
     def has_administrator(self) -> bool:
         """Whether an administrator can log in."""
-        return any(
-            each.role == Role.ADMINISTRATOR and each.is_open and each.has_password
-            for each in self.accounts()
-        )
+        with self._work() as connection:
+            return _has_administrator(connection)
 
     # --- one-time links ------------------------------------------------------
 
@@ -331,8 +368,8 @@ class AccountStore:
         Parameters
         ----------
         name : str
-            Whose; empty for a new administrator, who chooses a name as well. There is
-            one link at a time for each.
+            Whose; empty for the first administrator, who chooses a name as well. There
+            is one link at a time for each.
         """
         secret = secrets.token_urlsafe(32)
         row = {
@@ -341,24 +378,19 @@ class AccountStore:
             "expires_at": time.time() + LINK_S,
         }
         with self._work() as connection:
-            if name and _find(connection, name) is None:
-                raise AccountError(f"there is no account {name}")
+            if name and not _known(connection, name)["is_open"]:
+                raise AccountError(f"the account {name} is closed: open it first")
             connection.execute(sql.delete(_LINKS).where(_LINKS.c.name == name))
             connection.execute(sql.insert(_LINKS), row)
         return secret
 
     def link(self, secret: str) -> str | None:
         """Return whose link it is; ``None`` when it opens nothing (any more)."""
-        is_it = _LINKS.c.digest == _digest(secret)
-        asked = sql.select(_LINKS.c.name).where(
-            is_it, _LINKS.c.expires_at > time.time()
-        )
         with self._work() as connection:
-            name = connection.execute(asked).scalar()
-        return None if name is None else str(name)
+            return _link(connection, secret)
 
     def use_link(self, secret: str, name: str, password: str) -> Account:
-        """Let somebody choose a password, and for a new administrator the name.
+        """Let somebody choose a password, and the first administrator the name.
 
         Raises
         ------
@@ -366,25 +398,20 @@ class AccountStore:
             When the link opens nothing, or the name or the password will not do; the
             link can be used again then.
         """
-        for_name = self.link(secret)
-        if for_name is None:
+        if self.link(secret) is None:
             raise AccountError("this link was used or is too old: ask for a new one")
-        self._hashed(password)
+        hashed = self._hashed(password)
+        gone = sql.delete(_LINKS).where(_LINKS.c.digest == _digest(secret))
         with self._work() as connection:
-            gone = sql.delete(_LINKS).where(_LINKS.c.digest == _digest(secret))
-            if connection.execute(gone).rowcount != 1:
+            # the file is ours alone from here on: nobody else uses the link, too
+            connection.execute(sql.text("BEGIN IMMEDIATE"))
+            for_name = _link(connection, secret)
+            if for_name is None:
                 raise AccountError("this link was used a moment ago")
-        try:
+            connection.execute(gone)
             if for_name:
-                return self.set_password(for_name, password)
-            return self.add(name, Role.ADMINISTRATOR, password)
-        except AccountError:
-            row = {"digest": _digest(secret), "name": for_name}
-            with self._work() as connection:
-                connection.execute(
-                    sql.insert(_LINKS), row | {"expires_at": time.time() + LINK_S}
-                )
-            raise
+                return _changed(connection, for_name, password=hashed)
+            return _added(connection, name, Role.ADMINISTRATOR, hashed)
 
     # --- tokens --------------------------------------------------------------
 
@@ -443,7 +470,7 @@ class AccountStore:
         AccountError
             When there is none.
         """
-        gone = sql.delete(_TOKENS).where(_TOKENS.c.id == id)
+        gone = sql.delete(_TOKENS).where(_TOKENS.c.id == min(id, MAX_NUMBER))
         if owner:
             gone = gone.where(_TOKENS.c.owner == owner)
         with self._work() as connection:
@@ -512,7 +539,7 @@ class AccountStore:
         """
         asked = sql.select(_AUDIT).order_by(_AUDIT.c.id.desc()).limit(limit)
         if before:
-            asked = asked.where(_AUDIT.c.id < before)
+            asked = asked.where(_AUDIT.c.id < min(before, MAX_NUMBER))
         if who:
             asked = asked.where(_AUDIT.c.who == who)
         with self._work() as connection:
@@ -524,30 +551,16 @@ class AccountStore:
         return _Work(self._engine, self.path)
 
     def _hashed(self, password: str) -> str:
-        if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
+        if len(password) < MIN_PASSWORD:
             raise AccountError(f"a password has at least {MIN_PASSWORD} characters")
-        return self._hasher.hash(password)
-
-    def _known(self, connection: sql.Connection, name: str) -> sql.RowMapping:
-        row = _find(connection, name)
-        if row is None:
-            raise AccountError(f"there is no account {name}")
-        return row
+        if len(password) > MAX_PASSWORD:
+            raise AccountError(f"a password has at most {MAX_PASSWORD} characters")
+        with self._hashing:
+            return self._hasher.hash(_bytes(password))
 
     def _change(self, name: str, **values: Any) -> Account:
         with self._work() as connection:
-            before = self._known(connection, name)
-            changed = sql.update(_ACCOUNTS).where(_ACCOUNTS.c.name == name)
-            connection.execute(changed.values(stamp=_stamp(), **values))
-            if before["role"] == Role.ADMINISTRATOR and "password" not in values:
-                self._check_administrator(connection)
-            return _account(self._known(connection, name))
-
-    def _check_administrator(self, connection: sql.Connection) -> None:
-        is_one = (_ACCOUNTS.c.role == int(Role.ADMINISTRATOR), _ACCOUNTS.c.is_open)
-        left = sql.select(sql.func.count()).select_from(_ACCOUNTS).where(*is_one)
-        if not connection.execute(left).scalar_one():
-            raise AccountError("the last administrator stays: make another one first")
+            return _changed(connection, name, **values)
 
 
 class _Work:
@@ -585,6 +598,72 @@ def _find(connection: sql.Connection, name: str) -> sql.RowMapping | None:
     return connection.execute(asked).mappings().first()
 
 
+def _known(connection: sql.Connection, name: str) -> sql.RowMapping:
+    row = _find(connection, name)
+    if row is None:
+        raise AccountError(f"there is no account {name}")
+    return row
+
+
+def _added(connection: sql.Connection, name: str, role: Role, hashed: str) -> Account:
+    if not NAME.fullmatch(name):
+        raise AccountError(
+            f"{name!r} will not do as a name: begin with a letter, then small "
+            "letters, digits, dots, hyphens; 32 at most"
+        )
+    if _find(connection, name) is not None:
+        raise AccountError(f"there is an account {name} already")
+    row = {
+        "name": name,
+        "password": hashed,
+        "role": int(role),
+        "is_open": True,
+        "stamp": _stamp(),
+        "created_at": time.time(),
+        "seen_at": 0.0,
+    }
+    connection.execute(sql.insert(_ACCOUNTS), row)
+    return _account(row)
+
+
+def _changed(connection: sql.Connection, name: str, **values: Any) -> Account:
+    before = _known(connection, name)
+    changed = sql.update(_ACCOUNTS).where(_ACCOUNTS.c.name == name)
+    connection.execute(changed.values(stamp=_stamp(), **values))
+    after = _known(connection, name)
+    if not after["is_open"]:
+        connection.execute(sql.delete(_LINKS).where(_LINKS.c.name == name))
+    _check_administrator(connection, before)
+    return _account(after)
+
+
+def _check_administrator(connection: sql.Connection, before: sql.RowMapping) -> None:
+    """Refuse a change that leaves nobody to see to accounts."""
+    account = _account(before)
+    was_one = account.role == Role.ADMINISTRATOR and account.is_open
+    if was_one and account.has_password and not _has_administrator(connection):
+        raise AccountError("the last administrator stays: make another one first")
+
+
+def _has_administrator(connection: sql.Connection) -> bool:
+    is_one = (
+        _ACCOUNTS.c.role == int(Role.ADMINISTRATOR),
+        _ACCOUNTS.c.is_open,
+        _ACCOUNTS.c.password != "",
+    )
+    asked = sql.select(_ACCOUNTS.c.name).where(*is_one).limit(1)
+    return connection.execute(asked).first() is not None
+
+
+def _link(connection: sql.Connection, secret: str) -> str | None:
+    is_it = (_LINKS.c.digest == _digest(secret), _LINKS.c.expires_at > time.time())
+    name = connection.execute(sql.select(_LINKS.c.name).where(*is_it)).scalar()
+    # once there is an administrator the link of the first one opens nothing
+    if name is None or (name == "" and _has_administrator(connection)):
+        return None
+    return str(name)
+
+
 def _account(row: Mapping[Any, Any]) -> Account:
     return Account(
         row["name"],
@@ -603,7 +682,12 @@ def _token(row: Mapping[Any, Any]) -> Token:
 
 
 def _digest(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()
+    return hashlib.sha256(secret.encode(errors="replace")).hexdigest()
+
+
+def _bytes(password: str) -> bytes:
+    # the same characters may come in another form from another keyboard
+    return unicodedata.normalize("NFC", password).encode(errors="surrogatepass")
 
 
 def _stamp() -> str:
