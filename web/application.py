@@ -16,6 +16,8 @@ from opencluster_web import assets, failures, navigation, probes, security, word
 from opencluster_web.accounts import guard
 from opencluster_web.accounts import pages as account_pages
 from opencluster_web.accounts.store import AccountStore
+from opencluster_web.actions import pages as action_pages
+from opencluster_web.actions.deeds import Hands
 from opencluster_web.cluster import pages as cluster_pages
 from opencluster_web.cluster.source import ClusterSource
 from opencluster_web.events import Streams
@@ -115,6 +117,8 @@ def create_app(settings: WebSettings) -> Flask:
     app.extensions["opencluster_streams"] = Streams(settings.streams, settings.stream_s)
     app.extensions["opencluster_cluster"] = ClusterSource(settings.config, place)
     app.register_blueprint(cluster_pages.blueprint)
+    app.extensions["opencluster_hands"] = Hands(settings.config, place)
+    app.register_blueprint(action_pages.blueprint)
     probes.register(app)
     if settings.images is not None:
         _add_gallery(app, settings.images, settings.index_url)

@@ -256,6 +256,14 @@ def start(
     return [str(name) for name in answer["names"]]
 
 
+def name_in(target: str, kind: str) -> str:
+    """Return the type that a class has unless it says otherwise, by its target."""
+    name = target.rpartition(":")[2]
+    if kind == "service":
+        return name.removesuffix("Service").lower() or name
+    return name.removesuffix("Worker") or name
+
+
 # --- a type -----------------------------------------------------------------
 
 
