@@ -22,6 +22,8 @@ MAX_TRACEBACK = 8000
 STRETCHES = 500
 """Into so many parts the time of a job is cut, once its spans are taken together."""
 SLOWEST = 20
+LOOK_BACK = 1000
+"""Spans among which the one is looked for that an error belongs to."""
 
 
 @dataclass
@@ -91,13 +93,14 @@ class Recorder:
     started_at : float
         When the job began, seconds since 1970.
     max_spans : int
-        How many are kept as they are.
+        How many are kept as they are, of those with a result; and as many others.
     """
 
     def __init__(self, started_at: float, max_spans: int) -> None:
         self._started_at = started_at
         self._max_spans = max_spans
-        self._count = 0
+        self._counts = [0, 0]
+        self._failures = 0
         self._lanes: dict[str, int] = {}
         self._types: dict[str, int] = {}
         self._errors: dict[tuple[str, str], int] = {}
@@ -145,9 +148,9 @@ class Recorder:
             place = self._types[type] = len(self._types)
             self._new["types"].append(type)
         start_s = max(0.0, ended_at - duration_s - self._started_at)
-        self._count += 1
+        self._counts[outcome == DONE] += 1
         one = (start_s, duration_s, lane, place, pieces, outcome, number)
-        if self._count <= self._max_spans or outcome != DONE:
+        if self._counts[outcome == DONE] <= self._max_spans:
             self._new["spans"].append(one)
         else:
             self._merge(one)
@@ -184,7 +187,9 @@ class Recorder:
             )
         self._groups[place]["count"] += 1
         self._changed_errors.add(place)
-        self._new["failures"].append([number, place])
+        self._failures += 1
+        if self._failures <= self._max_spans:
+            self._new["failures"].append([number, place])
 
     def take(self, is_over: bool) -> dict[str, list[Any]] | None:
         """Return what is new since the last call, or ``None``.
@@ -232,6 +237,7 @@ def extend(timeline: Timeline, news: Mapping[str, Any]) -> None:
         timeline.hosts.append(str(host))
     timeline.types.extend(map(str, news.get("types", ())))
     timeline.is_merged |= bool(news.get("merged"))
+    known = len(timeline)
     for kind in ("spans", "merged"):
         for start_s, duration_s, *places in news.get(kind, ()):
             lane, type, pieces, outcome, number = map(int, places)
@@ -254,7 +260,8 @@ def extend(timeline: Timeline, news: Mapping[str, Any]) -> None:
         timeline.errors[place] = dict(group)
     failures = {int(number): int(place) for number, place in news.get("failures", ())}
     if failures:
-        for index in range(len(timeline) - 1, -1, -1):
+        oldest = max(0, known - LOOK_BACK)
+        for index in range(len(timeline) - 1, oldest - 1, -1):
             place = failures.pop(timeline.number[index], None)
             if place is not None and timeline.outcome[index] != DONE:
                 timeline.error[index] = place

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from opencluster.core.chunks import Moved
+from opencluster.core.timeline import Recorder
 from opencluster.errors import WorkError
 from opencluster.references import DataRef
 from opencluster.wire import codec
@@ -216,6 +217,8 @@ class Job:
         What its pieces have by an order from outside, whatever they were given.
     cancelled_by : str
         Who ordered its end from outside.
+    recorder : Recorder or None
+        What records its pieces: as long as it, since pieces may outlive the run.
     """
 
     id: str
@@ -226,6 +229,7 @@ class Job:
     statistics: JobStatistics = field(default_factory=JobStatistics)
     priority: int | None = None
     cancelled_by: str = ""
+    recorder: Recorder | None = field(default=None, repr=False, compare=False)
 
     def end(self, state: str) -> None:
         """Note that it is over; one that was cancelled stays so."""

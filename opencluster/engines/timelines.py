@@ -118,11 +118,11 @@ class Timelines:
                     writer.close()
 
     def _recorder(self, job: Job) -> Recorder:
-        known = self._recorders.get(job.id)
-        if known is None:
-            recorder = Recorder(job.started_at, self._max_spans)
-            known = self._recorders[job.id] = job, recorder
-        return known[1]
+        recorder = job.recorder
+        if recorder is None:
+            recorder = job.recorder = Recorder(job.started_at, self._max_spans)
+        self._recorders[job.id] = job, recorder
+        return recorder
 
     def _write(self, job: Job, news: dict[str, Any]) -> None:
         if not self._max_spans:

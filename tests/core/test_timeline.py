@@ -85,6 +85,17 @@ def test_many_spans_are_taken_together_and_none_is_lost() -> None:
     assert timeline.outcome.count(FAILED) == 1
 
 
+def test_runs_without_a_result_are_bounded_too() -> None:
+    recorder, timeline = Recorder(0.0, 100), Timeline()
+    for number in range(20_000):
+        recorder.span(number + 1.0, 1.0, "A-1", "h1", "A", 1, RETRIED, number)
+        recorder.error(number, "ValueError", "no antennas", "", "A-1")
+    told(recorder, timeline, is_over=True)
+    assert timeline.is_merged and len(timeline) < 5000
+    assert sum(timeline.pieces) == timeline.errors[0]["count"] == 20_000
+    assert timeline.error.count(0) == 100
+
+
 def test_errors_of_all_kinds_are_bounded() -> None:
     recorder, timeline = Recorder(0.0, 10), Timeline()
     for number in range(1000):

@@ -31,6 +31,9 @@ class RecordedManager(Manager):
                 "Recorded", [ill, well], error_retries=2, return_errors=True
             )
             list(tries)
+        elif kind == "late":
+            list(self.map("Recorded", [well] * 6))
+            self.kept = [self.submit("Recorded", well) for _ in range(2)]
         elif kind == "many":
             list(self.map("Recorded", [WorkPiece(s=0.0, fails=False)] * 5000))
         else:
@@ -40,4 +43,7 @@ class RecordedManager(Manager):
 
 
 if __name__ == "__main__":
-    RecordedManager().run(WorkPiece(kind=sys.argv[1]))
+    manager = RecordedManager()
+    manager.run(WorkPiece(kind=sys.argv[1]))
+    for future in getattr(manager, "kept", []):
+        future.result()

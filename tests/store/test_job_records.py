@@ -73,6 +73,18 @@ def test_a_job_leaves_what_became_of_its_pieces(cluster: LocalCluster) -> None:
     assert 0.1 <= max(timeline.duration_s) <= timeline.length_s
 
 
+def test_pieces_that_outlive_their_job_have_their_own_lanes(
+    cluster: LocalCluster,
+) -> None:
+    run(cluster, "late")
+    timeline = find_record(cluster.place, "last")
+    assert timeline.job["state"] == "done" and timeline.job["pieces_done"] == 8
+    assert sorted(timeline.workers) == ["Recorded-1", "Recorded-2"]
+    # each has one of the last two, which run at the same time
+    late = {n: timeline.worker[i] for i, n in enumerate(timeline.number) if n > 6}
+    assert len(late) == 2 and set(late.values()) == {0, 1}
+
+
 def test_short_pieces_are_recorded_in_bundles(cluster: LocalCluster) -> None:
     run(cluster, "many")
     timeline = find_record(cluster.place, "last")
