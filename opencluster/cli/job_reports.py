@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from typing import IO
 
@@ -175,13 +176,14 @@ def _found(id: str) -> Timeline:
 
 def _page(timeline: Timeline) -> str:
     try:
-        from opencluster_web.jobs.report import report_html
+        # by name, as the command line knows the pages no better
+        report = import_module("opencluster_web.jobs.report")
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"--html needs the Python package {error.name}: install it with "
             "pip install 'opencluster[web]'; --json and --csv need nothing more"
         ) from error
-    page: str = report_html(timeline)
+    page: str = report.report_html(timeline)
     return page
 
 
