@@ -21,6 +21,8 @@ from opencluster_web.actions.deeds import Hands
 from opencluster_web.cluster import pages as cluster_pages
 from opencluster_web.cluster.source import ClusterSource
 from opencluster_web.events import Streams
+from opencluster_web.letters import pages as letter_pages
+from opencluster_web.letters.source import LetterBox
 
 STREAMS = 8
 """Pages that may hear of changes at the same time; each keeps a thread busy."""
@@ -117,6 +119,8 @@ def create_app(settings: WebSettings) -> Flask:
     app.extensions["opencluster_streams"] = Streams(settings.streams, settings.stream_s)
     app.extensions["opencluster_cluster"] = ClusterSource(settings.config, place)
     app.register_blueprint(cluster_pages.blueprint)
+    app.extensions["opencluster_letters"] = LetterBox(settings.config, place)
+    app.register_blueprint(letter_pages.blueprint)
     app.extensions["opencluster_hands"] = Hands(settings.config, place)
     app.register_blueprint(action_pages.blueprint)
     probes.register(app)

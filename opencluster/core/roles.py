@@ -152,10 +152,10 @@ RULES: Mapping[tuple[str, str], Rule] = {
             "scale": "ask a workshop for more or fewer workers",
             "stop": "ask a workshop to stop a worker",
             "restart": "ask a workshop to restart a worker",
-            "letter_work": "read the work in a dead letter",
             "kill": "ask a workshop to kill a worker",
             "drain": "ask a workshop to end its workers and start none",
             "undrain": "ask a workshop to start its workers again",
+            "letter_work": "read the work in a dead letter",
             "delete_letter": "delete a dead letter",
         },
     ),
@@ -165,8 +165,8 @@ RULES: Mapping[tuple[str, str], Rule] = {
         {"enforce": "ask a workshop to end an overdue worker"},
     ),
     **_rules(WORKER, (MANAGER,), _ORDERS),
-    **_rules(
     **_rules(WORKER, (MANAGER,), _ENDING),
+    **_rules(
         WORKER,
         (MANAGER,),
         {
@@ -182,8 +182,8 @@ RULES: Mapping[tuple[str, str], Rule] = {
     **_rules(WORKER, (MANAGER, WORKER), _QUESTIONS),
     **_rules(WORKER, (MANAGER, WORKER), _VALUES),
     **_rules(SERVICE, (MANAGER, WORKER), _ORDERS),
-    **_rules(SERVICE, (WORKER,), _VALUES),
     **_rules(SERVICE, (MANAGER,), _ENDING),
+    **_rules(SERVICE, (WORKER,), _VALUES),
     **_rules(
         MANAGER,
         (WORKER,),

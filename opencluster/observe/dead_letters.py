@@ -7,7 +7,8 @@ workshop of its computer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,16 @@ from opencluster.config import Config
 from opencluster.errors import LetterError, OpenClusterError
 from opencluster.net.control import Control
 from opencluster.place import Place
-from opencluster.store.dead_letters import DeadLetters, check_id
+from opencluster.store.dead_letters import (
+    MAX_TIME_S,
+    DeadLetters,
+    check_id,
+    checked_head,
+)
+
+PATIENCE_S = 3.0
+"""How long a list waits for one computer."""
+ASKED_AT_ONCE = 16
 
 Letter = dict[str, Any]
 """A letter in plain types: ``id``, ``at`` (seconds since 1970), ``type``, ``number``,
@@ -63,16 +73,12 @@ class Letters:
         """Return all letters, without the work in them."""
         letters = {row["id"]: row for row in self._here.rows()}
         silent: list[str] = []
-        for shop in self._workshops():
-            try:
-                answer = self._ask(shop, "letters", {})
-                rows = [dict(row) for row in answer["letters"]]
-            except (OpenClusterError, LookupError, TypeError, ValueError):
+        for shop, rows in self._elsewhere():
+            if rows is None:
                 silent.append(str(shop["name"]))
-                continue
-            letters = {row["id"]: row for row in rows} | letters
-        newest = sorted(letters.values(), key=lambda row: -float(row["at"]))
-        return Found(newest, silent)
+            else:
+                letters = {row["id"]: row for row in rows} | letters
+        return Found(sorted(letters.values(), key=lambda row: -row["at"]), silent)
 
     def show(self, id: str) -> Letter:
         """Return one letter with all its evidence.
@@ -85,7 +91,7 @@ class Letters:
         shop = self._holder(id)
         if shop is None:
             return self._here.head(id)
-        return dict(self._ask(shop, "letters", {"id": id})["letters"][0])
+        return checked_head(self._ask(shop, "letters", {"id": id})["letters"][0], id)
 
     def work(self, id: str) -> bytes:
         """Return the work of a letter, in the form of `wire.stored`.
@@ -128,24 +134,48 @@ class Letters:
         check_id(id)
         if self._here.has(id):
             return None
-        for shop in self._workshops():
-            try:
-                rows = self._ask(shop, "letters", {})["letters"]
-            except OpenClusterError:
-                continue
-            if any(row["id"] == id for row in rows):
+        for shop, rows in self._elsewhere():
+            if any(row["id"] == id for row in rows or ()):
                 return shop
         raise LetterError(
             f"there is no dead letter {id}, or its computer does not answer; "
             "`opencluster letters list` shows those that can be read"
         )
 
-    def _workshops(self) -> Iterator[Mapping[str, Any]]:
-        if self._control is not None:
-            yield from self._control.factory("find", {"kind": "workshop"})
+    def _elsewhere(self) -> list[tuple[Mapping[str, Any], list[Letter] | None]]:
+        """Return each workshop with its letters; ``None`` if it did not say."""
+        if self._control is None:
+            return []
+        shops = list(self._control.factory("find", {"kind": "workshop"}))
+        with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
+            return list(zip(shops, pool.map(self._rows_at, shops), strict=True))
+
+    def _rows_at(self, shop: Mapping[str, Any]) -> list[Letter] | None:
+        try:
+            answer = self._ask(shop, "letters", {}, PATIENCE_S)
+            return [_row(row) for row in answer["letters"]]
+        except (OpenClusterError, LookupError, TypeError, ValueError):
+            return None
 
     def _ask(
-        self, shop: Mapping[str, Any], operation: str, arguments: Mapping[str, Any]
+        self,
+        shop: Mapping[str, Any],
+        operation: str,
+        arguments: Mapping[str, Any],
+        timeout_s: float | None = None,
     ) -> Any:
         assert self._control is not None
-        return self._control.workshop(shop, operation, arguments)
+        return self._control.workshop(shop, operation, arguments, timeout_s)
+
+
+def _row(row: Any) -> Letter:
+    """Return a row of a list as it should be, whatever a workshop sent."""
+    check_id(row["id"])
+    if not 0 <= row["at"] < MAX_TIME_S:
+        raise ValueError("a letter is of no time")
+    return dict(row) | {
+        "at": float(row["at"]),
+        "nbytes": int(row["nbytes"]),
+        "deaths": int(row["deaths"]),
+        "reason": str(row["reason"]),
+    }

@@ -15,12 +15,13 @@ import stat
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
 import msgpack
 
-from opencluster.errors import LetterError
+from opencluster.errors import DeathEvidence, LetterError
 from opencluster.wire.stored import encoded
 
 SUFFIX = ".letter"
@@ -31,6 +32,9 @@ MAX_HEAD_BYTES = 1 << 20
 MAX_LISTED = 10_000
 STALE_S = 3600.0
 """After which a file that was never finished is removed."""
+
+MAX_TIME_S = 253402300799
+"""The last moment that has a date of four digits."""
 
 MOST = 100
 MOST_BYTES = 1000**3
@@ -251,6 +255,20 @@ def _read_head(file: IO[bytes], id: str) -> dict[str, Any]:
         head: Any = msgpack.unpackb(file.read(length))
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise _unreadable(id, str(error) or "its head is malformed") from None
+    checked = checked_head(head, id)
+    if os.fstat(file.fileno()).st_size - file.tell() != checked["nbytes"]:
+        raise _unreadable(id, "it is torn")
+    return checked
+
+
+def checked_head(head: Any, id: str) -> dict[str, Any]:
+    """Return the head of a letter as it should be, wherever it came from.
+
+    Raises
+    ------
+    LetterError
+        When it is none.
+    """
     is_mapping = isinstance(head, dict) and all(isinstance(key, str) for key in head)
     if not is_mapping or not all(
         isinstance(head.get(name), kind) for name, kind in _NEEDED.items()
@@ -258,9 +276,10 @@ def _read_head(file: IO[bytes], id: str) -> dict[str, Any]:
         raise _unreadable(id, "its head lacks something")
     if not all(isinstance(death, dict) for death in head["deaths"]):
         raise _unreadable(id, "its evidence is none")
-    if os.fstat(file.fileno()).st_size - file.tell() != head["nbytes"]:
-        raise _unreadable(id, "it is torn")
-    return {**head, "id": id}
+    if not 0 <= head["at"] < MAX_TIME_S:
+        raise _unreadable(id, "it is of no time")
+    deaths = [asdict(DeathEvidence.from_fields(death)) for death in head["deaths"]]
+    return {**head, "id": id, "deaths": deaths}
 
 
 def _row(head: Mapping[str, Any]) -> dict[str, Any]:

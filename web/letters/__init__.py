@@ -1,0 +1,1 @@
+"""Pages of dead letters: pieces that ended every worker that took them."""
