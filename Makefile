@@ -13,11 +13,11 @@ PROJECT := setup.cfg setup.py pyproject.toml
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CHECK_VERSION := import sys; sys.exit(sys.version_info < (3, 11))
 
-.PHONY: help demo test test-gpu soak chaos fuzz lint docs bench peers config clean
+.PHONY: help demo test test-gpu soak chaos fuzz lint docs screenshots bench peers config clean
 .DEFAULT_GOAL := help
 
 help:  ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed-muser  ## an embedded cluster counts words and makes UVFITS files
 	$(BIN)/opencluster demo
@@ -41,6 +41,9 @@ lint: $(VENV)/.installed-test  ## check style, format and types
 
 docs: $(VENV)/.installed-docs  ## make the pages of docs/ in build/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+screenshots: $(VENV)/.installed-test  ## pictures of all pages in build/screenshots
+	$(BIN)/python tests/browser/screenshots.py build/screenshots
 
 bench: $(VENV)/.installed  ## measure (BENCH=latency, all, compare, targets, ...)
 	$(BIN)/python -m bench $(BENCH)

@@ -6,7 +6,7 @@ import os
 import re
 import signal
 
-from observatory import NAME, PASSWORD, Observatory, log_in
+from observatory import NAME, PASSWORD, PROGRAM, Observatory, log_in
 from playwright.sync_api import Browser, Page, expect
 
 from opencluster.observe.status import status_of
@@ -32,7 +32,7 @@ def test_who_is_not_known_is_asked_and_led_back(
     page.get_by_role("button", name="Log in").click()
     page.wait_for_url("**/workers?type=Grid")
     expect(page.locator("tr[data-key]")).to_have_count(2)
-    page.get_by_role("button", name=re.compile(NAME)).click()
+    expect(page.get_by_role("link", name=NAME)).to_be_visible()
     page.get_by_role("button", name="Log out").click()
     expect(page.get_by_role("status")).to_contain_text("logged out")
     page.goto(site.url)
@@ -78,8 +78,7 @@ def test_a_worker_that_is_killed_is_told(page: Page, site: Observatory) -> None:
 
 
 def test_a_task_is_cancelled(page: Page, site: Observatory) -> None:
-    target = f"{site.cluster.place.path}/nothing.py:NightManager"
-    site.run("submit", target, "frames=1")
+    site.run("submit", f"{PROGRAM}:NightManager", "frames=1")
     page.goto(site.url + "tasks")
     row = page.get_by_role("row").filter(has_text="NightManager").first
     row.get_by_role("link", name=re.compile("Cancel")).click()
@@ -116,9 +115,8 @@ def test_an_observer_looks_and_does_nothing(
     expect(carl.get_by_role("heading", level=1)).to_contain_text("Forbidden")
     context.close()
     page.goto(site.url + "audit")
-    expect(
-        page.get_by_text("choose a password by a one-time link").first
-    ).to_be_visible()
+    written = page.get_by_text("choose a password by a one-time link")
+    expect(written.first).to_be_visible()
 
 
 def test_pages_fit_a_phone(chromium: Browser, site: Observatory) -> None:
