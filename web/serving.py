@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import socket
+import ssl
 import threading
 import time
 from dataclasses import dataclass
@@ -14,9 +15,11 @@ from typing import Any
 
 import waitress
 from cheroot import wsgi
+from cheroot.server import HTTPConnection
 from cheroot.ssl.builtin import BuiltinSSLAdapter
 from flask import Flask
 from waitress import wasyncore
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from opencluster.errors import ConfigError, SecurityError
 from opencluster.node.notify import Notifier
@@ -37,6 +40,8 @@ ENDING_S = 1
 """For answers that are under way when the server ends."""
 IDLE_S = 60
 """After which a connection without a request is closed."""
+SLOW_S = 10
+"""For which a thread waits for the next piece of an encrypted request."""
 MAX_REQUEST_HEADER = 32 * 1024
 
 
@@ -174,6 +179,8 @@ class _Plain:
             channel_request_lookahead=1,
             max_request_header_size=MAX_REQUEST_HEADER,
             max_request_body_size=app.config["MAX_CONTENT_LENGTH"],
+            # what a proxy says is read by ProxyFix; from others it is not let through
+            clear_untrusted_proxy_headers=not isinstance(app.wsgi_app, ProxyFix),
             ident=None,
         )
 
@@ -188,25 +195,58 @@ class _Plain:
         wasyncore.close_all(self._sockets)
 
 
+class _Greeted(HTTPConnection):
+    """A connection that keeps nobody waiting but itself while it is agreed upon."""
+
+    def communicate(self) -> bool:
+        try:
+            # done at the first request, and nothing at the next ones
+            self.socket.do_handshake()
+        except OSError as error:
+            log.info("a browser and the pages did not agree on TLS: %s", error)
+            return False
+        return bool(super().communicate())  # type: ignore[no-untyped-call]
+
+
+class _Patient(BuiltinSSLAdapter):
+    """Encrypts, but does not greet in the thread that takes all connections."""
+
+    def wrap(self, sock: socket.socket) -> tuple[ssl.SSLSocket, dict[str, str]]:
+        wrapped = self.context.wrap_socket(
+            sock, server_side=True, do_handshake_on_connect=False
+        )
+        return wrapped, {"wsgi.url_scheme": "https", "HTTPS": "on"}
+
+
+class _Tls(wsgi.Server):
+    """Logs what it has to say; what a client did wrong is not for the screen."""
+
+    ConnectionClass = _Greeted
+
+    def error_log(
+        self, msg: str = "", level: int = logging.INFO, traceback: bool = False
+    ) -> None:
+        log.log(level, "%s", msg, exc_info=traceback)
+
+
 class _Encrypted:
     """cheroot, which speaks TLS, in a thread of its own."""
 
     def __init__(
         self, app: Flask, host: str, port: int, threads: int, certificate: Certificate
     ) -> None:
-        self._server = wsgi.Server(
+        self._server = _Tls(
             (host.strip("[]"), port),
             app,
             numthreads=threads,
             request_queue_size=CONNECTIONS,
-            timeout=IDLE_S,
+            timeout=SLOW_S,
             shutdown_timeout=ENDING_S,
         )
-        self._server.error_log = _note
         self._server.max_request_header_size = MAX_REQUEST_HEADER
         self._server.max_request_body_size = app.config["MAX_CONTENT_LENGTH"]
         try:
-            self._server.ssl_adapter = BuiltinSSLAdapter(
+            self._server.ssl_adapter = _Patient(
                 str(certificate.chain), str(certificate.key)
             )
             self._server.prepare()
@@ -230,13 +270,6 @@ class _Encrypted:
     def close(self) -> None:
         self._server.stop()
         self._thread.join()
-
-
-def _note(
-    message: str = "", level: int = logging.INFO, traceback: bool = False
-) -> None:
-    """Log what cheroot has to say; what a client did wrong is not for the screen."""
-    log.log(level, "%s", message, exc_info=traceback)
 
 
 def _listen(host: str, port: int) -> socket.socket:

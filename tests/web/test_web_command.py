@@ -10,23 +10,29 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
 
 import pytest
 import trustme
 from click.testing import CliRunner
+from flask import Response, request
 from gallery_tools import TIMEOUT_S
 
 from muser_pipeline.realtime.index import ImageRecord
 from opencluster.cli import main
 from opencluster.errors import ConfigError, SecurityError
 from opencluster.place import Place
-from opencluster_web.application import WebSettings, close_app, create_app
-from opencluster_web.serving import parse_bind
+from opencluster_web.application import WebSettings, create_app
+from opencluster_web.serving import WebServer, parse_bind
 
+SOON_S = 5.0
+"""Less than the server waits for a client."""
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -101,7 +107,12 @@ def test_pages_are_encrypted_with_a_certificate(tmp_path: Path) -> None:
     with served(tmp_path, settings=settings) as (_, url, link, _):
         assert url.startswith("https://")
         with urllib.request.urlopen(link, timeout=TIMEOUT_S, context=trust) as answer:
-            assert "Secure; HttpOnly" in answer.headers["Set-Cookie"]
+            cookie = answer.headers["Set-Cookie"]
+            assert cookie.startswith("__Host-") and "Secure; HttpOnly" in cookie
+        # who says nothing keeps nobody else waiting
+        address = ("127.0.0.1", urlsplit(url).port)
+        with socket.create_connection(address), socket.create_connection(address):
+            urllib.request.urlopen(url, timeout=SOON_S, context=trust).close()
         plain = url.replace("https", "http")
         with pytest.raises(OSError, match=r"reset|Bad Request|closed|400"):
             urllib.request.urlopen(plain, timeout=TIMEOUT_S)
@@ -136,28 +147,53 @@ def test_a_certificate_that_cannot_be_used_is_named(
     assert words in done.output
 
 
-def test_a_proxy_in_front_says_who_asks(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_behind_proxy", [True, False])
+def test_only_a_proxy_in_front_says_who_asks(
+    is_behind_proxy: bool, tmp_path: Path
+) -> None:
     settings = WebSettings(
         place=Place(tmp_path),
-        hosts=("pages.observatory.example",),
-        is_encrypted=True,
-        is_behind_proxy=True,
+        hosts=("pages.observatory.example", "127.0.0.1"),
+        is_encrypted=is_behind_proxy,
+        is_behind_proxy=is_behind_proxy,
     )
     app = create_app(settings)
+    seen = []
+
+    @app.after_request
+    def look(response: Response) -> Response:
+        seen.append((request.remote_addr, request.scheme, request.host))
+        return response
+
+    server = WebServer(app, "127.0.0.1", 0)
+    thread = threading.Thread(target=server.run)
+    thread.start()
     try:
-        answer = app.test_client().get(
-            "/login",
-            headers={
-                "X-Forwarded-For": "192.0.2.7",
-                "X-Forwarded-Proto": "https",
-                "X-Forwarded-Host": "pages.observatory.example",
-            },
-        )
-        assert answer.status_code == 200
-        assert "Secure; HttpOnly" in answer.headers["Set-Cookie"]
-        assert app.test_client().get("/login").status_code == 421
+        told = {
+            "X-Forwarded-For": "203.0.113.1, 192.0.2.7",
+            "X-Forwarded-Proto": "https",
+            "X-Forwarded-Host": "pages.observatory.example",
+        }
+        asked = urllib.request.Request(f"{server.url}login", headers=told)
+        with urllib.request.urlopen(asked, timeout=TIMEOUT_S) as answer:
+            cookie = answer.headers["Set-Cookie"]
+        told["X-Forwarded-Host"] = "evil.example"
+        asked = urllib.request.Request(f"{server.url}login", headers=told)
+        if is_behind_proxy:
+            with pytest.raises(HTTPError, match="421"):
+                urllib.request.urlopen(asked, timeout=TIMEOUT_S)
+            # the last one was written by the proxy, the others by whoever asks
+            assert seen[0] == ("192.0.2.7", "https", "pages.observatory.example")
+            assert cookie.startswith("__Host-opencluster=")
+            assert "Secure; HttpOnly; Path=/; SameSite=Lax" in cookie
+        else:
+            urllib.request.urlopen(asked, timeout=TIMEOUT_S).close()
+            here = ("127.0.0.1", "http", f"127.0.0.1:{server.port}")
+            assert seen == [here, here]
+            assert cookie.startswith("opencluster=") and "Secure" not in cookie
     finally:
-        close_app(app)
+        server.stop()
+        thread.join()
 
 
 @pytest.mark.parametrize("bind", ["0.0.0.0:80", "192.0.2.1:80", "[::]:80", "host:1"])

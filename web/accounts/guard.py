@@ -183,6 +183,11 @@ def register(app: Flask, accounts: AccountStore, guests: bool) -> None:
     app.secret_key = accounts.secret("session key")
     app.extensions["opencluster_accounts"] = accounts
     app.config["OPENCLUSTER_GUESTS"] = guests
+    if app.config["SESSION_COOKIE_SECURE"]:
+        # by such a name a browser takes it from nobody but this very server
+        app.config["SESSION_COOKIE_NAME"] = (
+            f"__Host-{app.config['SESSION_COOKIE_NAME']}"
+        )
     # checked by `_check`, as programs with tokens have no session to protect
     app.config["WTF_CSRF_CHECK_DEFAULT"] = False
     app.config["WTF_CSRF_TIME_LIMIT"] = None
