@@ -101,9 +101,13 @@ def shade_asked() -> Shade:
 
 def answer(plot: Model, shade: Shade) -> Response:
     """Return a plot, or a layout of some, for ``plot.js`` to draw."""
+    return Response(as_json(plot, shade), mimetype="application/json")
+
+
+def as_json(plot: Model, shade: Shade) -> str:
+    """Return what `answer` sends."""
     # as it is: Bokeh defines each part where it comes first, so keys are not sorted
-    text = json.dumps(json_item(plot, theme=theme(shade)))
-    return Response(text, mimetype="application/json")
+    return json.dumps(json_item(plot, theme=theme(shade)))
 
 
 def live(data: Columns, data_url: str, interval_ms: int = POLL_MS) -> AjaxDataSource:
@@ -146,7 +150,7 @@ def over_time(**options: Any) -> figure:
     plot = styled(x_axis_type="datetime", **options)
     plot.xaxis.ticker = DatetimeTicker(desired_num_ticks=TIMES)
     plot.xaxis.formatter = DatetimeTickFormatter(
-        milliseconds="%H:%M:%S",
+        milliseconds="%H:%M:%S.%3N",
         seconds="%H:%M:%S",
         minsec="%H:%M:%S",
         minutes="%H:%M",

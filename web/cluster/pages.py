@@ -104,12 +104,14 @@ def events() -> str:
 @blueprint.route("/history/<plot>/figure")
 def history_figure(plot: str) -> Response:
     """Send a plot of the history, for BokehJS to draw."""
+    if plot not in past.PLOTS:
+        abort(404)
     from opencluster_web.cluster.plots import figure_of
-    from opencluster_web.plots import answer, shade_asked
+    from opencluster_web.plots import shade_asked
 
     shade = shade_asked()
     data_url = url_for("cluster.history_data", plot=plot, shade=shade, **_past_asked())
-    return answer(figure_of(_columns(plot), plot, data_url), shade)
+    return Response(figure_of(plot, data_url, shade), mimetype="application/json")
 
 
 @blueprint.route("/history/<plot>/data")
@@ -136,15 +138,6 @@ def live(name: str) -> Response:
         return Event("0", "tiles", json.dumps({"tiles": tiles, "keys": keys}))
 
     return streams.respond(news, "0", LOOK_S)
-
-
-@blueprint.route("/api/v1/status")
-def status() -> Response:
-    """Answer the status of the cluster, as ``opencluster status --json`` does."""
-    look = cluster_source().look()
-    if look.trouble:
-        abort(503, look.trouble)
-    return jsonify(look.status)
 
 
 def _page(name: str, asked: dict[str, str] | None = None, **contents: Any) -> str:

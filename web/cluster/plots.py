@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from bokeh.plotting import figure
+from functools import lru_cache
 
 from opencluster.store.history import History
 from opencluster_web.cluster.past import PLOTS, samples_of, values_of
-from opencluster_web.plots import Columns, Line, Shade, line_columns, line_plot, live
+from opencluster_web.plots import (
+    Columns,
+    Line,
+    Shade,
+    as_json,
+    line_columns,
+    line_plot,
+    live,
+)
+
+FIGURES = 256
+"""Plots that are kept as they are sent, as it takes Bokeh long to make one."""
 
 
 def columns_of(
@@ -22,7 +33,9 @@ def columns_of(
     return line_columns(lines, shade, start, end, step)
 
 
-def figure_of(columns: Columns, name: str, data_url: str) -> figure:
-    """Return a plot that goes on by itself."""
+@lru_cache(FIGURES)
+def figure_of(name: str, data_url: str, shade: Shade) -> str:
+    """Return a plot as JSON for BokehJS; it asks for its data at once, and again."""
     plot = PLOTS[name]
-    return line_plot(live(columns, data_url), plot.axis, plot.format)
+    nothing = line_columns([], shade, 0.0, 0.0, 1.0)
+    return as_json(line_plot(live(nothing, data_url), plot.axis, plot.format), shade)

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING, TextIO
 
 from flask import current_app
@@ -103,6 +104,11 @@ class ClusterSource:
         """Begin to watch the cluster, and to keep what is seen."""
         self._watcher = Watcher(self._status, self._kept(), FRESH_S, self._queued)
         self._watcher.start()
+        # loading Bokeh takes a second, which nobody should wait for
+        loading = threading.Thread(
+            target=import_module, args=("opencluster_web.cluster.plots",), daemon=True
+        )
+        loading.start()
 
     def look(self) -> Look:
         """Return how the cluster is, or was when it was last heard of."""
