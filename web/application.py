@@ -23,6 +23,9 @@ from opencluster_web.cluster.source import ClusterSource
 from opencluster_web.events import Streams
 from opencluster_web.letters import pages as letter_pages
 from opencluster_web.letters.source import LetterBox
+from opencluster_web.logs import pages as log_pages
+from opencluster_web.logs.source import LogSource
+from opencluster_web.processes import pages as process_pages
 
 STREAMS = 8
 """Pages that may hear of changes at the same time; each keeps a thread busy."""
@@ -119,6 +122,9 @@ def create_app(settings: WebSettings) -> Flask:
     app.extensions["opencluster_streams"] = Streams(settings.streams, settings.stream_s)
     app.extensions["opencluster_cluster"] = ClusterSource(settings.config, place)
     app.register_blueprint(cluster_pages.blueprint)
+    app.extensions["opencluster_logs"] = LogSource(settings.config, place)
+    app.register_blueprint(log_pages.blueprint)
+    app.register_blueprint(process_pages.blueprint)
     app.extensions["opencluster_letters"] = LetterBox(settings.config, place)
     app.register_blueprint(letter_pages.blueprint)
     app.extensions["opencluster_hands"] = Hands(settings.config, place)
@@ -133,9 +139,9 @@ def create_app(settings: WebSettings) -> Flask:
 
 def close_app(app: Flask) -> None:
     """Close what the pages have opened."""
-    for name in ("opencluster_cluster", "opencluster_images", "opencluster_accounts"):
-        if name in app.extensions:
-            app.extensions[name].close()
+    for name in ("cluster", "logs", "images", "accounts"):
+        if f"opencluster_{name}" in app.extensions:
+            app.extensions[f"opencluster_{name}"].close()
 
 
 def _add_gallery(app: Flask, images: Path, index_url: str) -> None:

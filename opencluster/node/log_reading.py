@@ -177,7 +177,9 @@ def _end_before(file: BinaryIO, until: str) -> int:
 
 
 def _utc(seconds: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + ".000Z"
+    whole, part = divmod(seconds, 1)
+    moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
+    return f"{moment}.{int(1000 * part):03d}Z"
 
 
 def _since(name: str, path: Path, wanted: Wanted, before: Position) -> Passage:

@@ -83,10 +83,24 @@ class Seen:
     silent: dict[str, str] = field(default_factory=dict)
     errors: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
-    def messages(self) -> list[Message]:
-        """Return all messages, by time."""
-        found = [m for own in self.passages for m in _messages(*own)]
-        return sorted(found, key=lambda message: message.time)
+    def messages(self, lines: int = 0) -> list[Message]:
+        """Return all messages, by time.
+
+        Parameters
+        ----------
+        lines : int
+            How many of each log were asked for. Then those are left out that are older
+            than where any log was cut off, so that none is missing between them.
+        """
+        logs = [_messages(*own) for own in self.passages]
+        begins = [
+            found[0].time
+            for found, (_, passage) in zip(logs, self.passages, strict=True)
+            if lines and len(passage["lines"]) >= lines and any(m.head for m in found)
+        ]
+        begin = max(begins, default="")
+        together = (m for found in logs for m in found if m.time >= begin)
+        return sorted(together, key=lambda message: message.time)
 
 
 def question(wanted: Wanted, lines: int, names: Sequence[str] = ()) -> dict[str, Any]:

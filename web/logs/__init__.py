@@ -1,0 +1,1 @@
+"""All logs of the cluster in one place: searched, paged back in time, and followed."""
