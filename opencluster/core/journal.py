@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from opencluster.core.job_orders import CANCEL, orders_of
+
 Row = Mapping[str, Any]
 Status = Mapping[str, Sequence[Row]]
 
@@ -189,6 +191,15 @@ def _failures(before: Status, after: Status) -> Iterator[Event]:
         yield Event("type-recovered", NOTE, row["type"], row["host"], text)
 
 
+def _by_order(job: Row) -> str:
+    """Return who ordered the end of a job, if it ended by an order."""
+    cancel = orders_of(job).get(CANCEL)
+    if job["state"] != "cancelled" or not isinstance(cancel, Mapping):
+        return ""
+    by = cancel.get("by")
+    return f" by order of {by}" if isinstance(by, str) and by else ""
+
+
 def _jobs(before: Status, after: Status) -> Iterator[Event]:
     old = _by(before["jobs"], "id")
     for identity, row in _by(after["jobs"], "id").items():
@@ -201,5 +212,5 @@ def _jobs(before: Status, after: Status) -> Iterator[Event]:
         else:
             weight = NOTE if row["state"] == "done" else WARNING
             pieces = f"{row['pieces_done']} of {row['pieces_submitted']} pieces done"
-            text = f"job {name} is {row['state']}: {pieces}"
+            text = f"job {name} is {row['state']}{_by_order(row)}: {pieces}"
             yield Event(f"job-{row['state']}", weight, name, "", text)

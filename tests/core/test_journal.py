@@ -99,6 +99,15 @@ def test_one_change_is_one_event(
     assert told(status(), after) == [expected]
 
 
+def test_who_ordered_the_end_of_a_job_is_told() -> None:
+    after = status()
+    after["jobs"][0] |= {"state": "cancelled"}
+    after["jobs"][0]["orders"] = {"cancel": {"by": "ann@desk", "at": 1.0}}
+    (event,) = changes(status(), after)
+    assert event.kind == "job-cancelled"
+    assert event.text.startswith("job Fits 01234567 is cancelled by order of ann@desk:")
+
+
 @pytest.mark.parametrize(
     ("name", "kinds"),
     [
