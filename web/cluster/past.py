@@ -15,6 +15,7 @@ from opencluster.store.history import History, step_of
 
 POINTS = 1024
 """Of a line, at most; a night has one each minute."""
+MEGA = 1e-6
 HOUR_S = 3600
 SPANS: Mapping[str, int] = {
     "hour": HOUR_S,
@@ -40,12 +41,15 @@ class Curve:
         Of a sample.
     whole : str
         The field that the first is divided by, or empty.
+    scale : float
+        By which it is multiplied.
     """
 
     label: str
     colour: str
     field: str
     whole: str = ""
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -107,9 +111,12 @@ PLOTS: Mapping[str, Plot] = {
     ),
     "network": Plot(
         "Network",
-        "bytes/s",
-        "0.[0]a",
-        (Curve("In", "blue", "network_in"), Curve("Out", "orange", "network_out")),
+        "MB/s",
+        "0.[00]",
+        (
+            Curve("In", "blue", "network_in", scale=MEGA),
+            Curve("Out", "orange", "network_out", scale=MEGA),
+        ),
     ),
     "disk": Plot(
         "Disk", "in use", "0%", (Curve("Disk", "blue", "disk", "disk_total"),)
@@ -173,7 +180,7 @@ def values_of(curve: Curve, samples: Samples) -> Sequence[float]:
     """Return a line's values."""
     values = samples.get(curve.field, ())
     if not curve.whole:
-        return values
+        return [curve.scale * value for value in values]
     wholes = samples.get(curve.whole, ())
     return [v / w if w else 0.0 for v, w in zip(values, wholes, strict=True)]
 

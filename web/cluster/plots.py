@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from functools import lru_cache
 
 from opencluster.store.history import History
-from opencluster_web.cluster.past import PLOTS, samples_of, values_of
+from opencluster_web.cluster.past import HOUR_S, PLOTS, samples_of, values_of
 from opencluster_web.plots import (
     Columns,
     Line,
@@ -37,5 +38,7 @@ def columns_of(
 def figure_of(name: str, data_url: str, shade: Shade) -> str:
     """Return a plot as JSON for BokehJS; it asks for its data at once, and again."""
     plot = PLOTS[name]
-    nothing = line_columns([], shade, 0.0, 0.0, 1.0)
+    # with a time, or Bokeh would not know where to begin
+    empty, now = Line("", "grey", (), ()), time.time()
+    nothing = line_columns([empty], shade, now - HOUR_S, now, 1.0)
     return as_json(line_plot(live(nothing, data_url), plot.axis, plot.format), shade)
