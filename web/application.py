@@ -21,11 +21,15 @@ from opencluster_web.actions.deeds import Hands
 from opencluster_web.cluster import pages as cluster_pages
 from opencluster_web.cluster.source import ClusterSource
 from opencluster_web.events import Streams
+from opencluster_web.jobs import pages as job_pages
+from opencluster_web.jobs.source import JobSource
 from opencluster_web.letters import pages as letter_pages
 from opencluster_web.letters.source import LetterBox
 from opencluster_web.logs import pages as log_pages
 from opencluster_web.logs.source import LogSource
 from opencluster_web.processes import pages as process_pages
+from opencluster_web.tasks import pages as task_pages
+from opencluster_web.tasks.source import TaskSource
 
 STREAMS = 8
 """Pages that may hear of changes at the same time; each keeps a thread busy."""
@@ -122,6 +126,10 @@ def create_app(settings: WebSettings) -> Flask:
     app.extensions["opencluster_streams"] = Streams(settings.streams, settings.stream_s)
     app.extensions["opencluster_cluster"] = ClusterSource(settings.config, place)
     app.register_blueprint(cluster_pages.blueprint)
+    app.extensions["opencluster_jobs"] = JobSource(settings.config, place)
+    app.register_blueprint(job_pages.blueprint)
+    app.extensions["opencluster_tasks"] = TaskSource(settings.config, place)
+    app.register_blueprint(task_pages.blueprint)
     app.extensions["opencluster_logs"] = LogSource(settings.config, place)
     app.register_blueprint(log_pages.blueprint)
     app.register_blueprint(process_pages.blueprint)
@@ -139,7 +147,7 @@ def create_app(settings: WebSettings) -> Flask:
 
 def close_app(app: Flask) -> None:
     """Close what the pages have opened."""
-    for name in ("cluster", "logs", "images", "accounts"):
+    for name in ("cluster", "logs", "jobs", "tasks", "images", "accounts"):
         if f"opencluster_{name}" in app.extensions:
             app.extensions[f"opencluster_{name}"].close()
 

@@ -294,6 +294,12 @@ class History:
         rows = self._do(lambda c: c.execute(question.limit(limit)).scalars().all())
         return [json.loads(row) for row in rows]
 
+    def job(self, id: str) -> dict[str, Any] | None:
+        """Return a finished job, or ``None`` if it is not known."""
+        question = sql.select(_JOBS.c.fields).where(_JOBS.c.id == id)
+        found = self._do(lambda connection: connection.execute(question).scalar())
+        return None if found is None else dict(json.loads(found))
+
     def forget(self, now: float) -> None:
         """Remove what is older than it is kept."""
 

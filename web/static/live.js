@@ -20,6 +20,10 @@ function replace(key, html) {
   made.innerHTML = html.trim();
   const tile = made.content.firstElementChild;
   if (old.outerHTML === tile.outerHTML) return true;
+  // what somebody has opened stays open
+  const opened = (element) => [element, ...element.querySelectorAll("*")].filter((e) => e.localName === "details");
+  const before = opened(old);
+  opened(tile).forEach((each, number) => { each.open = before[number]?.open ?? each.open; });
   const hadFocus = old.contains(document.activeElement);
   if (tile.classList.contains("oc-tile")) tile.classList.add("oc-new");
   old.replaceWith(tile);

@@ -24,7 +24,9 @@ async function draw(plot) {
   forget(plot);
   plot.replaceChildren();
   const views = await Bokeh.embed.embed_item(figure, plot);
-  drawn.set(plot, views.roots[0].model.document);
+  const made = views.roots[0].model.document;
+  drawn.set(plot, made);
+  plot.dispatchEvent(new CustomEvent("plotdrawn", { bubbles: true, detail: made }));
 }
 
 function drawAll() {
@@ -38,6 +40,8 @@ function drawAll() {
 }
 
 document.addEventListener("themechange", drawAll);
+// what is drawn does not fit to what it shows any more
+document.addEventListener("plotstale", drawAll);
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) plots.forEach(forget);
   else drawAll();

@@ -1,0 +1,1 @@
+"""The tasks of the durable queue: what waits, runs and has ended."""
