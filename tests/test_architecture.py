@@ -101,10 +101,10 @@ MAY_IMPORT: dict[str, set[str]] = {
 """Rooms of opencluster, and the rooms that each may import besides itself."""
 
 OUTSIDE: dict[str, set[str]] = {
-    "muser_pipeline": PUBLIC,
+    "muser_pipeline": PUBLIC | {"start"},
     "muser_pipeline.imaging": set(),
     "opencluster_deploy": {"errors", "net"},
-    "opencluster_web": UPPER | PLACES | DAEMONS | {"__init__", "putting_back"},
+    "opencluster_web": UPPER | PLACES | DAEMONS | {"__init__", "putting_back", "start"},
     "examples": PUBLIC | BASE_CLASSES | PLACES | DAEMONS,
 }
 """Folders beside opencluster, and the rooms of opencluster that each may import."""

@@ -14,6 +14,7 @@ import click
 from opencluster.config import Config, load
 from opencluster.errors import AccountError, ConfigError
 from opencluster.place import Place
+from opencluster.start import set_up_logging
 
 if TYPE_CHECKING:
     from opencluster_web.accounts.store import AccountStore
@@ -85,6 +86,8 @@ def web_command(
     from opencluster_web.serving import WebServer, parse_bind
 
     config = load()
+    # who looks at the pages is told of the rest there
+    set_up_logging("WARNING")
     web = config.web
     certificate = _certificate(config)
     is_protected = certificate is not None or web.behind_proxy

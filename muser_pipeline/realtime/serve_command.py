@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import logging
 import signal
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from muser_pipeline.moments import parse_duration
+from opencluster.start import set_up_logging
 
 if TYPE_CHECKING:
     from opencluster import Manager
@@ -20,7 +20,6 @@ MANAGER = "muser_pipeline.realtime.image_manager:MUSERImageManager"
 LOOP = "loop"
 SWITCH_S = 0.0005
 """Longest turn of a thread that runs Python: managers must not keep the sockets."""
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 ARRAYS = {"I": 1, "II": 2}
 
 
@@ -212,7 +211,7 @@ def serve_command(
         drain=drain,
     )
 
-    logging.basicConfig(level=server.config.log.level, format=LOG_FORMAT)
+    set_up_logging(server.config.log.level)
 
     def end(number: int, frame: object) -> None:
         # a second signal ends it as it would any program
