@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -138,6 +140,7 @@ def adduser_command(place: Place, name: str, role: str, link: bool) -> None:
     with _accounts(place) as accounts:
         password = "" if link else _asked_twice()
         accounts.add(name, Role.of(role), password)
+        _note(accounts, "add account", name, role=role)
         click.echo(f"{name} may log in as {role}", err=True)
         if link:
             _tell_link(accounts, name)
@@ -155,6 +158,7 @@ def passwd_command(place: Place, name: str, link: bool) -> None:
             _tell_link(accounts, name)
             return
         accounts.set_password(name, _asked_twice())
+        _note(accounts, "change password", name)
         click.echo(f"the password of {name} is changed", err=True)
 
 
@@ -166,6 +170,7 @@ def deluser_command(place: Place, name: str) -> None:
     """Remove an account with its tokens; the last administrator stays."""
     with _accounts(place) as accounts:
         accounts.remove(name)
+        _note(accounts, "remove account", name)
         click.echo(f"{name} is removed", err=True)
 
 
@@ -200,6 +205,7 @@ def token_command(place: Place, name: str, note: str, role: str, days: float) ->
         raise AccountError("a token cannot be good for less than no time: --days 0")
     with _accounts(place) as accounts:
         _, secret = accounts.make_token(name, note, Role.of(role), days * DAY_S)
+        _note(accounts, "make token", note, owner=name, role=role, days=days)
         click.echo(secret)
 
 
@@ -222,7 +228,18 @@ def _asked_twice() -> str:
     return password
 
 
+def _note(accounts: AccountStore, action: str, subject: str, **details: Any) -> None:
+    """Write into the audit log what was done here, in the name of the system's user."""
+    try:
+        who = getpass.getuser()
+    except (KeyError, OSError):
+        # an account of the system that has no name
+        who = str(os.getuid())
+    accounts.note(who, "command", "", action, subject, "done", details)
+
+
 def _tell_link(accounts: AccountStore, name: str) -> None:
+    _note(accounts, "make one-time link", name)
     click.echo(
         "open this on the pages within a day to choose the password: "
         f"/welcome/{accounts.make_link(name)}"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from argon2 import PasswordHasher
 from flask import Flask
 from flask.testing import FlaskClient
 from gallery_tools import ReadingClient, make_archive
@@ -26,6 +28,15 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[ImageR
     """Return a folder with 200 images, and what is known of them. Not to be changed."""
     folder = tmp_path_factory.mktemp("images")
     return folder, make_archive(folder)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cheap_passwords() -> Iterator[None]:
+    """Hash passwords with little work, as there are many in tests, and short-lived."""
+    hasher = partial(PasswordHasher, time_cost=1, memory_cost=8, parallelism=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("opencluster_web.accounts.store.PasswordHasher", hasher)
+        yield
 
 
 @pytest.fixture

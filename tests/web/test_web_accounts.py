@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ from argon2 import PasswordHasher
 from click.testing import CliRunner
 from flask import Flask
 from flask.testing import FlaskClient
+from flask.views import MethodView
 from sign_in import signed_in, token_of
+from werkzeug.routing import AnyConverter
 
 from opencluster.cli import main
 from opencluster.errors import AccountError
-from opencluster_web.accounts import store as store_module
+from opencluster_web.accounts.guard import needs, role_of
 from opencluster_web.accounts.store import Account, AccountStore, Role
 
 PASSWORD = "nine antennas"
@@ -130,8 +133,8 @@ def test_a_link_opens_once_and_not_for_ever(
     # a new one takes the place of the one before
     old, new = store.make_link("anna"), store.make_link("anna")
     assert store.link(old) is None and store.link(new) == "anna"
-    now = store_module.time.time()
-    monkeypatch.setattr(store_module.time, "time", lambda: now + 90_000)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 90_000)
     assert store.link(new) is None
 
 
@@ -155,6 +158,53 @@ def test_a_token_is_worth_no_more_than_its_owner(store: AccountStore) -> None:
     assert store.bearer(short) is None
 
 
+def test_the_first_link_opens_nothing_once_there_is_an_administrator(
+    store: AccountStore,
+) -> None:
+    secret = store.make_link()
+    store.add("anna", Role.ADMINISTRATOR)
+    assert store.link(secret) == ""
+    store.set_password("anna", PASSWORD)
+    assert store.link(secret) is None
+    with pytest.raises(AccountError, match="used or is too old"):
+        store.use_link(secret, "bert", PASSWORD)
+
+
+def test_a_closed_account_has_no_links(store: AccountStore) -> None:
+    store.add("anna", Role.OBSERVER)
+    secret = store.make_link("anna")
+    store.set_open("anna", False)
+    assert store.link(secret) is None
+    with pytest.raises(AccountError, match="anna is closed: open it first"):
+        store.make_link("anna")
+
+
+def test_an_observer_can_be_removed_while_there_is_no_administrator(
+    store: AccountStore,
+) -> None:
+    store.add("anna", Role.OBSERVER, PASSWORD)
+    store.add("bert", Role.ADMINISTRATOR)
+    store.remove("anna")
+    # who has not chosen a password yet cannot see to accounts
+    store.add("carl", Role.ADMINISTRATOR, PASSWORD)
+    with pytest.raises(AccountError, match="last administrator"):
+        store.remove("carl")
+    store.remove("bert")
+
+
+def test_a_password_is_the_same_from_every_keyboard(store: AccountStore) -> None:
+    store.add("anna", Role.OBSERVER, "caf\u00e9 antennas")
+    assert store.log_in("anna", "cafe\u0301 antennas") is not None
+
+
+def test_a_file_that_others_may_read_is_shut(tmp_path: Path) -> None:
+    path = tmp_path / "web.db"
+    path.touch(mode=0o644)
+    path.chmod(0o644)
+    AccountStore(path, CHEAP).close()
+    assert path.stat().st_mode & 0o077 == 0
+
+
 def test_accounts_that_cannot_be_kept_are_named(tmp_path: Path) -> None:
     (tmp_path / "web.db").mkdir()
     with pytest.raises(AccountError, match=r"web\.db"):
@@ -176,7 +226,10 @@ def test_who_is_not_known_sees_the_door_alone(anonymous: FlaskClient) -> None:
     for rule in app.url_map.iter_rules():
         if rule.endpoint in open_to_all:
             continue
-        values = dict.fromkeys(rule.arguments, "1")
+        values = dict.fromkeys(rule.arguments, "1") | dict(rule.defaults or {})
+        for name, converter in rule._converters.items():
+            if isinstance(converter, AnyConverter):
+                values[name] = sorted(converter.items)[0]
         address = adapter.build(rule.endpoint, values)
         if "GET" in (rule.methods or ()):
             answer = anonymous.get(address)
@@ -206,7 +259,15 @@ def test_logging_in_leads_where_somebody_wanted_to(
 
 @pytest.mark.parametrize(
     "wanted",
-    ["https://evil.example/", "//evil.example", "/\\evil.example", "\\\\evil", "evil"],
+    [
+        "https://evil.example/",
+        "//evil.example",
+        "//[",
+        "/\\evil.example",
+        "/\t/evil.example",
+        "\\\\evil",
+        "evil",
+    ],
 )
 def test_logging_in_leads_nowhere_else(
     anonymous: FlaskClient, anna: Account, wanted: str
@@ -233,8 +294,82 @@ def test_passwords_cannot_be_tried_without_end(
 ) -> None:
     codes = [log_in(anonymous, "anna", "x").status_code for _ in range(11)]
     assert codes == [401] * 10 + [429]
-    # and the right one is not found meanwhile
+    # and the right one is not found meanwhile, however the name is written
+    refused = log_in(anonymous, " ANNA", PASSWORD)
+    assert refused.status_code == 429
+    assert "wait five minutes" in refused.text
     assert log_in(anonymous, "anna", PASSWORD).status_code == 429
+
+
+def test_a_log_in_begins_a_session_of_its_own(
+    anonymous: FlaskClient, anna: Account
+) -> None:
+    with anonymous.session_transaction() as before:
+        before["left by somebody"] = "else"
+    log_in(anonymous, "anna", PASSWORD)
+    with anonymous.session_transaction() as session:
+        assert "left by somebody" not in session
+
+
+def test_a_session_that_was_left_opens_nothing(
+    anonymous: FlaskClient, anna: Account
+) -> None:
+    log_in(anonymous, "anna", PASSWORD)
+    with anonymous.session_transaction() as session:
+        copy = dict(session)
+    elsewhere = signed_in(anonymous.application, Role.OPERATOR, "anna")
+    anonymous.post("/logout", data={"csrf_token": token_of(anonymous)})
+    with anonymous.session_transaction() as session:
+        session.update(copy)
+    assert anonymous.get("/account").status_code == 302
+    assert elsewhere.get("/account").status_code == 200
+
+
+def test_a_session_is_over_after_its_hours(
+    application: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = signed_in(application, Role.OBSERVER)
+    now = time.time()
+    lasts_s = application.permanent_session_lifetime.total_seconds()
+    monkeypatch.setattr(time, "time", lambda: now + lasts_s - 60)
+    assert client.get("/account").status_code == 200
+    # a page that is open all the time does not make it longer
+    monkeypatch.setattr(time, "time", lambda: now + lasts_s + 60)
+    assert client.get("/account").status_code == 302
+
+
+def test_what_a_page_asks_for_by_itself_is_refused(anonymous: FlaskClient) -> None:
+    for mode, code in (("navigate", 302), ("cors", 401), ("no-cors", 401)):
+        answer = anonymous.get("/", headers={"Sec-Fetch-Mode": mode})
+        assert answer.status_code == code
+
+
+def test_what_changes_something_is_marked(application: Flask) -> None:
+    for rule in application.url_map.iter_rules():
+        view = application.view_functions[rule.endpoint]
+        for method in {"POST", "PUT", "PATCH", "DELETE"} & set(rule.methods or ()):
+            handler = getattr(getattr(view, "view_class", None), method.lower(), None)
+            marks = (getattr(each, "opencluster_role", 0) for each in (handler, view))
+            assert any(mark != 0 for mark in marks), (method, rule.rule)
+
+
+def test_what_is_forgotten_is_shut(application: Flask) -> None:
+    class Both(MethodView):
+        @needs(Role.ADMINISTRATOR)
+        def get(self) -> str:
+            return "secret"
+
+        def post(self) -> str:
+            return "done"
+
+    application.add_url_rule("/both", view_func=Both.as_view("both"))
+    application.add_url_rule("/ecstatic", "ecstatic", lambda: "seen")
+    with application.app_context():
+        assert role_of("both", "GET") == Role.ADMINISTRATOR
+        assert role_of("both", "HEAD") == Role.ADMINISTRATOR
+        assert role_of("both", "POST") == Role.OPERATOR
+        assert role_of("ecstatic", "GET") == Role.OBSERVER
+        assert role_of("static", "GET") is None
 
 
 def test_a_form_from_elsewhere_does_nothing(
@@ -394,4 +529,13 @@ def test_accounts_are_made_on_the_command_line(tmp_path: Path) -> None:
     found = store.bearer(secret)
     assert found is not None and found[1].role == Role.OPERATOR
     assert [each.name for each in store.accounts()] == ["anna"]
+    noted = [(row["via"], row["action"], row["subject"]) for row in store.audit()]
+    assert noted == [
+        ("command", "remove account", "bert"),
+        ("command", "change password", "anna"),
+        ("command", "make token", "a script"),
+        ("command", "make one-time link", "bert"),
+        ("command", "add account", "bert"),
+        ("command", "add account", "anna"),
+    ]
     store.close()
