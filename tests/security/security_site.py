@@ -197,6 +197,7 @@ class KeyedManager(Manager):
     def __init__(self, engine: ClusterEngine) -> None:
         super().__init__()
         self._own_engine = engine
+        self._config = engine.config
 
     @property
     def engine(self) -> ClusterEngine:
