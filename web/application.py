@@ -18,6 +18,8 @@ from opencluster_web.accounts import pages as account_pages
 from opencluster_web.accounts.store import AccountStore
 from opencluster_web.actions import pages as action_pages
 from opencluster_web.actions.deeds import Hands
+from opencluster_web.api import document as api
+from opencluster_web.api import doing, reading
 from opencluster_web.cluster import pages as cluster_pages
 from opencluster_web.cluster.source import ClusterSource
 from opencluster_web.events import Streams
@@ -126,10 +128,6 @@ def create_app(settings: WebSettings) -> Flask:
     app.extensions["opencluster_streams"] = Streams(settings.streams, settings.stream_s)
     app.extensions["opencluster_cluster"] = ClusterSource(settings.config, place)
     app.register_blueprint(cluster_pages.blueprint)
-    app.extensions["opencluster_jobs"] = JobSource(settings.config, place)
-    app.register_blueprint(job_pages.blueprint)
-    app.extensions["opencluster_tasks"] = TaskSource(settings.config, place)
-    app.register_blueprint(task_pages.blueprint)
     app.extensions["opencluster_logs"] = LogSource(settings.config, place)
     app.register_blueprint(log_pages.blueprint)
     app.register_blueprint(process_pages.blueprint)
@@ -137,9 +135,14 @@ def create_app(settings: WebSettings) -> Flask:
     app.register_blueprint(letter_pages.blueprint)
     app.extensions["opencluster_hands"] = Hands(settings.config, place)
     app.register_blueprint(action_pages.blueprint)
+    app.extensions["opencluster_jobs"] = JobSource(settings.config, place)
+    app.register_blueprint(job_pages.blueprint)
+    app.extensions["opencluster_tasks"] = TaskSource(settings.config, place)
+    app.register_blueprint(task_pages.blueprint)
     probes.register(app)
     if settings.images is not None:
         _add_gallery(app, settings.images, settings.index_url)
+    api.register(app, reading.blueprint, doing.blueprint)
     navigation.register(app)
     app.jinja_env.globals.update(version=__version__)
     return app
@@ -154,11 +157,12 @@ def close_app(app: Flask) -> None:
 
 def _add_gallery(app: Flask, images: Path, index_url: str) -> None:
     # a cluster without MUSER has no use for what it needs
-    from opencluster_web.gallery import api, pages
+    from opencluster_web.gallery import api as image_api
+    from opencluster_web.gallery import pages
     from opencluster_web.gallery.movie import MovieShelf
     from opencluster_web.gallery.source import ImageSource
 
     app.extensions["opencluster_images"] = ImageSource(images, index_url)
     app.extensions["opencluster_movies"] = MovieShelf()
     app.register_blueprint(pages.blueprint)
-    app.register_blueprint(api.blueprint)
+    app.register_blueprint(image_api.blueprint)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import getpass
+import json
 import os
 import socket
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import wraps
@@ -117,6 +119,24 @@ def web_command(
             err=True,
         )
     server.run()
+
+
+@web_command.command("openapi")
+@_with_its_packages
+def openapi_command() -> None:
+    """Print the OpenAPI document of the interface for programs, as JSON.
+
+    \b
+    Examples:
+        opencluster web openapi > openapi.json
+    """
+    from opencluster_web.api.document import document
+    from opencluster_web.application import WebSettings, close_app, create_app
+
+    with tempfile.TemporaryDirectory() as folder:
+        app = create_app(WebSettings(accounts=Path(folder) / "web.db"))
+        click.echo(json.dumps(document(app), indent=2))
+        close_app(app)
 
 
 @web_command.command("adduser")

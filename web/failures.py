@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from flask import Flask, Response, jsonify, make_response, render_template, request
 from flask.typing import ResponseReturnValue
@@ -32,7 +34,20 @@ def _refused(error: HTTPException) -> ResponseReturnValue:
     code = error.code or 500
     is_ours = type(error).description != error.description
     message = (error.description if is_ours else "") or _ADVICE.get(code, "")
-    return answer(code, error.name, message)
+    wrong = getattr(error, "data", None) or {}
+    return answer(code, error.name, "; ".join(_told(wrong.get("messages"))) or message)
+
+
+def _told(wrong: Any, name: str = "") -> Iterator[str]:
+    """Tell what is wrong with each field of a request."""
+    if isinstance(wrong, Mapping):
+        for key, inside in wrong.items():
+            # where fields stand, and the whole, have no names for those who ask
+            is_field = key not in ("query", "json", "_schema")
+            yield from _told(inside, str(key) if is_field else name)
+    elif wrong:
+        sentences = wrong if isinstance(wrong, list) else [wrong]
+        yield from (f"{name}: {each}" if name else str(each) for each in sentences)
 
 
 def _broken(error: Exception) -> Response:

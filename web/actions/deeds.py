@@ -177,8 +177,11 @@ def _start(control: Control, subject: str, given: Given) -> str:
     shop = actions.find_computer(control, subject)
     target, kind = str(given.get("target", "")), str(given.get("kind") or "worker")
     name = str(given.get("type") or "") or actions.name_in(target, kind)
-    entry = {"kind": kind, "name": name, "type": name, "target": target}
-    entry["arguments"] = given.get("arguments") or {}
+    arguments = given.get("arguments") or {}
+    entry = {
+        **{"kind": kind, "name": name, "type": name, "target": target},
+        "arguments": arguments,
+    }
     count = whole(given.get("count") or 1, "count")
     names = actions.start(control, shop, entry, count, START_PATIENCE_S)
     return f"started {', '.join(names) or 'nothing'} on {shop['name']}"
