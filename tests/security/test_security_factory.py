@@ -69,7 +69,9 @@ def test_one_without_a_key_gets_nowhere(
 def test_a_manager_without_keys_learns_why_there_are_no_workers(
     factory: RunningFactory, tmp_path: Path
 ) -> None:
-    config = settings(cluster__factories=factory.endpoint, manager__worker_wait_s=str(REFUSED_S))
+    config = settings(
+        cluster__factories=factory.endpoint, manager__worker_wait_s=str(REFUSED_S)
+    )
     manager = KeyedManager(ClusterEngine(config, Place(tmp_path / "bare")))
     try:
         with pytest.raises(NoSuitableWorker, match="wants keys"):
