@@ -405,6 +405,15 @@ class Dispatch:
         worker = self._workers.get(worker_id)
         return list(worker.pieces) if worker else []
 
+    def runs_at(self, worker_id: str, running: int | None) -> list[tuple[int, float]]:
+        """Return what `worker_lost` takes a worker to run, and since when at most."""
+        worker = self._workers.get(worker_id)
+        held = list(worker.pieces.values()) if worker else []
+        if running is not None and worker:
+            return [(running, p.sent_at) for p in held if running in p.numbers]
+        most = max(1, worker.concurrency) if worker else 0
+        return [(piece.id, piece.sent_at) for piece in held[:most]]
+
     @property
     def is_idle(self) -> bool:
         """Whether there is nothing to do, whatever the time."""

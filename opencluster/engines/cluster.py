@@ -47,7 +47,7 @@ from opencluster.engines.directory import Contact
 from opencluster.engines.job_orders import CANCELLED, JobOrders, cancelled
 from opencluster.engines.quarantine import Quarantine
 from opencluster.engines.reports import Reports
-from opencluster.engines.roster import Roster
+from opencluster.engines.roster import Roster, Runs
 from opencluster.engines.sharing import Sharing
 from opencluster.engines.tickets import (
     BUNDLE_BYTES,
@@ -107,6 +107,7 @@ _VERDICTS = {
     "kept": Verdict.DONE,
     "missing": Verdict.MISSING,
 }
+_ENDED_BY_ORDER = (Verdict.INTERRUPTED, Verdict.CANCELLED)
 _OF_BONDS = ("kept", "missing")
 """What makes sense of pieces alone that are tied to values."""
 
@@ -174,6 +175,7 @@ class ClusterEngine:
             self._max_bytes,
         )
         self._roster.watcher = self._values
+        self._roster.on_lost = self._runs_lost
         self._link = FactoryLink(
             self._reactor,
             lambda: factories(config, place),
@@ -585,6 +587,21 @@ class ClusterEngine:
             if not effects and status == "kept":
                 self._values.unwanted(contact, payload)
         self._do(self._dispatch.assign(now))
+
+    def _runs_lost(self, contact: Contact, runs: Runs, effects: list[Effect]) -> None:
+        """Record what a worker ran that is gone."""
+        ends = {e.piece.id: e.verdict for e in effects if isinstance(e, EndPiece)}
+        for number, since in runs if self._timelines.is_on else ():
+            ticket = self._tickets.get(number)
+            if ticket is not None and ticket.job is not None:
+                elapsed_s, verdict = _now() - since, ends.get(number)
+                self._timelines.answered([elapsed_s])
+                status = "cancelled" if verdict in _ENDED_BY_ORDER else "lost"
+                is_retried = verdict is None
+                self._timelines.span(
+                    *(ticket.job, contact, number, status, elapsed_s),
+                    is_retried=is_retried,
+                )
 
     def _cut_short(self, now: float, worker: str, number: int) -> None:
         """Take back a piece that made way for a real-time piece, and count that."""

@@ -41,6 +41,10 @@ RETRY_S = 1.0
 the roll that says otherwise may be on its way."""
 
 
+Runs = list[tuple[int, float]]
+"""Pieces, and since when each ran."""
+
+
 class Watcher(Protocol):
     """Is told of workers too."""
 
@@ -72,6 +76,9 @@ class Roster:
     ----------
     watcher : Watcher or None
         Is told before the dispatcher.
+    on_lost : callable or None
+        Is told which runs were lost with a worker, since when they ran at most, and
+        what the dispatcher decided.
     """
 
     def __init__(
@@ -91,6 +98,7 @@ class Roster:
         self._superseded: dict[str, Entry] = {}
         self._changed = threading.Condition()
         self.watcher: Watcher | None = None
+        self.on_lost: Callable[[Contact, Runs, list[Effect]], None] | None = None
 
     def wait_for(self, type: str, wait_s: float) -> list[WorkerInfo]:
         """Return the workers of a type, the least loaded first; from any thread.
@@ -314,11 +322,13 @@ class Roster:
         evidence = replace(evidence, worker=entry.name, host=entry.host)
         if self.watcher is not None:
             self.watcher.lost(contact, evidence.reason, is_process_death)
-        self._do(
-            self._dispatch.worker_lost(
-                _now(), contact.id, evidence, is_process_death, running
-            )
+        runs = self._dispatch.runs_at(contact.id, running)
+        effects = self._dispatch.worker_lost(
+            _now(), contact.id, evidence, is_process_death, running
         )
+        if self.on_lost is not None:
+            self.on_lost(contact, runs, effects)
+        self._do(effects)
         self._notify()
         if contact.is_registered:
             # it still stands in the registry: take it back when it answers again

@@ -26,7 +26,8 @@ from opencluster.testing import LocalCluster
 DEADLINE_S = 60.0
 HERE = Path(__file__).parent
 PROGRAM = HERE / "record_program.py"
-JOB = {"id": "0123456789ab", "name": "Test", "started_at": 1.0, "state": "running"}
+ID = "0123456789ab"
+JOB = {"id": ID, "name": "Test", "started_at": 1.0, "state": "running"}
 
 
 def wait_for(condition: Callable[[], object]) -> None:
@@ -83,6 +84,16 @@ def test_pieces_that_outlive_their_job_have_their_own_lanes(
     # each has one of the last two, which run at the same time
     late = {n: timeline.worker[i] for i, n in enumerate(timeline.number) if n > 6}
     assert len(late) == 2 and set(late.values()) == {0, 1}
+
+
+def test_a_run_that_is_lost_with_its_worker_is_recorded(cluster: LocalCluster) -> None:
+    run(cluster, "deadly")
+    timeline = find_record(cluster.place, "last")
+    told = list(zip(timeline.outcome, timeline.error, strict=True))
+    # run again once, and then given up
+    assert told == [(2, -1), (1, 0)]
+    assert timeline.errors[0]["kind"] == "WorkerDied"
+    assert all(0.1 <= duration_s < DEADLINE_S for duration_s in timeline.duration_s)
 
 
 def test_short_pieces_are_recorded_in_bundles(cluster: LocalCluster) -> None:
@@ -154,13 +165,13 @@ def test_reports_are_written_without_a_browser(
 
 
 def test_a_record_that_was_cut_off_is_read_up_to_there(tmp_path: Path) -> None:
-    writer = RecordWriter(tmp_path, JOB["id"], 10)
+    writer = RecordWriter(tmp_path, ID, 10)
     writer.append({"job": JOB})
     span = [0.0, 1.0, 0, 0, 1, 0, 1]
     writer.append({"lanes": [["A-1", "h1"]], "types": ["A"], "spans": [span]})
     writer.append({"spans": [span]})
     writer.close()
-    data = path_of(tmp_path, JOB["id"]).read_bytes()
+    data = path_of(tmp_path, ID).read_bytes()
     assert len(read(data)) == 2 and len(read(data[:-3])) == 1
     with pytest.raises(RecordError, match="cut off"):
         read(data[:10])
@@ -191,4 +202,4 @@ def test_no_other_file_is_read(tmp_path: Path) -> None:
 def test_a_record_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "jobs").touch()
     with pytest.raises(RecordError, match="no record of the job"):
-        RecordWriter(tmp_path / "jobs", JOB["id"], 3)
+        RecordWriter(tmp_path / "jobs", ID, 3)
