@@ -42,7 +42,7 @@ from opencluster.node.notify import Notifier
 from opencluster.node.orders import read_count, read_entry
 from opencluster.place import Place, factories, keys_directory, listening_endpoint
 from opencluster.registration import unknown_in
-from opencluster.store import letter_reading
+from opencluster.store import job_records, letter_reading
 from opencluster.store.dead_letters import DeadLetters
 from opencluster.wire import figures, frames, kinds
 
@@ -51,6 +51,8 @@ log = logging.getLogger(__name__)
 ANSWERED_HEARTBEATS = 3
 """Each such heartbeat is answered, so that a factory that hangs is noticed; the others
 are answered only when something is amiss, which spares a factory of many workshops."""
+JOB_BYTES = 1000
+"""What a job takes in an answer, at most."""
 READY_FILE = "workshop.ready"
 """Appears among the sockets when the workshop stands in the registry."""
 
@@ -130,11 +132,12 @@ class Workshop:
             "scale": self._scale,
             "stop": self._stop,
             "restart": self._restart,
-            "enforce": self._enforce,
-            "logs": self._logs,
             "kill": self._kill,
             "drain": self._drain,
             "undrain": self._undrain,
+            "enforce": self._enforce,
+            "logs": self._logs,
+            "jobs": self._jobs,
             **self._letters(),
         }
 
@@ -144,12 +147,12 @@ class Workshop:
         """Work until `stop`; returns when every process has ended."""
         log.info("workshop %s at %s", self.name, ", ".join(self.endpoints))
         self._metronome.start()
-        self._reactor.after(EAGER_POLL_S, self._poll)
-        self._floor.open()
-        self._reactor.run()
         if self.place.drained.exists():
             log.warning("drained before: nothing starts until `opencluster undrain`")
             self._floor.drain()
+        self._reactor.after(EAGER_POLL_S, self._poll)
+        self._floor.open()
+        self._reactor.run()
         self._floor.close()
         self._claim.release()
 
@@ -263,9 +266,6 @@ class Workshop:
     def _restart(self, caller: Caller, arguments: Mapping[str, Any]) -> None:
         self._floor.restart(arguments["name"])
 
-    def _enforce(self, caller: Caller, arguments: Mapping[str, Any]) -> bool:
-        return self._floor.enforce(arguments["worker"], arguments["piece"])
-
     def _kill(self, caller: Caller, arguments: Mapping[str, Any]) -> None:
         self._floor.kill(arguments["name"])
 
@@ -281,6 +281,9 @@ class Workshop:
         log.warning("no longer drained")
         self._floor.resume()
         self._register([self._entry()])
+
+    def _enforce(self, caller: Caller, arguments: Mapping[str, Any]) -> bool:
+        return self._floor.enforce(arguments["worker"], arguments["piece"])
 
     def _logs(self, caller: Caller, arguments: Mapping[str, Any]) -> dict[str, Any]:
         wanted, lines, positions, names = read_question(arguments)
@@ -299,6 +302,11 @@ class Workshop:
             "logs": answer,
             "errors": {name: error.to_fields() for name, error in errors.items()},
         }
+
+    def _jobs(self, caller: Caller, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        room = self.config.limits.max_request_bytes // 2
+        most = max(1, room // JOB_BYTES)
+        return job_records.answer(self.place.jobs, arguments, most, room)
 
     def _letters(self) -> dict[str, Handler]:
         """Return what can be asked about dead letters."""
