@@ -273,3 +273,21 @@ def test_stop_knows_who_is_here(cli: Cli) -> None:
     assert "nothing named 'Double-7'" in done.stderr
     assert "Double-1" in done.stderr
     assert names(cli.status(), "workers") == ["Double-1"]
+
+
+def test_an_operator_changes_what_runs(cli: Cli) -> None:
+    cli.ok("start", "--workers", f"{target('DoubleWorker')}=1")
+    host = cli.status()["workshops"][0]["name"]
+    assert f"Double: 2 on {host}" in cli("scale", "Double=2").stderr
+    assert len(cli.status()["workers"]) == 2
+    refused = cli("scale", "Triple=1")
+    assert refused.returncode == 1
+    assert "no computer has 'Triple'" in refused.stderr
+    for deed in ("restart", "kill"):
+        assert "Double-1" in cli(deed, "Double-1").stderr
+    assert "runs no piece" in cli("interrupt", "Double-2").stderr
+    assert f"{host} is drained" in cli("drain", host).stderr
+    status = cli.status()
+    assert (status["workers"], status["workshops"][0]["is_drained"]) == ([], True)
+    assert f"{host} works again" in cli("undrain", host).stderr
+    cli.status_when(lambda status: len(status["workers"]) == 2)
