@@ -63,8 +63,19 @@ GROUPS: Mapping[str, Sequence[Section]] = {
         Section("gallery.movies", "Movies", "film"),
     ),
     "Account": (
-        Section("accounts.account", "Your account", "person", ("accounts.welcome",)),
-        Section("accounts.users", "Users", "people", (), "administrator"),
+        Section(
+            "accounts.account",
+            "Your account",
+            "person",
+            ("accounts.welcome", "accounts.make_token"),
+        ),
+        Section(
+            "accounts.users",
+            "Users",
+            "people",
+            ("accounts.add_user", "accounts.change_user"),
+            "administrator",
+        ),
     ),
 }
 

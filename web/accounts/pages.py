@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
 import time
 
@@ -256,7 +257,10 @@ def audit() -> ResponseReturnValue:
     rows = store().audit(before, AUDIT_ROWS + 1, who)
     older = rows[AUDIT_ROWS - 1]["id"] if len(rows) > AUDIT_ROWS else None
     return render_template(
-        "accounts/audit.html", rows=rows[:AUDIT_ROWS], older=older, who=who
+        "accounts/audit.html",
+        rows=[row | {"details": _words(row["details"])} for row in rows[:AUDIT_ROWS]],
+        older=older,
+        who=who,
     )
 
 
@@ -329,6 +333,19 @@ def _with_link(name: str) -> ResponseReturnValue:
 def _inside(wanted: str) -> str:
     """Return where to go, if that is one of our own pages."""
     return wanted if _OURS.fullmatch(wanted) else url_for("cluster.overview")
+
+
+def _words(details: str) -> str:
+    """Return what else is known of a deed, for people."""
+    try:
+        known = json.loads(details)
+    except ValueError:
+        # it was too long, and was cut
+        return details
+    return ", ".join(
+        f"{name}: {each:g}" if isinstance(each, float) else f"{name}: {each}"
+        for name, each in known.items()
+    )
 
 
 def _sentence(error: Exception) -> str:
