@@ -6,6 +6,7 @@ import logging
 import signal
 import socket
 import ssl
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -226,7 +227,12 @@ class _Tls(wsgi.Server):
     def error_log(
         self, msg: str = "", level: int = logging.INFO, traceback: bool = False
     ) -> None:
-        log.log(level, "%s", msg, exc_info=traceback)
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            # somebody closed a page that heard of changes
+            log.info("a browser went away: %s", error)
+        else:
+            log.log(level, "%s", msg, exc_info=traceback)
 
 
 class _Encrypted:
