@@ -69,8 +69,8 @@ def find_record(place: Place, id: str, control: Control | None = None) -> Timeli
     if not jobs:
         raise RecordError(
             f"no job {id!r} is recorded here or at a workshop that answers; see "
-            "`opencluster job list` for those that are. The record of a job stays on the computer "
-            "of its script: without a workshop there, ask on that computer"
+            "`opencluster job list` for those that are. The record of a job stays on "
+            "the computer of its script: without a workshop there, ask on that computer"
         )
     if len(jobs) > 1:
         some = ", ".join(str(job["id"]) for job in jobs[:5])
