@@ -152,6 +152,10 @@ def test_a_worker_tells_how_it_failed(pages: FlaskClient) -> None:
 @pytest.mark.processes
 def test_the_page_of_nobody(pages: FlaskClient) -> None:
     assert pages.get("/workers/Nobody-1").status_code == 404
+    # a worker has one address
+    led = pages.get("/services/Saying-1")
+    assert (led.status_code, led.location) == (302, "/workers/Saying-1")
+    assert 'href="/workers/Saying-1"' in html(pages, "/workers")
     assert pages.get("/trails/x/disk/figure").status_code == 404
 
 

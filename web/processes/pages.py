@@ -12,10 +12,12 @@ from flask import (
     abort,
     current_app,
     jsonify,
+    redirect,
     render_template,
     request,
     url_for,
 )
+from flask.typing import ResponseReturnValue
 from markupsafe import Markup
 
 from opencluster.core.log_lines import Wanted
@@ -38,23 +40,36 @@ DEATHS_SHOWN = 20
 blueprint = Blueprint("processes", __name__)
 
 
-@blueprint.route("/workers/<name>", defaults={"kind": "worker"})
-@blueprint.route("/services/<name>", defaults={"kind": "service"})
-def page(name: str, kind: str) -> str:
-    """Show one worker or service."""
+@blueprint.route("/workers/<name>")
+def page(name: str) -> ResponseReturnValue:
+    """Show one worker; who asks for a service is led there."""
+    return _page(name, "workers")
+
+
+@blueprint.route("/services/<name>")
+def service(name: str) -> ResponseReturnValue:
+    """Show one service."""
+    return _page(name, "services")
+
+
+def _page(name: str, kind: str) -> ResponseReturnValue:
     contents = _contents(name)
     if not (contents["rows"] or contents["deaths"] or contents["messages"]):
         abort(404, f"Nobody named {name} runs, ended of late, or left a log.")
     row = contents["row"]
-    security.allow_plots()
+    asked: dict[str, Any]
     asked = {"host": request.args["host"]} if request.args.get("host") else {}
-    live_url = url_for("processes.live", name=name)
+    is_service = row is not None and row in cluster_source().look().status["services"]
+    if row is not None and is_service != (kind == "services"):
+        endpoint = "processes.service" if is_service else "processes.page"
+        return redirect(url_for(endpoint, name=name, **asked))
+    security.allow_plots()
     return render_template(
         "processes/page.html",
         content=Markup(render_template("processes/_process.html", **contents)),
         name=name,
-        kind="services" if row and row in _services() else f"{kind}s",
-        live_url=f"{live_url}?{urlencode(asked)}",
+        kind=kind,
+        live_url=f"{url_for('processes.live', name=name)}?{urlencode(asked)}",
         figures=_figures(row),
         identity=row["id"] if row else "",
     )
@@ -171,7 +186,3 @@ def _error(row: Row | None, errors: list[Any]) -> dict[str, Any] | None:
 def _death(death: Row) -> dict[str, Any]:
     output = "\n".join(shown(death["output"].splitlines()))
     return {**death, "reason": harmless(death["reason"]), "output": output}
-
-
-def _services() -> list[Row]:
-    return cluster_source().look().status["services"]
