@@ -16,6 +16,8 @@ from opencluster.errors import RemoteProtocolError
 from opencluster.node.scoreboard import (
     PAGE_BYTES,
     TEXT_BYTES,
+    TRACEBACK_BYTES,
+    LastError,
     Reading,
     Scoreboard,
     State,
@@ -53,6 +55,25 @@ def test_reader_sees_what_the_writer_wrote(pair):
     assert (reading.piece, reading.deadline) == ("job:3", before + 60)
     assert (reading.progress_done, reading.progress_total) == (2, 8)
     assert before <= reading.started_at <= reading.seen_at <= time.monotonic()
+
+
+def test_the_piece_that_failed_last_is_told_with_the_end_of_its_traceback(pair):
+    writer, reader = pair
+    writer.erred(LastError(1.5, "ab:1", "KeyError", "first", "short"))
+    long = "".join(f"  File {number}, in ünicode\n" for number in range(500))
+    writer.erred(LastError(2.5, "ab:2", "E" * 500, "no\nbeam " * 500, f"{long}KeyError"))
+    error = reader.read().last_error
+    assert error is not None
+    assert (error.at, error.piece) == (2.5, "ab:2")
+    assert error.kind == "E" * TEXT_BYTES
+    assert error.message.startswith("no\nbeam no")
+    lines = error.traceback.splitlines()
+    assert lines[-2:] == ["  File 499, in ünicode", "KeyError"]
+    assert lines[0].startswith("  File 4")
+    assert len(error.traceback.encode()) > TRACEBACK_BYTES // 2
+    # heartbeats are small
+    assert "traceback" not in reader.read().figures()["last_error"]
+    assert error.to_fields()["traceback"] == error.traceback
 
 
 def test_state_and_worker_id_do_not_erase_each_other(pair):
