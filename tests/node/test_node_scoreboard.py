@@ -61,7 +61,9 @@ def test_the_piece_that_failed_last_is_told_with_the_end_of_its_traceback(pair):
     writer, reader = pair
     writer.erred(LastError(1.5, "ab:1", "KeyError", "first", "short"))
     long = "".join(f"  File {number}, in ünicode\n" for number in range(500))
-    writer.erred(LastError(2.5, "ab:2", "E" * 500, "no\nbeam " * 500, f"{long}KeyError"))
+    writer.erred(
+        LastError(2.5, "ab:2", "E" * 500, "no\nbeam " * 500, f"{long}KeyError")
+    )
     error = reader.read().last_error
     assert error is not None
     assert (error.at, error.piece) == (2.5, "ab:2")
