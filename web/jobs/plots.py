@@ -17,9 +17,11 @@ from bokeh.layouts import column
 from bokeh.models import (
     AjaxDataSource,
     BasicTicker,
+    CDSView,
     ColumnDataSource,
     DataRange1d,
     FixedTicker,
+    GroupFilter,
     HBar,
     HoverTool,
     LayoutDOM,
@@ -33,7 +35,13 @@ from bokeh.models import (
 from bokeh.models.annotations import BoxAnnotation, Label
 from bokeh.plotting import figure
 
-from opencluster.core.timeline import CANCELLED, FAILED, OUTCOMES, RETRIED, Timeline
+from opencluster.core.timeline import (
+    CANCELLED,
+    FAILED,
+    OUTCOMES,
+    RETRIED,
+    Timeline,
+)
 from opencluster_web.jobs import spans
 from opencluster_web.jobs.colours import hues_of
 from opencluster_web.jobs.words import took
@@ -63,6 +71,9 @@ HISTOGRAM = 220
 FAINTEST = 0.3
 MARK = 9
 """Pixels of the mark on what failed; it is seen however short that was."""
+SMALL_MARK = 5
+HATCHED = 8.0
+"""Pixels of a lane on which a hatch is seen."""
 TOP = "#ffffff"
 
 _HATCH = {FAILED: "x", RETRIED: "/", CANCELLED: "."}
@@ -157,9 +168,6 @@ def span_columns(
         "lane": [lanes.middle[lane] for lane in found.lane.tolist()],
         "fill": fills,
         "alpha": alphas.round(2).tolist(),
-        "hatch": [_HATCH.get(outcome, " ") for outcome in outcomes],
-        "mark": [_MARKS.get(outcome, "dot") for outcome in outcomes],
-        "mark_size": [MARK if outcome == FAILED else 0 for outcome in outcomes],
         "middle": (500 * (2 * began + found.start + found.end)).tolist(),
         "what": [
             _what(timeline, first, count, pieces, busy)
@@ -277,16 +285,7 @@ def timeline_figure(
         _bar(lanes.height, shade),
         hover_glyph=_bar(lanes.height, shade, INK[shade]),
     )
-    marks = Scatter(
-        x="middle",
-        y="lane",
-        size=column_of("mark_size"),
-        marker=column_of("mark"),
-        line_color=INK[shade],
-        line_width=2,
-        fill_alpha=0,
-    )
-    plot.add_glyph(source, marks)
+    _mark(plot, source, lanes.height, shade)
     shown = [
         ("", "@what"),
         ("Type", "@type"),
@@ -394,11 +393,43 @@ def _bar(height: float, shade: Shade, line: str | None = None) -> HBar:
         fill_alpha=column_of("alpha"),
         line_color=line or column_of("fill"),
         line_width=2 if line else 1,
-        hatch_pattern=column_of("hatch"),
-        hatch_color=INK[shade] if shade == "light" else TOP,
-        hatch_scale=6,
-        hatch_alpha=0.6,
     )
+
+
+def _mark(plot: figure, source: ColumnDataSource, height: float, shade: Shade) -> None:
+    """Tell what was not done by more than a colour.
+
+    Each outcome has its own glyph: a pattern or a mark for each bar by itself would
+    keep a browser busy for minutes.
+    """
+    for outcome, pattern in _HATCH.items():
+        of = CDSView(filter=GroupFilter(column_name="outcome", group=OUTCOMES[outcome]))
+        # a pattern is not seen on a low bar: a mark stands in for it
+        if height >= HATCHED:
+            hatch = HBar(
+                y="lane",
+                left="left",
+                right="right",
+                height=height * 0.8,
+                fill_alpha=0,
+                line_alpha=0,
+                hatch_pattern=pattern,
+                hatch_color=INK[shade] if shade == "light" else TOP,
+                hatch_scale=6,
+                hatch_alpha=0.6,
+            )
+            plot.add_glyph(source, hatch, view=of)
+        if height < HATCHED or outcome == FAILED:
+            mark = Scatter(
+                x="middle",
+                y="lane",
+                size=MARK if outcome == FAILED else SMALL_MARK,
+                marker=_MARKS[outcome],
+                line_color=INK[shade],
+                line_width=2 if outcome == FAILED else 1,
+                fill_alpha=0,
+            )
+            plot.add_glyph(source, mark, view=of)
 
 
 def _name_lanes(plot: figure, timeline: Timeline, lanes: Lanes, shade: Shade) -> None:

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from opencluster.core.timeline import FAILED, OUTCOMES, Timeline
+from opencluster.core.timeline import DONE, FAILED, OUTCOMES, Timeline
 
-MOST = 3000
+MOST = 5000
 """Rectangles that are sent."""
 FINEST = 4000
 """Stretches into which the time that is shown is cut at first."""
@@ -126,6 +126,11 @@ def thinned(columns: Columns, start: float, end: float, most: int = MOST) -> Spa
     first = seen[begins]
     starts = columns.start[first]
     ends = np.maximum.reduceat(columns.end[seen], begins) if first.size else starts
+    # several failures are marked at the first, and do not seem to last
+    longest = starts + (
+        np.maximum.reduceat(columns.duration[seen], begins) if first.size else starts
+    )
+    ends = np.where(columns.outcome[first] == DONE, ends, longest)
     worked = np.add.reduceat(columns.duration[seen], begins) if first.size else starts
     pieces = np.add.reduceat(columns.pieces[seen], begins) if first.size else first
     lengths = ends - starts
@@ -202,7 +207,21 @@ def _grouped(columns: Columns, seen: Ints, start: float, end: float, most: int) 
         columns.type[seen] * len(OUTCOMES) + columns.outcome[seen]
     )
     ahead = np.clip((columns.start[seen] - start) / max(end - start, 1e-9), 0.0, 1.0)
-    stretches = min(float(FINEST), 2.0 * most / max(1, np.unique(own).size))
+    is_done = columns.outcome[seen] == DONE
+    rare = ~is_done
+    groups: Ints = np.zeros(seen.size, np.int64)
+    # what failed is rare, so it is seldom taken together
+    groups[rare] = _slotted(own[rare], ahead[rare], most // 3)
+    count = int(groups.max()) + 1 if rare.any() else 0
+    groups[is_done] = count + _slotted(own[is_done], ahead[is_done], most - count)
+    return groups
+
+
+def _slotted(own: Ints, ahead: Floats, most: int) -> Ints:
+    """Return groups of the same kind that begin in the same stretch, not too many."""
+    if own.size <= most:
+        return np.arange(own.size)
+    stretches = min(float(FINEST), 4.0 * most / max(1, np.unique(own).size))
     while True:
         slots = (ahead * stretches).astype(np.int64)
         keys = own * (FINEST + 2) + slots
