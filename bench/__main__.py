@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from bench import commands, muser_commands
+from bench import commands, muser_commands, pages
 from bench.machine import describe
 from bench.report import Report
 
@@ -31,6 +31,7 @@ def main() -> None:
         python -m bench realtime           what waits while workers are full
         python -m bench images             how soon images of MUSER are there
         python -m bench all --quick        see that all subjects work
+        python -m bench pages              how soon web pages answer
         python -m bench peers              what it can be compared with here
         python -m bench compare            side by side, all that is installed
         python -m bench targets            what it set out to reach, met or not
@@ -98,6 +99,7 @@ for _command in (
     muser_commands.measure_imaging,
     muser_commands.measure_images,
     muser_commands.measure_ingest,
+    pages.measure_pages,
 ):
     main.add_command(_command)
 
