@@ -55,17 +55,8 @@ class StillSource(ClusterSource):
         return self._still
 
 
-@click.command("pages")
-@click.option("--quick", is_flag=True, help="See that it works; figures are rough.")
-def measure_pages(quick: bool) -> None:
-    """Measure how long each web page takes with 200 workers and 100,000 pieces.
-
-    The same number of jobs in the history and of tasks in the queue is there as well.
-
-    \b
-    Example:
-        python -m bench pages
-    """
+def measure(quick: bool) -> None:
+    """Print how long each page takes, at the median and at worst."""
     many, runs = (FEW, 3) if quick else (MANY, RUNS)
     with tempfile.TemporaryDirectory() as folder, filled(Path(folder), many) as app:
         client = app.test_client()
