@@ -103,7 +103,7 @@ class Timelines:
         self._recorder(job).error(number, kind, message, traceback, worker)
 
     def flush(self) -> None:
-        """Write down what is new, and close the records of jobs that have ended."""
+        """Write down what is new, and forget the jobs that have ended."""
         for job, recorder in list(self._recorders.values()):
             is_over = job.state != "running"
             news: dict[str, Any] = recorder.take(is_over) or {}
@@ -113,9 +113,7 @@ class Timelines:
                 self._write(job, news)
             if is_over:
                 del self._recorders[job.id]
-                writer = self._writers.pop(job.id, None)
-                if writer is not None:
-                    writer.close()
+                self._writers.pop(job.id, None)
 
     def _recorder(self, job: Job) -> Recorder:
         recorder = job.recorder

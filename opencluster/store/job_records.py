@@ -45,7 +45,7 @@ class RecordWriter:
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _make_room(folder, most)
-            self._file = self.path.open("ab", buffering=0)
+            self.path.touch(mode=0o600)
         except OSError as error:
             raise RecordError(f"no record of the job: {error}") from None
 
@@ -58,13 +58,10 @@ class RecordWriter:
             When it cannot be written.
         """
         try:
-            self._file.write(msgpack.packb(news))
+            with self.path.open("ab", buffering=0) as file:
+                file.write(msgpack.packb(news))
         except OSError as error:
             raise RecordError(f"no more of the job is recorded: {error}") from None
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
 
 
 def path_of(folder: Path, id: str) -> Path:

@@ -1,4 +1,4 @@
-"""One browser and one observatory for all tests in it."""
+"""A browser, and an observatory for the tests of a module."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def chromium() -> Iterator[Browser]:
         yield started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def site(chromium: Browser) -> Iterator[Observatory]:
     with observatory() as opened:
         page = chromium.new_page()

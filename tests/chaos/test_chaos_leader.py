@@ -18,7 +18,7 @@ from opencluster.errors import OpenClusterError
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(TIMEOUT_S)]
 
-KILLS = max(20, round(SECONDS / 3))
+KILLS = max(10, round(SECONDS / 3))
 PIECES = 10_000
 STOPS = max(1, round(SECONDS / 12))
 

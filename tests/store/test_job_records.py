@@ -170,7 +170,6 @@ def test_a_record_that_was_cut_off_is_read_up_to_there(tmp_path: Path) -> None:
     span = [0.0, 1.0, 0, 0, 1, 0, 1]
     writer.append({"lanes": [["A-1", "h1"]], "types": ["A"], "spans": [span]})
     writer.append({"spans": [span]})
-    writer.close()
     data = path_of(tmp_path, ID).read_bytes()
     assert len(read(data)) == 2 and len(read(data[:-3])) == 1
     with pytest.raises(RecordError, match="cut off"):
@@ -184,7 +183,6 @@ def test_old_records_make_room(tmp_path: Path) -> None:
     for number in range(6):
         writer = RecordWriter(tmp_path, f"{number:012x}", 3)
         writer.append({"job": JOB | {"id": f"{number:012x}"}})
-        writer.close()
         os.utime(writer.path, (number, number))
     (tmp_path / "notes.txt").touch()
     assert [job["id"][-1] for job in jobs(tmp_path, 10)] == ["5", "4", "3"]
