@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from sign_in import signed_in
 
 from opencluster.config import load
+from opencluster.store.job_records import RecordWriter
 from opencluster.testing import LocalCluster
 from opencluster_web.accounts.guard import Role
 from opencluster_web.accounts.store import AccountStore
@@ -118,6 +119,23 @@ def test_a_program_does_what_people_do(
     assert (refused.status_code, refused.json["error"]["status"]) == (409, 409)
     assert "drained" in refused.json["error"]["message"]
     assert call("POST", f"computers/{shop['name']}/undrain").status_code == 200
+
+
+def test_a_program_sees_what_became_of_the_pieces_of_a_job(
+    call: Callable[..., Any], cluster: LocalCluster
+) -> None:
+    id = "0123456789ab"
+    record = RecordWriter(cluster.place.jobs, id, 10)
+    record.append({"job": {"id": id, "name": "Night", "started_at": 1.0}})
+    span = [0.5, 2.0, 0, 0, 3, 0, 7]
+    record.append({"lanes": [["A-1", "h1"]], "types": ["A"], "spans": [span]})
+    told = call("GET", f"jobs/{id}/timeline", Role.OBSERVER).json
+    assert told["job"]["name"] == "Night" and told["summary"]["pieces"] == 3
+    (run,) = told["spans"]
+    assert (run["worker"], run["piece"], run["duration_s"]) == ("A-1", 7, 2.0)
+    missing = call("GET", "jobs/ba9876543210/timeline")
+    assert missing.status_code == 404
+    assert "No record of a job" in missing.json["error"]["message"]
 
 
 def test_programs_have_roles_too(call: Callable[..., Any]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from flask import Response, abort, jsonify
 
 from opencluster.core.log_lines import Wanted
+from opencluster.core.timeline import rows, summary
 from opencluster.errors import FactoryUnreachable
 from opencluster.observe.logs import level_of, look_at, newest, question
 from opencluster.observe.status import Row
@@ -17,6 +18,7 @@ from opencluster_web.api import schemas
 from opencluster_web.api.document import new_blueprint, refusals
 from opencluster_web.api.schemas import Given
 from opencluster_web.cluster.source import Status, cluster_source
+from opencluster_web.jobs.source import job_source
 from opencluster_web.letters.source import letter_box
 from opencluster_web.logs.source import log_source
 from opencluster_web.tasks.source import task_source
@@ -115,7 +117,7 @@ def jobs(asked: Given) -> Response:
 @blueprint.response(200)
 @refusals(blueprint, 404, 503)
 def job(id: str) -> Response:
-    """Get one job; its timeline is under ``/jobs/ID.json`` of the pages."""
+    """Get one job."""
     for row in cluster_source().look().status["jobs"]:
         if row["id"] == id:
             return jsonify(row)
@@ -124,6 +126,18 @@ def job(id: str) -> Response:
     if found is None:
         abort(404, f"There is no job {id}.")
     return jsonify(found)
+
+
+@blueprint.route("/jobs/<id>/timeline")
+@blueprint.response(200, schemas.TimelineOfJob)
+@refusals(blueprint, 404, 503)
+def timeline(id: str) -> Response:
+    """Get what became of the pieces of a job: figures, and each run."""
+    record = job_source().record(id, is_running=True)
+    if record is None:
+        abort(404, f"No record of a job {id} is known.")
+    found = record.timeline
+    return jsonify(job=found.job, summary=summary(found), spans=list(rows(found)))
 
 
 @blueprint.route("/events")

@@ -107,6 +107,14 @@ class Jobs(Schema):
     jobs = rows("Rows of `jobs` in docs/status.md.")
 
 
+class TimelineOfJob(Schema):
+    """What became of the pieces of a job."""
+
+    job = fields.Dict(required=True, metadata={"description": "Its record of itself."})
+    summary = fields.Dict(required=True, metadata={"description": "Figures."})
+    spans = rows("Each run: piece, type, worker, host, start_s, duration_s, outcome.")
+
+
 class JobQuery(Schema):
     """Which jobs."""
 
