@@ -16,7 +16,7 @@ import pytest
 from sim_mutations import MUTATIONS, applied
 from sim_runs import SeedFailed, replay, run_seeds, trace_of
 
-SEEDS = int(os.environ.get("SIMULATION_SEEDS", "400"))
+SEEDS = int(os.environ.get("SIMULATION_SEEDS", "200"))
 CHUNK = 100
 CHUNKS = [range(first, min(first + CHUNK, SEEDS)) for first in range(0, SEEDS, CHUNK)]
 TRACED_SEEDS = range(8)

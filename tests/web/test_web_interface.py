@@ -26,7 +26,7 @@ from opencluster_web.command import web_command
 pytestmark = pytest.mark.processes
 
 PROGRAM = f"{Path(__file__).with_name('cluster_workers.py')}:PatientWorker"
-EXAMPLES = 3
+EXAMPLES = 2
 """For each operation: enough to meet each of its answers, and a few seconds in all."""
 OWNER = "programmer"
 
