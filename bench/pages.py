@@ -141,7 +141,6 @@ def _record(place: Place, many: int, began: float) -> None:
     writer.append({"job": job})
     writer.append(recorder.take(True) or {})
     writer.append({"job": job})
-    writer.close()
 
 
 def _status(now: float) -> dict[str, Any]:

@@ -82,4 +82,3 @@ def write_record(folder: Path, job: dict[str, Any], news: dict[str, Any]) -> Non
     writer.append({"job": job | {"state": "running"}})
     writer.append(news)
     writer.append({"job": job})
-    writer.close()
