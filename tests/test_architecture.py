@@ -84,6 +84,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "launchers": MEANS | {"place"},
     "engines": UPPER | {"targets", "launchers"},
     **{name: UPPER | {"engines"} for name in DAEMONS},
+    "ingest": UPPER | {"engines", "start"},
     "taskqueue": MEANS | {"place", "targets", "priorities"},
     "taskrun": MEANS | {"engines.choice", "manager", "start", "targets"},
     "dispatcher": MEANS | {"place", "taskqueue", "taskrun"},
@@ -101,7 +102,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 """Rooms of opencluster, and the rooms that each may import besides itself."""
 
 OUTSIDE: dict[str, set[str]] = {
-    "muser_pipeline": PUBLIC | {"start"},
+    "muser_pipeline": PUBLIC,
     "muser_pipeline.imaging": set(),
     "opencluster_deploy": {"errors", "net"},
     "opencluster_web": UPPER | PLACES | DAEMONS | {"__init__", "putting_back", "start"},

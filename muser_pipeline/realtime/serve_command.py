@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from muser_pipeline.moments import parse_duration
-from opencluster.start import set_up_logging
 
 if TYPE_CHECKING:
     from opencluster import Manager
@@ -185,6 +184,7 @@ def serve_command(
         opencluster muser send archive --to 127.0.0.1:9110 --rate 1x
     """
     from muser_pipeline.realtime.server import MUSERSocketServer
+    from opencluster.ingest import set_up_logging
 
     options = parse_options(pairs)
     if images is not None:

@@ -21,6 +21,7 @@ from opencluster.ingest.sender import ItemSender, Link, Sent, connect
 from opencluster.ingest.server import IngestServer
 from opencluster.ingest.status import IngestStatus
 from opencluster.ingest.tls import TLSFiles
+from opencluster.start import set_up_logging
 from opencluster.store.spool import Stored as Item
 
 __all__ = [
@@ -45,4 +46,5 @@ __all__ = [
     "Verdict",
     "connect",
     "item_head",
+    "set_up_logging",
 ]
