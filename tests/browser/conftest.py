@@ -17,7 +17,8 @@ from observatory import (
 from playwright.sync_api import Browser, Page
 
 
-@pytest.fixture(scope="session")
+# not longer: its event loop is in the way of other tests' loops
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     if not any(map(shutil.which, BROWSERS)):
         pytest.skip("needs Chromium: apt-get install chromium")
