@@ -10,7 +10,9 @@ FIRST ?= 0
 VENV := .venv
 BIN := $(VENV)/bin
 PROJECT := setup.cfg setup.py pyproject.toml
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# most of what is installed is never imported, and what is gets compiled then
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+  --no-compile
 CHECK_VERSION := import sys; sys.exit(sys.version_info < (3, 11))
 
 .PHONY: help demo test test-gpu soak chaos fuzz lint docs screenshots bench peers config clean

@@ -1,4 +1,4 @@
-"""A browser, and an observatory for the tests of a module."""
+"""A browser, and an observatory for the tests in it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, Page
 
 
 # not longer: its event loop is in the way of other tests' loops
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Browser]:
     if not any(map(shutil.which, BROWSERS)):
         pytest.skip("needs Chromium: apt-get install chromium")
@@ -26,7 +26,7 @@ def chromium() -> Iterator[Browser]:
         yield started
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def site(chromium: Browser) -> Iterator[Observatory]:
     with observatory() as opened:
         page = chromium.new_page()
