@@ -1,4 +1,4 @@
-"""A browser, and an observatory for the tests in it."""
+"""A browser, and an observatory for the tests of a module."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from observatory import (
 from playwright.sync_api import Browser, Page
 
 
-# not longer: its event loop is in the way of other tests' loops
-@pytest.fixture(scope="package")
+# not longer: event loop and settings would be in the way of other tests
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     if not any(map(shutil.which, BROWSERS)):
         pytest.skip("needs Chromium: apt-get install chromium")
@@ -26,7 +26,7 @@ def chromium() -> Iterator[Browser]:
         yield started
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def site(chromium: Browser) -> Iterator[Observatory]:
     with observatory() as opened:
         page = chromium.new_page()
