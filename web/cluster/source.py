@@ -96,6 +96,7 @@ class ClusterSource:
         self._history: History | None = None
         self._claim: TextIO | None = None
         self._watcher: Watcher | None = None
+        self._loading: threading.Thread | None = None
         self._look = Look()
         self._looked = -FRESH_S
         self.looks = self.failed_looks = 0
@@ -105,10 +106,10 @@ class ClusterSource:
         self._watcher = Watcher(self._status, self._kept(), FRESH_S, self._queued)
         self._watcher.start()
         # loading Bokeh takes a second, which nobody should wait for
-        loading = threading.Thread(
+        self._loading = threading.Thread(
             target=import_module, args=("opencluster_web.cluster.plots",), daemon=True
         )
-        loading.start()
+        self._loading.start()
 
     def look(self) -> Look:
         """Return how the cluster is, or was when it was last heard of."""
@@ -181,6 +182,8 @@ class ClusterSource:
         """Look no more, and close everything."""
         if self._watcher is not None:
             self._watcher.close()
+        if self._loading is not None:
+            self._loading.join()
         with self._lock, self._opening:
             self._disconnect()
             if self._queue is not None:
