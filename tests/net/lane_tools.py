@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import os
 import select
 import socket
 import struct
@@ -129,7 +128,7 @@ def open_fds() -> set[str]:
     found = set()
     for path in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):
-            what = os.readlink(path)
+            what = str(path.readlink())
             if what.startswith(("socket:", "anon_inode:", "pipe:", "/memfd:")):
                 found.add(path.name)
     return found
