@@ -86,6 +86,20 @@ class StartFailed(RegistryError):
         self.output = output
 
 
+class LaunchFailed(OpenClusterError):
+    """Daemons could not be brought onto computers, or ended there.
+
+    Attributes
+    ----------
+    output : str
+        What the commands said that were run for it.
+    """
+
+    def __init__(self, message: str, output: str = "") -> None:
+        super().__init__(message)
+        self.output = output
+
+
 # --- what was ---------------------------------------------------------------
 
 
