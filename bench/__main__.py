@@ -31,6 +31,7 @@ def main() -> None:
         python -m bench realtime           what waits while workers are full
         python -m bench images             how soon images of MUSER are there
         python -m bench all --quick        see that all subjects work
+        python -m bench sizing             how many workers for each core
         python -m bench pages              how soon web pages answer
         python -m bench peers              what it can be compared with here
         python -m bench compare            side by side, all that is installed
@@ -105,6 +106,14 @@ main.add_command(
         "How long real-time pieces wait while workers are full of batch pieces.",
         ("realtime",),
         "realtime",
+    )
+)
+main.add_command(
+    _subject(
+        "sizing",
+        "Workers for each core, and what an idle cluster takes.",
+        ("sizing",),
+        "sizing",
     )
 )
 main.add_command(_subject("all", "All of these subjects.", tuple(SUBJECTS)))

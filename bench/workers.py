@@ -33,6 +33,8 @@ class EchoWorker(Worker):
         """Do what the fields of the piece ask for."""
         if "busy_s" in work:
             return self._compute(work["number"], work["busy_s"], work["step_s"])
+        if "loops" in work:
+            return self._labour(work["loops"], work["wait_s"])
         if "block" in work:
             return WorkPiece(sum=touch(work["block"]))
         if "make" in work:
@@ -42,6 +44,12 @@ class EchoWorker(Worker):
             arrays = [part["block"] for part in work["inputs"]]
             return WorkPiece(block=total_in_place(arrays))
         return WorkPiece(number=echo(work["number"]))
+
+    def _labour(self, loops: int, wait_s: float) -> WorkPiece:
+        """Compute a fixed amount, however long that takes, then wait for nothing."""
+        total = sum(range(loops))
+        time.sleep(wait_s)
+        return WorkPiece(number=total)
 
     def _compute(self, number: int, busy_s: float, step_s: float) -> WorkPiece:
         """Compute for some time, and report progress every few milliseconds."""
