@@ -39,6 +39,7 @@ from opencluster.core.registry import Registry
 from opencluster.core.replication import Effect, Publish, ReplicatedRegistry
 from opencluster.core.roles import FACTORY, check, claim, permits
 from opencluster.errors import NotLeader, RegistryError, RemoteProtocolError
+from opencluster.net.announce import announced
 from opencluster.net.fellows import Fellows
 from opencluster.net.heart import HEART_PREFIX
 from opencluster.net.keys import Keyring
@@ -104,7 +105,12 @@ class Factory:
             keys,
             limits.max_queued_messages,
         )
-        self.endpoints = [self._transport.listen(endpoint) for endpoint in endpoints]
+        # the list says where one that stands in it is reached
+        to = "" if me else network.announce
+        self.endpoints = [
+            announced(self._transport.listen(endpoint), to, [[me]])
+            for endpoint in endpoints
+        ]
         self.name = me or self.endpoints[0]
         self.registry = Registry(
             config.cluster.lease_s,

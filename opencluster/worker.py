@@ -40,6 +40,7 @@ from opencluster.engines.choice import ENGINE_VARIABLE, find_engine
 from opencluster.errors import OpenClusterError
 from opencluster.inputs import Escaped, Inputs, Missing, Stopped
 from opencluster.keeping import Wanted, owned
+from opencluster.net.announce import announced
 from opencluster.net.exchange import nbytes_of
 from opencluster.net.interrupts import (
     MainThread,
@@ -293,7 +294,11 @@ class Runner:
             has_keys = self._keys is not None
             wanted.append(listening_endpoint(self.config, host, port, has_keys))
         self.place.make()
-        endpoints = [self._station.transport.listen(endpoint) for endpoint in wanted]
+        to, known = self.config.network.announce, factories(self.config, self.place)
+        endpoints = [
+            announced(self._station.transport.listen(endpoint), to, known)
+            for endpoint in wanted
+        ]
         return Entry(
             id=self._id,
             kind=self.kind,

@@ -23,6 +23,7 @@ from opencluster.core.metrics import Labels, Metric, one, rejected
 from opencluster.core.roles import ASKER, WORKSHOP, check
 from opencluster.core.supervision import ReportStartFailure
 from opencluster.errors import DeathEvidence, RemoteProtocolError, RequestRefused
+from opencluster.net.announce import announced
 from opencluster.net.keys import Keyring
 from opencluster.net.link import FactoryLink
 from opencluster.net.metronome import Metronome
@@ -91,7 +92,14 @@ class Workshop:
             keys,
             limits.max_queued_messages,
         )
-        self.endpoints = [self._transport.listen(endpoint) for endpoint in wanted]
+        self.endpoints = [
+            announced(
+                self._transport.listen(endpoint),
+                network.announce,
+                factories(config, place),
+            )
+            for endpoint in wanted
+        ]
         self._reactor = Reactor(self._transport, self._event)
         self._rejections = Rejections(self._transport.counts, log)
         self._link = FactoryLink(

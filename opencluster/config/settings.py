@@ -92,6 +92,13 @@ class NetworkSettings:
     """Sockets, the same for every process."""
 
     bind: str = _setting(TEXT, "127.0.0.1", 'The address that the host "*" stands for.')
+    announce: str = _setting(
+        TEXT,
+        "",
+        "Address that others are told where a process listens at all of them: an "
+        "address, an interface such as ib0 or a network such as 10.1.0.0/16; empty "
+        "means the one by which this computer reaches the factories.",
+    )
     max_message_bytes: int = _size(
         4 * 1024**3,
         "Largest message that is accepted; larger ones are refused.",
