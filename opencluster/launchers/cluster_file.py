@@ -54,6 +54,8 @@ class Batch:
         Computers of the first job.
     time : str
         Time limit as the batch system writes it; empty means its own default.
+    cpus_per_node : int
+        CPUs of each computer; 0 takes whole computers.
     gpus_per_node : int
         GPUs of each computer.
     partition, account, queue : str
@@ -66,6 +68,7 @@ class Batch:
 
     nodes: int = 1
     time: str = ""
+    cpus_per_node: int = 0
     gpus_per_node: int = 0
     partition: str = ""
     account: str = ""
