@@ -24,7 +24,7 @@ IDLE_WORKERS = 8
 
 def measure(is_quick: bool) -> list[Figure]:
     """Measure pieces a second for each core, and what an idle cluster takes."""
-    runs, span_s, idle_s = (2, 0.3, 0.5) if is_quick else (5, 3.0, 10.0)
+    runs, span_s, idle_s = (2, 0.2, 0.2) if is_quick else (5, 3.0, 10.0)
     cores = len(os.sched_getaffinity(0))
     loops = _loops()
     figures = []
@@ -81,25 +81,27 @@ def _idle(runs: int, idle_s: float) -> list[Figure]:
             "worker": workers,
         }
         time.sleep(idle_s / 2)
-        shares = {name: _shares(pids, runs, idle_s) for name, pids in groups.items()}
-        return [
-            *(
-                Figure("idle", f"{n}, processor", "% of a core", v)
-                for n, v in shares.items()
-            ),
-            *(
-                Figure("idle", f"{n}, private memory", "MiB", [*map(private_mib, pids)])
-                for n, pids in groups.items()
-            ),
-        ]
+        shares = _shares(groups, runs, idle_s)
+        memory = {name: [*map(private_mib, pids)] for name, pids in groups.items()}
+    units = {"processor": ("% of a core", shares), "private memory": ("MiB", memory)}
+    return [
+        Figure("idle", f"{name}, {what}", unit, values[name])
+        for what, (unit, values) in units.items()
+        for name in groups
+    ]
 
 
-def _shares(pids: list[int], runs: int, idle_s: float) -> list[float]:
+def _shares(
+    groups: dict[str, list[int]], runs: int, span_s: float
+) -> dict[str, list[float]]:
     """Return which share of a core each process takes, in percent."""
-    shares = []
+    shares: dict[str, list[float]] = {name: [] for name in groups}
     for _ in range(runs):
-        used_s, started = cpu_seconds(pids), time.perf_counter()
-        time.sleep(idle_s)
+        started = time.perf_counter()
+        before_s = {name: cpu_seconds(pids) for name, pids in groups.items()}
+        time.sleep(span_s)
         elapsed_s = time.perf_counter() - started
-        shares.append(100 * (cpu_seconds(pids) - used_s) / elapsed_s / len(pids))
+        for name, pids in groups.items():
+            used_s = cpu_seconds(pids) - before_s[name]
+            shares[name].append(100 * used_s / elapsed_s / len(pids))
     return shares
