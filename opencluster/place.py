@@ -251,7 +251,7 @@ def is_loopback(host: str) -> bool:
 def listening_endpoint(
     config: Config, host: str, port: int, has_keys: bool = False
 ) -> str:
-    """Return the TCP endpoint at which to listen.
+    """Return the TCP endpoint at which to listen, as a transport takes it.
 
     Parameters
     ----------
@@ -260,7 +260,7 @@ def listening_endpoint(
     host : str
         An address; ``*`` and an empty text mean the setting ``[network] bind``.
     port : int
-        The port, 0 for a free one.
+        The port, 0 for a free one, of those that ``[network] ports`` allows.
     has_keys : bool
         Only who holds a key of the cluster is let in.
 
@@ -271,7 +271,8 @@ def listening_endpoint(
         not set.
     """
     address = config.network.bind if host in ("", "*") else host
-    endpoint = f"tcp://{address}:{port}"
+    ports = "-".join(map(str, config.network.ports or [0])) if port == 0 else port
+    endpoint = f"tcp://{address}:{ports}"
     check_listening(config, endpoint, has_keys)
     return endpoint
 

@@ -97,6 +97,12 @@ def test_everything_else_needs_keys_or_a_word_that_it_is_meant(host: str) -> Non
     assert listening_endpoint(is_meant, host, 1) == f"tcp://{host}:1"
 
 
+def test_a_free_port_is_one_that_the_firewall_lets_through() -> None:
+    config = load(files=[], environ={}, overrides={("network", "ports"): "9200-9399"})
+    assert listening_endpoint(config, "*", 0) == "tcp://127.0.0.1:9200-9399"
+    assert listening_endpoint(config, "*", 7) == "tcp://127.0.0.1:7"
+
+
 def test_a_directory_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ConfigError, match="--dir"):

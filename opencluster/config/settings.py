@@ -18,6 +18,7 @@ from opencluster.config.values import (
     FRACTION,
     HOURS,
     INTEGER,
+    PORTS,
     SECONDS,
     SIZE,
     TEXT,
@@ -98,6 +99,12 @@ class NetworkSettings:
         "Address that others are told where a process listens at all of them: an "
         "address, an interface such as ib0 or a network such as 10.1.0.0/16; empty "
         "means the one by which this computer reaches the factories.",
+    )
+    ports: tuple[int, ...] = _setting(
+        PORTS,
+        (),
+        "Ports such as 9200-9399 that a firewall lets through: who listens at a free "
+        "one takes it from these; empty means any.",
     )
     max_message_bytes: int = _size(
         4 * 1024**3,

@@ -31,6 +31,7 @@ _ENDPOINT = re.compile(r"(?:tcp://)?(\[[0-9a-f:]+\]|[^\s:/\[\]*]+):(\d{1,5})", r
 _TARGET = re.compile(r"[^\s:][^:]*:[A-Za-z_]\w*")
 _SHOWN_CHARACTERS = 80
 _MAX_CPU = 65535
+_MAX_PORT = 65535
 _BOOLEANS = {
     **dict.fromkeys(("true", "yes", "on", "1"), True),
     **dict.fromkeys(("false", "no", "off", "0"), False),
@@ -197,6 +198,16 @@ def _parse_cpus(text: str) -> tuple[int, ...]:
     return tuple(cpus)
 
 
+def _parse_ports(text: str) -> tuple[int, ...]:
+    if not text:
+        return ()
+    first, dash, last = text.partition("-")
+    low, high = int(first), int(last if dash else first)
+    if not 0 < low <= high <= _MAX_PORT:
+        raise ValueError
+    return low, high
+
+
 def _parse_target(text: str) -> str:
     if text and not _TARGET.fullmatch(text):
         raise ValueError
@@ -231,6 +242,12 @@ ENDPOINTS = Kind(
     _join,
 )
 CPUS = Kind("cpus", "a list of CPU numbers such as 0-3, 8", _parse_cpus, _join)
+PORTS = Kind(
+    "ports",
+    "a range of ports such as 9200-9399",
+    _parse_ports,
+    lambda value: "-".join(map(str, value)),
+)
 COMMAND = Kind(
     "command",
     "a command line with balanced quotes",

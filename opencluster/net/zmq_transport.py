@@ -189,7 +189,8 @@ class ZmqTransport:
     def listen(self, endpoint: str) -> str:
         """Listen at an endpoint, and return it with the port filled in.
 
-        A local socket is closed to other users, wherever it stands.
+        A local socket is closed to other users, wherever it stands. Instead of a port
+        there may be a range of them, ``tcp://10.0.0.1:9200-9399``, for one that is free.
 
         Raises
         ------
@@ -198,7 +199,7 @@ class ZmqTransport:
         """
         self._server_edge.is_used = True
         try:
-            self._server.bind(endpoint)
+            self._bind(endpoint)
         except zmq.ZMQError as error:
             raise EndpointInUse(
                 f"cannot listen at {endpoint}: {error.strerror}; choose another port "
@@ -379,6 +380,20 @@ class ZmqTransport:
 
     def _is_to(self, peer: Peer, public_key: str) -> bool:
         return self._gate is None or self._gate.key_of(peer) == public_key
+
+    def _bind(self, endpoint: str) -> None:
+        way, colon, ports = endpoint.rpartition(":")
+        first, dash, last = ports.partition("-")
+        if not endpoint.startswith("tcp://") or not dash:
+            self._server.bind(endpoint)
+            return
+        for port in range(int(first), int(last) + 1):
+            try:
+                self._server.bind(f"{way}:{port}")
+                return
+            except zmq.ZMQError as error:
+                if error.errno != zmq.EADDRINUSE or port == int(last):
+                    raise
 
     def _connect(self, endpoint: str, public_key: str) -> Peer:
         if self._gate is not None:

@@ -77,6 +77,16 @@ def test_port_zero_is_filled_in(pair: tuple[ZmqTransport, ZmqTransport]) -> None
     assert int(endpoint.rpartition(":")[2]) > 0
 
 
+def test_of_a_range_of_ports_a_free_one_is_taken(
+    pair: tuple[ZmqTransport, ZmqTransport],
+) -> None:
+    port = int(pair[0].listen("tcp://127.0.0.1:0").rpartition(":")[2])
+    there = pair[1].listen(f"tcp://127.0.0.1:{port}-{port + 50}")
+    assert port < int(there.rpartition(":")[2]) <= port + 50
+    with pytest.raises(EndpointInUse, match=f":{port}-{port}: Address"):
+        pair[1].listen(f"tcp://127.0.0.1:{port}-{port}")
+
+
 def test_a_port_in_use_is_a_clear_error(
     pair: tuple[ZmqTransport, ZmqTransport],
 ) -> None:
