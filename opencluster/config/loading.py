@@ -92,8 +92,15 @@ def load(
     if not problems:
         problems.extend(_contradictions(config))
     if problems:
-        raise ConfigError(_report(problems))
+        raise ConfigError(report(problems))
     return config
+
+
+def problems_in(raw: RawSections) -> list[Problem]:
+    """Return all that is wrong with texts of one source, on top of the defaults."""
+    problems: list[Problem] = []
+    config = _build(raw, problems)
+    return problems or list(_contradictions(config))
 
 
 def _from_environment(
@@ -196,10 +203,11 @@ def _contradictions(config: Config) -> Iterator[Problem]:
             yield Problem(config.origin(section, key), message, section, key)
 
 
-def _report(problems: Sequence[Problem]) -> str:
+def report(problems: Sequence[Problem], where: str = "the configuration") -> str:
+    """Return what is wrong, a line for each problem."""
     if len(problems) == 1:
         return str(problems[0])
-    lines = [f"{len(problems)} problems in the configuration:"]
+    lines = [f"{len(problems)} problems in {where}:"]
     lines += [f"  {problem}" for problem in problems[:_MAX_SHOWN_PROBLEMS]]
     hidden = len(problems) - _MAX_SHOWN_PROBLEMS
     return "\n".join(lines + ([f"  and {hidden} more"] if hidden > 0 else []))

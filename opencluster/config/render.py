@@ -8,9 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from opencluster.config.catalogue import ENTRY_SETTINGS, CatalogueEntry
+from opencluster.config.catalogue import (
+    ENTRY_SETTINGS,
+    ENVIRONMENT,
+    CatalogueEntry,
+)
 from opencluster.config.settings import SECTIONS
-from opencluster.config.values import Setting
+from opencluster.config.sources import written
+from opencluster.config.values import TEXT, Setting
 
 _HEAD = """\
 # The configuration of OpenCluster: every setting with its default.
@@ -110,6 +115,32 @@ _TABLE_HEAD = "| key | default | values | meaning |\n| --- | --- | --- | --- |\n
 def render_default() -> str:
     """Return the text of config.ini: every setting, its default and what it means."""
     return "\n".join([_HEAD, *map(_ini_section, SECTIONS), _EXAMPLES])
+
+
+def is_unquoted(section: str, key: str) -> bool:
+    """Return whether a pair of quotes around the value of a key is taken off."""
+    if key.startswith(f"{ENVIRONMENT}."):
+        return True
+    known = SECTIONS[section].settings if section in SECTIONS else ENTRY_SETTINGS
+    return key in known and known[key].kind is TEXT
+
+
+def render_sections(sections: Mapping[str, Mapping[str, str]]) -> str:
+    """Return the text of a configuration file that holds these texts.
+
+    Raises
+    ------
+    ValueError
+        When no file can have one of them.
+    """
+    parts = []
+    for name, values in sections.items():
+        lines = [
+            f"{key} = {written(text, is_unquoted(name, key))}".rstrip()
+            for key, text in values.items()
+        ]
+        parts.append("\n".join([f"[{name}]", *lines]) + "\n")
+    return "\n".join(parts)
 
 
 def _ini_section(name: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from opencluster.config.values import shown
+from opencluster.config.values import shown, unquote
 
 SYSTEM_FILE = Path("/etc/opencluster/config.ini")
 CONFIG_VARIABLE = "OPENCLUSTER_CONFIG"
@@ -255,3 +255,31 @@ class _FileReader:
 def _value(text: str) -> str:
     match = _VALUE.match(text)
     return match[0].strip() if match else ""
+
+
+def written(text: str, is_unquoted: bool = True) -> str:
+    """Return a text as a file must have it to be read as that text, on one line.
+
+    Parameters
+    ----------
+    text : str
+        What is to be read.
+    is_unquoted : bool
+        Whether whoever reads it takes off quotes. Then it comes between quotes where
+        it would be changed otherwise.
+
+    Raises
+    ------
+    ValueError
+        When no file can have it.
+    """
+    candidates = [text, f'"{text}"', f"'{text}'"] if is_unquoted else [text]
+    for candidate in candidates:
+        is_whole = _value(candidate) == candidate and "\n" not in text
+        read = unquote(candidate) if is_unquoted else candidate
+        if is_whole and read == text:
+            return candidate
+    raise ValueError(
+        f"got {shown(text)}, which a line of config.ini cannot hold: it has line "
+        "ends, both kinds of quotes, or a comment's sign behind a blank"
+    )
