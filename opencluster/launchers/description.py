@@ -61,7 +61,7 @@ class Batch:
     gpus_per_node : int
         GPUs of each computer.
     cpus_per_node : int
-        CPUs of each computer; 0 means the batch system's default.
+        CPUs of each computer; 0 takes whole computers, which PBS cannot.
     partition, account, queue : str
         Where and for whom; empty means the batch system's default.
     options : tuple of str

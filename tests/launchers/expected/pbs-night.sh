@@ -1,0 +1,24 @@
+#!/bin/bash
+# Made by `opencluster launch pbs`: starts the cluster night on each computer of a job.
+#PBS -N opencluster-night
+#PBS -l select=4:ncpus=16:mpiprocs=1:ngpus=2
+#PBS -l place=scatter
+#PBS -l walltime=26:00:00
+#PBS -q gpu
+#PBS -A astro
+#PBS -j oe
+#PBS -o /scratch/night/launch/
+#PBS -r n
+#PBS -V
+set -euo pipefail
+umask 077
+run=('/opt/open cluster/bin/python' -m opencluster.launchers.allocation)
+job=/scratch/night/jobs-of-pbs/"$PBS_JOBID"
+mkdir -p "$job"
+awk '!seen[$0]++' "$PBS_NODEFILE" >"$job/nodes"
+echo $(($(date +%s) + 93600)) >"$job/ends-at"
+"${run[@]}" begin pbs "$job" first
+# pbsdsh hands on nothing of the environment
+exec pbsdsh -u -- /usr/bin/env HOME="$HOME" PATH="$PATH" PBS_JOBID="$PBS_JOBID" \
+    LD_LIBRARY_PATH="${LD_LIBRARY_PATH:-}" PYTHONPATH="${PYTHONPATH:-}" \
+    "${run[@]}" work pbs "$job"
