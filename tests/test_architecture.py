@@ -81,7 +81,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"mapping", "stream", "collective", "futures", "priorities", "handle"},
     "pool": GROUND | {"manager"},
     "putting_back": MEANS | {"engines.choice", "observe", "place"},
-    "launchers": MEANS | {"place"},
+    "launchers": MEANS | {"place", "__init__"},
     "engines": UPPER | {"targets", "launchers"},
     **{name: UPPER | {"engines"} for name in DAEMONS},
     "ingest": UPPER | {"engines", "start"},

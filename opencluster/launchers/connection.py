@@ -35,7 +35,7 @@ def why_unreachable(config: Config, place: Place) -> str:
     if config.cluster.factories:
         return ""
     daemons = place.read().get("factories", [])
-    if any(local.is_alive(daemon) for daemon in daemons):
+    if any(local.is_alive(d) or local.is_elsewhere(d) for d in daemons):
         return ""
     if daemons:
         return (

@@ -43,6 +43,7 @@ ASKING_ROLES = (MANAGER, OBSERVER, WORKSHOP, WORKER, FACTORY)
 """The certificate that a command uses: the best one of those that lie here."""
 MAX_FACTORIES = 9
 """Factories that one computer runs; more than three serve trials only."""
+DAEMONS = (["factory"], ["workshop"])
 _NOT_YET = {"pid": 0, "start_time": 0.0}
 
 
@@ -79,23 +80,28 @@ def start(
         When a cluster runs there already, or a daemon ends; with its output.
     """
     place.make()
-    with _alone(place):
-        return _start(place, arguments, while_pid, environment, number_of_factories)
+    with alone(place):
+        return start_alone(
+            place, arguments, while_pid, environment, number_of_factories
+        )
 
 
-def _start(
+def start_alone(
     place: Place,
-    arguments: Sequence[str],
-    while_pid: int,
-    environment: Mapping[str, str] | None,
-    number_of_factories: int,
+    arguments: Sequence[str] = (),
+    while_pid: int = 0,
+    environment: Mapping[str, str] | None = None,
+    number_of_factories: int = 1,
 ) -> dict[str, Any]:
-    running = [d for d in _daemons(place.read()) if is_alive(d)]
+    """Do what `start` does, for one who has the place `alone`."""
+    content = place.read()
+    running = [d for d in daemons(content) if is_alive(d)]
     if running:
         raise StartFailed(
             f"a cluster runs already in {place.path} (pid {running[0]['pid']}); "
             "stop it with `opencluster stop`, or choose another --dir"
         )
+    _refuse_launched(place, content)
     # what a cluster that was killed left behind would look like readiness
     place.forget()
     place.make()
@@ -104,26 +110,45 @@ def _start(
         common += ["--while-pid", str(while_pid)]
     names = [factory_log(number) for number in range(1, number_of_factories + 1)]
     endpoints = [ipc_endpoint(place.sockets, name) for name in names]
-    content: dict[str, Any] = {
+    content = {
         # each has to know of the others when it starts
         "factories": [_NOT_YET | {"endpoints": [e]} for e in endpoints],
         "workshops": [],
         "started_at": time.time(),
     }
     place.write(content)
-    for row, name, endpoint in zip(content["factories"], names, endpoints, strict=True):
-        place_in_list = str(names.index(name) + 1)
-        options = ["--listen", endpoint, "--number", place_in_list, *common]
-        row |= _spawn(place, name, "factory", options, environment)
+    try:
+        rows = content["factories"]
+        for row, name, endpoint in zip(rows, names, endpoints, strict=True):
+            place_in_list = str(names.index(name) + 1)
+            options = ["--listen", endpoint, "--number", place_in_list, *common]
+            row |= spawn(place, name, "factory", options, environment)
+            place.write(content)
+        for row, name, endpoint in zip(rows, names, endpoints, strict=True):
+            wait_for(place, row, name, Path(endpoint.removeprefix("ipc://")).is_socket)
+        shop = spawn(place, "workshop", "workshop", [*common, *arguments], environment)
+        content["workshops"] = [shop]
         place.write(content)
-    for row, name, endpoint in zip(content["factories"], names, endpoints, strict=True):
-        _wait(place, row, name, Path(endpoint.removeprefix("ipc://")).is_socket)
-    shop = _spawn(place, "workshop", "workshop", [*common, *arguments], environment)
-    content["workshops"] = [shop]
-    place.write(content)
-    ready = place.sockets / "workshop.ready"
-    _wait(place, shop, "workshop", ready.exists)
+        wait_for(place, shop, "workshop", ready_file(place).exists)
+    except StartFailed:
+        stop_alone(place)
+        raise
     return content
+
+
+def ready_file(place: Place) -> Path:
+    """Return the file that is there once the workshop of a place is registered."""
+    return place.sockets / "workshop.ready"
+
+
+def _refuse_launched(place: Place, content: Mapping[str, Any]) -> None:
+    """Refuse to start or stop here what runs elsewhere."""
+    if not any(map(is_elsewhere, content.get("factories", []))):
+        return
+    raise StartFailed(
+        f"the cluster of {place.path} was launched on other computers: "
+        "`opencluster down` ends it"
+    )
 
 
 def control_of(config: Config, place: Place) -> Control:
@@ -199,18 +224,20 @@ def stop(place: Place, timeout_s: float = STOP_TIMEOUT_S) -> bool:
     """
     if not place.path.is_dir():
         return False
-    with _alone(place):
-        return _stop(place, timeout_s)
+    with alone(place):
+        _refuse_launched(place, place.read())
+        return stop_alone(place, timeout_s)
 
 
-def _stop(place: Place, timeout_s: float) -> bool:
+def stop_alone(place: Place, timeout_s: float = STOP_TIMEOUT_S) -> bool:
+    """Do what `stop` does, for one who has the place `alone`."""
     content = place.read()
-    daemons = [d for d in _daemons(content) if is_alive(d)]
+    running = [d for d in daemons(content) if is_alive(d)]
     # the workshop first: it tells the factory goodbye for its workers
     for daemon in content.get("workshops", []) + content.get("factories", []):
-        _end(daemon, timeout_s)
+        end(daemon, timeout_s)
     place.forget()
-    return bool(daemons)
+    return bool(running)
 
 
 def factory_log(number: int) -> str:
@@ -220,8 +247,15 @@ def factory_log(number: int) -> str:
 
 def is_alive(daemon: Mapping[str, Any]) -> bool:
     """Return whether the process that a cluster file names still is that one."""
+    if is_elsewhere(daemon):
+        return False
     started = start_time(daemon["pid"])
     return started is not None and started == daemon["start_time"]
+
+
+def is_elsewhere(daemon: Mapping[str, Any]) -> bool:
+    """Return whether a cluster file names a daemon of another computer."""
+    return "pid" not in daemon
 
 
 def start_time(pid: int) -> float | None:
@@ -235,24 +269,40 @@ def start_time(pid: int) -> float | None:
 
 
 @contextmanager
-def _alone(place: Place) -> Iterator[None]:
+def alone(place: Place) -> Iterator[None]:
     """Let one process at a time start or stop the cluster of a directory."""
     with (place.path / "lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _daemons(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def daemons(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return all daemons that a cluster file names."""
     return [*content.get("factories", []), *content.get("workshops", [])]
 
 
-def _spawn(
+def spawn(
     place: Place,
     name: str,
     command: str,
     arguments: Sequence[str],
     environment: Mapping[str, str] | None,
 ) -> dict[str, Any]:
+    """Start a daemon, a command of ``opencluster``, and return its row.
+
+    Parameters
+    ----------
+    place : Place
+        The cluster's directory.
+    name : str
+        Of its log.
+    command : str
+        ``factory`` or ``workshop``.
+    arguments : sequence of str
+        Of the command.
+    environment : mapping of str to str, optional
+        Added to that of this process.
+    """
     log_path = place.logs / f"{name}.log"
     argv = [sys.executable, "-m", "opencluster", command, *arguments]
     with log_path.open("ab") as log:
@@ -273,20 +323,29 @@ def _spawn(
 _children: dict[int, subprocess.Popen[bytes]] = {}
 
 
-def _wait(
+def wait_for(
     place: Place, daemon: Mapping[str, Any], name: str, is_ready: Callable[[], bool]
 ) -> None:
+    """Wait until a daemon that was started here is ready.
+
+    Raises
+    ------
+    StartFailed
+        When it ends instead, or takes too long; with its output.
+    """
     deadline = time.monotonic() + START_TIMEOUT_S
     while not is_ready():
         child = _children[daemon["pid"]]
         if child.poll() is not None or time.monotonic() > deadline:
             output = read_tail(place.logs / f"{name}.log", 20)
-            _stop(place, STOP_TIMEOUT_S)
             raise StartFailed(f"the {name} did not start:\n{output}", output)
         time.sleep(POLL_S)
 
 
-def _end(daemon: Mapping[str, Any], timeout_s: float) -> None:
+def end(daemon: Mapping[str, Any], timeout_s: float = STOP_TIMEOUT_S) -> None:
+    """End a daemon of this computer in good order, and kill it when that takes long."""
+    if is_elsewhere(daemon):
+        return
     deadline = time.monotonic() + timeout_s
     if is_alive(daemon):
         _signal(daemon, signal.SIGTERM)
@@ -301,6 +360,30 @@ def _end(daemon: Mapping[str, Any], timeout_s: float) -> None:
     child = _children.pop(daemon["pid"], None)
     if child is not None:
         child.wait()
+
+
+def strays(place: Place) -> list[dict[str, Any]]:
+    """Return the daemons of a place that run here, whoever noted them or did not.
+
+    One who starts daemons may be killed between a start and the note of it.
+    """
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdecimal():
+            continue
+        try:
+            is_ours = entry.stat().st_uid == os.getuid()
+            words = (entry / "cmdline").read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        argv = words.split("\0")
+        named = [argv[i + 1] for i in range(len(argv) - 1) if argv[i] == "--dir"]
+        is_daemon = argv[1:3] == ["-m", "opencluster"] and argv[3:4] in DAEMONS
+        started = start_time(int(entry.name))
+        if is_ours and is_daemon and str(place.path) in named and started is not None:
+            row = {"pid": int(entry.name), "start_time": started, "command": argv[3]}
+            found.append(row)
+    return found
 
 
 def _signal(daemon: Mapping[str, Any], number: signal.Signals) -> None:

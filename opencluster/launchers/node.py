@@ -1,0 +1,346 @@
+"""What is done on a host: ``python -m opencluster.launchers.node up|down|run``.
+
+An order comes on standard input, an answer goes to standard output. Everything of a
+host lies in one directory that is its owner's alone, named after the host, so that
+hosts which share a file system do not meet in it. `up` and `down` may be said again at
+any time, also when they were killed half-way: what runs as ordered is left alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import errno
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from opencluster.config.render import render_sections
+from opencluster.config.sources import CONFIG_VARIABLE
+from opencluster.core.roles import FACTORY, WORKSHOP
+from opencluster.core.roll import Roll
+from opencluster.errors import LaunchFailed, OpenClusterError, StartFailed
+from opencluster.launchers import local
+from opencluster.launchers.order import MAX_ORDER_BYTES, ROLL, Answer, Order
+from opencluster.net import keyfiles
+from opencluster.place import Place
+
+LOOK_S = 1.0
+"""How often `run` looks whether its daemons are there."""
+CONNECT_S = 1.0
+PREFIX = "OPENCLUSTER_"
+
+Row = dict[str, Any]
+
+
+def up(order: Order) -> Answer:
+    """Start the daemons of a host that do not run yet, and return when they are ready.
+
+    Raises
+    ------
+    OpenClusterError
+        When they cannot be started; what this call has started is ended again.
+    """
+    place = _place(order)
+    place.make()
+    with local.alone(place):
+        running = _running(place)
+        is_other = bool(running) and _ordered(place) != order.digest()
+        if is_other and not order.is_restart:
+            raise LaunchFailed(
+                "another order runs here, as the cluster file was changed since: "
+                "`opencluster up --restart` ends that and starts this one"
+            )
+        if is_other:
+            _stop(place, (FACTORY, WORKSHOP))
+            running = []
+        if not running:
+            _lay_out(order, place)
+        started = _start(order, place, running)
+    what = " and ".join(started)
+    message = f"started {what}" if started else "runs already"
+    return Answer(True, message, directory=str(place.path))
+
+
+def down(order: Order) -> Answer:
+    """End the daemons of a host that have one of the roles of the order.
+
+    Raises
+    ------
+    OpenClusterError
+        When they belong to somebody else.
+    """
+    place = _place(order)
+    if not place.path.is_dir():
+        return Answer(True, "nothing runs", directory=str(place.path))
+    with local.alone(place):
+        was_running = _running(place)
+        _stop(place, order.roles)
+        if not _running(place):
+            # secrets of a cluster that has ended are of no use to anyone here
+            shutil.rmtree(place.path / "keys", ignore_errors=True)
+            place.forget()
+    ended = [row["command"] for row in was_running if row["command"] in order.roles]
+    message = f"ended {' and '.join(ended)}" if ended else "nothing ran"
+    return Answer(True, message, directory=str(place.path))
+
+
+def run(order: Order, is_over: Callable[[Place], bool] = lambda place: False) -> Answer:
+    """Be there for as long as the daemons of a host are, for a batch job.
+
+    It ends them on SIGTERM and on SIGINT, when the workshop has ended, and when
+    `is_over` says so, which is asked every `LOOK_S`.
+
+    Parameters
+    ----------
+    order : Order
+        What is to run.
+    is_over : callable, optional
+        Takes the directory of the host, and returns whether it is to end.
+    """
+    told = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: told.set())
+    place = _place(order)
+    try:
+        print(up(order).to_json(), flush=True)
+        while not told.wait(LOOK_S) and _is_working(order, place):
+            if is_over(place):
+                break
+    finally:
+        answer = down(order)
+    return answer
+
+
+def _is_working(order: Order, place: Place) -> bool:
+    """Return whether what the others need of this host is still there."""
+    commands = {row["command"] for row in _running(place)}
+    return WORKSHOP in commands if WORKSHOP in order.roles else bool(commands)
+
+
+# --- the directory ----------------------------------------------------------
+
+
+def _place(order: Order) -> Place:
+    path = Path(order.directory)
+    try:
+        path = path.expanduser()
+    except RuntimeError as error:
+        raise LaunchFailed(f"{order.directory}: {error}") from None
+    if not path.is_absolute():
+        raise LaunchFailed(f"expected a path from / or ~/, got {order.directory!r}")
+    return Place(path)
+
+
+def _lay_out(order: Order, place: Place) -> None:
+    """Write what the daemons read: config.ini, programs and keys."""
+    programs = place.path / "programs"
+    shutil.rmtree(programs, ignore_errors=True)
+    programs.mkdir(mode=0o700)
+    for name, content in order.files.items():
+        pure = PurePosixPath(name)
+        if pure.is_absolute() or ".." in pure.parts:
+            raise LaunchFailed(f"the file {name!r} would lie outside {programs}")
+        path = programs / pure
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(base64.b64decode(content))
+    _config_file(place).write_text(render_sections(order.sections))
+    _write_keys(order.keys, place.path / "keys")
+    draft = place.path / "order.new"
+    draft.write_text(order.digest())
+    draft.replace(place.path / "order")
+
+
+def _config_file(place: Place) -> Path:
+    """Return where config.ini lies: beside the programs that it names."""
+    return place.path / "programs" / "config.ini"
+
+
+def _ordered(place: Place) -> str:
+    """Return the digest of the order by which a place was laid out last."""
+    try:
+        return (place.path / "order").read_text()
+    except OSError:
+        return ""
+
+
+def _write_keys(keys: Mapping[str, str], directory: Path) -> None:
+    """Write the keys that a host needs, and remove those that it does not."""
+    if not keys:
+        shutil.rmtree(directory, ignore_errors=True)
+        return
+    directory.mkdir(mode=0o700, exist_ok=True)
+    keyfiles.check_closed(directory)
+    for path in directory.glob(f"*{keyfiles.SUFFIX}"):
+        path.unlink()
+    for name, content in keys.items():
+        if name == ROLL:
+            continue
+        if PurePosixPath(name).name != name:
+            raise LaunchFailed(f"{name!r} is no name for a file of keys")
+        fd = os.open(directory / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(fd, "w") as file:
+            file.write(content)
+    if ROLL in keys:
+        # the one that is here may be newer: factories keep what they are told
+        with keyfiles.locked(directory):
+            keyfiles.save_roll(directory, Roll.from_fields(_fields(keys[ROLL])))
+
+
+def _fields(text: str) -> Mapping[str, Any]:
+    fields = json.loads(text)
+    return fields if isinstance(fields, Mapping) else {}
+
+
+# --- the daemons ------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Daemon:
+    """A daemon to start: its command, arguments, and how it is seen to be ready."""
+
+    command: str
+    arguments: tuple[str, ...]
+    is_ready: Callable[[], bool]
+
+
+def _start(order: Order, place: Place, running: list[Row]) -> list[str]:
+    """Start what does not run yet; return which commands those are."""
+    present = {row["command"] for row in running}
+    missing = [role for role in (FACTORY, WORKSHOP) if role in order.roles]
+    missing = [role for role in missing if role not in present]
+    environment = {CONFIG_VARIABLE: str(_config_file(place))}
+    if not missing:
+        return []
+    if not order.number and FACTORY in order.roles:
+        # a cluster of one computer: half of it is of no use
+        _stop(place, (FACTORY, WORKSHOP))
+        local.start_alone(place, environment=environment)
+        return list(order.roles)
+    if not running:
+        place.forget()
+        place.make()
+    started: list[Row] = []
+    try:
+        for role in missing:
+            daemon = _daemon(order, place, role)
+            row = local.spawn(place, role, role, daemon.arguments, environment)
+            started.append(row)
+            _note(order, place, [*running, *_named(missing, started)])
+            local.wait_for(place, row, role, daemon.is_ready)
+    except StartFailed:
+        for row in reversed(started):
+            local.end(row)
+        raise
+    return missing
+
+
+def _named(roles: list[str], rows: list[Row]) -> list[Row]:
+    return [row | {"command": role} for role, row in zip(roles, rows, strict=False)]
+
+
+def _daemon(order: Order, place: Place, role: str) -> _Daemon:
+    directory = ("--dir", str(place.path))
+    if role == WORKSHOP:
+        ready = local.ready_file(place)
+        ready.unlink(missing_ok=True)
+        return _Daemon(WORKSHOP, directory, ready.exists)
+    host = order.sections.get("network", {}).get("bind", "127.0.0.1")
+    port = _port(order)
+    _check_free(host, port)
+    options = ("--number", str(order.number), "--host", host, "--port", str(port))
+    return _Daemon(FACTORY, (*options, *directory), partial(_answers, host, port))
+
+
+def _endpoints(order: Order) -> list[str]:
+    """Return the endpoints of all factories of the cluster."""
+    text = order.sections.get("cluster", {}).get("factories", "")
+    return text.replace(",", " ").split()
+
+
+def _port(order: Order) -> int:
+    return int(_endpoints(order)[order.number - 1].rpartition(":")[2])
+
+
+def _check_free(host: str, port: int) -> None:
+    """Refuse a port that somebody listens at: the factory would end at once."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise LaunchFailed(
+                    f"no factory can listen at {host}:{port}: {error.strerror}; set "
+                    "network: {bind: ADDRESS} in settings"
+                ) from None
+            raise LaunchFailed(
+                f"port {port} of the factory is taken: end what listens there (`ss "
+                f"-ltnp sport = :{port}` tells), or write another port in the cluster "
+                "file"
+            ) from None
+
+
+def _answers(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(CONNECT_S)
+        return probe.connect_ex((host, port)) == 0
+
+
+def _note(order: Order, place: Place, rows: list[Row]) -> None:
+    """Write the cluster file of the host, which says who runs here."""
+    factories: list[Row] = [{"endpoints": [e]} for e in _endpoints(order)]
+    for row in rows:
+        if row["command"] == FACTORY:
+            factories[order.number - 1] |= row
+    shops = [row for row in rows if row["command"] == WORKSHOP]
+    content = {"factories": factories, "workshops": shops, "started_at": time.time()}
+    place.write(content)
+
+
+def _running(place: Place) -> list[Row]:
+    """Return the daemons of a place that run on this computer."""
+    return local.strays(place)
+
+
+def _stop(place: Place, roles: tuple[str, ...]) -> None:
+    # the workshop first: it tells the factory goodbye for its workers
+    for role in (WORKSHOP, FACTORY):
+        for row in _running(place):
+            if row["command"] == role and role in roles:
+                local.end(row)
+
+
+# --- the program ------------------------------------------------------------
+
+DEEDS: Mapping[str, Callable[[Order], Answer]] = {"up": up, "down": down, "run": run}
+
+
+def main(arguments: list[str]) -> int:
+    """Carry out one order, and print the answer; returns the exit code."""
+    if len(arguments) != 1 or arguments[0] not in DEEDS:
+        print(f"usage: node {'|'.join(DEEDS)} < ORDER", file=sys.stderr)
+        return 2
+    # what counts on a host is the order, and nothing that a shell of it sets
+    for name in [name for name in os.environ if name.startswith(PREFIX)]:
+        del os.environ[name]
+    try:
+        order = Order.from_json(sys.stdin.read(MAX_ORDER_BYTES))
+        answer = DEEDS[arguments[0]](order)
+    except OpenClusterError as error:
+        answer = Answer(False, str(error), getattr(error, "output", ""))
+    print(answer.to_json(), flush=True)
+    return 0 if answer.is_done else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
