@@ -18,6 +18,7 @@ from opencluster.config.catalogue import (
     is_catalogue_section,
     read_entry,
 )
+from opencluster.config.elastic import ElasticType, is_elastic_section, read_type
 from opencluster.config.settings import SECTIONS, Config
 from opencluster.config.sources import (
     CONFIG_VARIABLE,
@@ -46,6 +47,7 @@ _AT_LEAST = (
     ("network", "zmtp_timeout_s", 1.0, "zmtp_heartbeat_s"),
     ("workshop", "restart_delay_max_s", 1.0, "restart_delay_s"),
     ("taskqueue", "lease_s", 4.0, "poll_interval_s"),
+    ("elastic", "backoff_max_s", 1.0, "backoff_s"),
 )
 """Section, key, factor and the other key: key is at least factor times the other."""
 
@@ -151,6 +153,7 @@ def _from_overrides(overrides: Mapping[tuple[str, str], str]) -> RawSections:
 def _build(raw: RawSections, problems: list[Problem]) -> Config:
     sections: dict[str, Any] = {}
     catalogue: list[CatalogueEntry] = []
+    elastic: list[ElasticType] = []
     origins: dict[tuple[str, str], str] = {}
     for name, section in raw.items():
         if name in SECTIONS:
@@ -159,14 +162,22 @@ def _build(raw: RawSections, problems: list[Problem]) -> Config:
         elif is_catalogue_section(name):
             entry = read_entry(name, section, problems)
             catalogue.extend([entry] if entry else [])
+        elif is_elastic_section(name):
+            type = read_type(name, section, problems)
+            elastic.extend([type] if type else [])
         else:
-            known = [f"{kind}:NAME" for kind in KINDS]
+            known = [*(f"{kind}:NAME" for kind in KINDS), "elastic:TYPE"]
             known = known if ":" in name else [*SECTIONS, *known]
             message = f"unknown section{suggestion(name, known)}"
             key = next(iter(section.values), "")
             problems.append(Problem(section.origin, message, name, key))
         origins.update({(name, k): value.origin for k, value in section.values.items()})
-    return Config(**sections, catalogue=tuple(catalogue), origins=origins)
+    return Config(
+        **sections,
+        catalogue=tuple(catalogue),
+        elastic_types=tuple(elastic),
+        origins=origins,
+    )
 
 
 def _read_section(

@@ -13,6 +13,7 @@ from opencluster.config.catalogue import (
     ENVIRONMENT,
     CatalogueEntry,
 )
+from opencluster.config.elastic import ELASTIC_SETTINGS, ElasticType
 from opencluster.config.settings import SECTIONS
 from opencluster.config.sources import written
 from opencluster.config.values import TEXT, Setting
@@ -54,6 +55,11 @@ _EXAMPLES = """\
 #
 #[service:Ephemeris]
 #command = python3 -m observatory.ephemeris --table "planets 2020.txt"
+#
+#[elastic:WordCount]
+#minimum = 0
+#maximum = 16
+#target_s = 30
 """
 
 _REFERENCE_HEAD = """\
@@ -85,7 +91,7 @@ factories = node1:9100,
 ```
 
 - Section names and keys are written in lower case; capitals are accepted. Names
-  after `env.`, `arg.`, `worker:` and `service:` keep their case.
+  after `env.`, `arg.`, `worker:`, `service:` and `elastic:` keep their case.
 - Sizes are bytes, or a number with `kB`, `MB`, `GB`, `TB` (powers of 1000) or `KiB`,
   `MiB`, `GiB`, `TiB` (powers of 1024).
 - Truth values are `true`/`false`, `yes`/`no` or `on`/`off`.
@@ -107,6 +113,14 @@ counts from the folder of the file that names it.
 _CATALOGUE_EXTRA = """\
 | `env.NAME` | | text | Environment variable NAME of its processes. |
 | `arg.NAME` | | Python literal, else text | Argument NAME of the class. |
+"""
+
+_ELASTIC_HEAD = """\
+## [elastic:TYPE]
+
+A type whose workers come and go with the work, while `opencluster elastic run` runs;
+see [Elasticity](elastic.md). TYPE stands in the catalogue of a computer.
+
 """
 
 _TABLE_HEAD = "| key | default | values | meaning |\n| --- | --- | --- | --- |\n"
@@ -161,7 +175,8 @@ def render_reference() -> str:
         parts.append(head + _table(section.settings, section.kind()))
     entry = CatalogueEntry(kind="worker", name="NAME")
     table = _table(ENTRY_SETTINGS, entry) + _CATALOGUE_EXTRA
-    return "\n".join([*parts, _CATALOGUE_HEAD, table])
+    elastic = _ELASTIC_HEAD + _table(ELASTIC_SETTINGS, ElasticType("TYPE"))
+    return "\n".join([*parts, _CATALOGUE_HEAD, table, elastic])
 
 
 def _table(settings: Mapping[str, Setting], defaults: object) -> str:
