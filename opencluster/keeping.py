@@ -42,7 +42,8 @@ from opencluster.wire.refs import holder_in, id_in, size_in
 log = logging.getLogger(__name__)
 
 KEEPER_KINDS = KINDS | {
-    *(kinds.PUT, kinds.COPY, kinds.REFER, kinds.REFERENCES, kinds.RELEASE)
+    *(kinds.PUT, kinds.COPY, kinds.REFER, kinds.REFERENCES, kinds.RELEASE),
+    kinds.UNSAVED,
 }
 """What managers, and other workers, say of values."""
 TICK_S = 1.0
@@ -54,6 +55,9 @@ SHARED_PART = 0.5
 """Part of the shared memory that kept values may take; the rest is for messages."""
 FETCH_AHEAD = 0.25
 """Part of the budget that values of pieces which still wait may take."""
+
+LEAVING = "it is about to end"
+"""Why a worker takes no values."""
 
 ShouldStop = Callable[[], bool]
 """Whether the piece that is waited for is to end."""
@@ -182,13 +186,37 @@ class Keeper:
             lambda: bool(done) and (self._holdings.is_settled or should_stop())
         )
 
-    def wait_until_empty(self, timeout_s: float) -> None:
-        """Wait until nobody refers to anything here, or the time is up."""
-        self._reactor.wait_until(lambda: self._holdings.is_empty, timeout_s)
-        if not self._holdings.is_empty:
-            log.warning(
-                "%d kept values, to which managers refer, end with this worker",
-                len(self._holdings),
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody may yet take what is held here."""
+        return self._holdings.is_awaited
+
+    def hand_over(self, timeout_s: float) -> None:
+        """Wait until others hold what is held here, in vain as it may be.
+
+        Parameters
+        ----------
+        timeout_s : float
+            How long at most, in seconds.
+        """
+        holdings, began = self._holdings, time.monotonic()
+        before, nbytes = holdings.referred
+        is_over = self._reactor.wait_until(lambda: not holdings.is_awaited, timeout_s)
+        left, left_bytes = holdings.referred
+        if before > left:
+            log.info(
+                "%d of %d kept values (%s) are with other workers or released, "
+                "after %.1f s",
+                *(before - left, before, size_text(nbytes - left_bytes)),
+                time.monotonic() - began,
+            )
+        if left:
+            why = "nobody is here who could take them"
+            if not is_over:
+                why = f"nobody took them within [worker] hand_over_s, {timeout_s:g} s"
+            log.error(
+                "%d kept values (%s) end with this worker: %s",
+                *(left, size_text(left_bytes), why),
             )
 
     def close(self) -> None:
@@ -215,8 +243,12 @@ class Keeper:
             self._exchange.received(peer, fields, buffers)
         elif kind == kinds.PUT:
             self._put(peer, fields, buffers)
+        elif kind == kinds.UNSAVED:
+            self._holdings.unsaved(peer, size_in(fields[1]))
         elif kind == kinds.COPY:
             _, number, id, nbytes, holders = fields
+            if self._refuses(peer, size_in(number)):
+                return
             found = [holder_in(holder) for holder in holders]
             size = size_in(nbytes)
             self._order(peer, size_in(number), id_in(id))
@@ -224,6 +256,9 @@ class Keeper:
                 self._exchange.want(id, size, self._others(found))
         else:
             ids = [id_in(id) for id in fields[1]]
+            if ids and self._holdings.is_draining and kind != kinds.RELEASE:
+                # whoever refers to it now must have it elsewhere soon
+                self._transport.send(peer, frames.pack(kinds.DRAINING))
             if kind == kinds.RELEASE:
                 self._do(self._holdings.release(peer, ids))
                 return
@@ -244,6 +279,11 @@ class Keeper:
                 continue
             self._ahead[want.id] = want.nbytes
             self._exchange.want(want.id, want.nbytes, self._others(want.holders))
+
+    @property
+    def budget(self) -> int:
+        """Bytes of values that may lie in memory."""
+        return self._holdings.budget
 
     def managers(self) -> set[Peer]:
         """Return who refers to values here."""
@@ -332,6 +372,8 @@ class Keeper:
 
     def _put(self, peer: Peer, fields: Sequence[Any], buffers: Parts) -> None:
         _, number, id, data, sizes = fields
+        if self._refuses(peer, size_in(number)):
+            return
         parts = parts_in(data, sizes, buffers)
         self._order(peer, size_in(number), id_in(id))
         if parts is not None:
@@ -339,6 +381,14 @@ class Keeper:
             self._arrived(id, self._moved_here(id, parts))
         elif not self._look_at(id):
             self._exchange.want_from(peer, id, sum(sizes))
+
+    def _refuses(self, peer: Peer, number: int) -> bool:
+        """Take nothing that must leave with this process, and say so."""
+        if not self._holdings.is_draining:
+            return False
+        self._transport.send(peer, frames.pack(kinds.DRAINING))
+        self._transport.send(peer, frames.pack(kinds.UNKEPT, number, LEAVING))
+        return True
 
     def _order(self, peer: Peer, number: int, id: bytes) -> None:
         self._orders.setdefault(id, []).append((peer, number))

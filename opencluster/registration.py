@@ -42,6 +42,9 @@ class Registration(Protocol):
     def draining(self) -> None:
         """Say that no new pieces are taken."""
 
+    def handing_over(self) -> None:
+        """Say that nothing runs any more, and values are on their way to others."""
+
     def withdraw(self) -> None:
         """Take the entry out."""
 
@@ -71,6 +74,10 @@ class VouchedRegistration:
     def draining(self) -> None:
         """Let the workshop see that no new pieces are taken."""
         self._scoreboard.state(State.DRAINING)
+
+    def handing_over(self) -> None:
+        """Let the workshop see that it should leave some time for that."""
+        self._scoreboard.state(State.HANDING_OVER)
 
     def withdraw(self) -> None:
         """Let the workshop see that the end was on purpose."""
@@ -137,6 +144,10 @@ class OwnRegistration:
             self._entry = with_attributes(self._entry, is_draining=True)
             if self._link.is_up:
                 self._register()
+
+    def handing_over(self) -> None:
+        """Note it for the heartbeat: nobody else ends this process meanwhile."""
+        self._scoreboard.state(State.HANDING_OVER)
 
     def withdraw(self) -> None:
         """Deregister, and stop the heart."""

@@ -200,7 +200,6 @@ class Station:
         self._outbox: dict[Peer, list[tuple[int, Answer]]] = {}
         self._returns: dict[Peer, list[int]] = {}
         self._is_ending = False
-        self._draining_since = 0.0
         self._entry: Entry | None = None
         self._tick_at: float | None = None
         self._serve_at = 0.0
@@ -364,11 +363,11 @@ class Station:
         self._is_ending = True
         self.reactor.post(self._drain)
 
-    def let_go(self) -> None:
+    def hand_over(self) -> None:
         """Wait until what is held here is held elsewhere, while there is time."""
-        passed_s = time.monotonic() - self._draining_since
-        limit_s = self._config.worker.drain_timeout_s - passed_s
-        self.keeper.wait_until_empty(max(0.0, limit_s))
+        if self.keeper.is_awaited:
+            self.registration.handing_over()
+        self.keeper.hand_over(self._config.worker.hand_over_s)
 
     def close(self) -> None:
         """Deregister, let what was answered leave, and close the sockets."""
@@ -629,7 +628,9 @@ class Station:
         self.keeper.lost(peer)
 
     def _drain(self) -> None:
-        self._draining_since = time.monotonic()
+        with self._mutex:
+            if self._inbox.is_draining:
+                return
         self.registration.draining()
         with self._mutex:
             managers = self._inbox.managers() | self.keeper.managers()

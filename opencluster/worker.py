@@ -267,7 +267,7 @@ class Runner:
             self._station.open(entry)
             self._serve()
             self.worker.shutdown()
-            self._station.let_go()
+            self._station.hand_over()
         finally:
             self._station.close()
             self._scoreboard.close()
@@ -313,7 +313,10 @@ class Runner:
         )
 
     def _attributes(self) -> dict[str, Any]:
-        return {"class": type_name(self.worker.__class__)}
+        return {
+            "class": type_name(self.worker.__class__),
+            "kept_bytes": self._station.keeper.budget,
+        }
 
     def _registration(self, reactor: Reactor) -> Registration:
         if self._board_path is not None:

@@ -166,16 +166,22 @@ class Workshop:
 
     def stop(self) -> None:
         """End all processes, then make `run` return; safe in a signal handler."""
-        self._reactor.post(self._floor.stop_all)
+        self._reactor.post(self._stop_all)
 
     def end_with(self, pidfd: int) -> None:
         """Stop when the process that a file descriptor stands for has ended."""
 
         def ended() -> None:
             self._reactor.unwatch(pidfd)
-            self._floor.stop_all()
+            self._stop_all()
 
         self._reactor.watch(pidfd, ended)
+
+    def _stop_all(self) -> None:
+        self._floor.stop_all()
+        if not self._floor.is_empty:
+            # who has values here need not wait until each of its workers says so
+            self._register([self._entry()])
 
     def report_to(self, notifier: Notifier) -> None:
         """Tell the service manager when it is ready, and that it lives."""
@@ -243,6 +249,7 @@ class Workshop:
             "pid": os.getpid(),
             "catalogue": catalogue,
             "is_drained": self._floor.is_drained,
+            "is_empty": self._floor.is_empty,
         }
 
     def _start(self, caller: Caller, arguments: Mapping[str, Any]) -> Future[Any]:
@@ -403,7 +410,10 @@ class Workshop:
             host_id=host_id(),
             pid=os.getpid(),
             endpoints=tuple(self.endpoints),
-            attributes={"catalogue": types, "is_drained": self._floor.is_drained},
+            attributes={
+                "catalogue": types,
+                "is_drained": self._floor.is_drained or self._floor.is_stopping,
+            },
             public_key=self._transport.public_key,
         )
 

@@ -18,7 +18,14 @@ from opencluster.engines.base import Options, Where
 from opencluster.engines.directory import Contact, Directory
 from opencluster.engines.giving import Put
 from opencluster.engines.leases import Leases
-from opencluster.engines.values import Gather, Recipe, Values, kept_in, missing_in
+from opencluster.engines.values import (
+    Gather,
+    Recipe,
+    Values,
+    kept_in,
+    missing_in,
+    room_of,
+)
 from opencluster.errors import (
     DataLost,
     NoSuitableWorker,
@@ -30,7 +37,7 @@ from opencluster.net.reactor import Reactor
 from opencluster.net.transport import PeerConnected, PeerLost, Received, TransportEvent
 from opencluster.node.host import host_id
 from opencluster.references import Holder
-from opencluster.wire import codec, frames
+from opencluster.wire import codec, frames, kinds
 
 
 class Engine:
@@ -66,6 +73,9 @@ class Engine:
             case Received():
                 contact = self.directory.by_peer[event.peer]
                 fields = frames.unpack(event.header)
+                if fields[0] == kinds.DRAINING:
+                    self.values.draining(contact)
+                    return
                 self.values.received(contact, fields, event.buffers)
             case PeerConnected(peer):
                 contact = self.directory.by_peer[peer]
@@ -319,9 +329,22 @@ def test_values_of_a_worker_that_leaves_are_saved(stage: Stage, engine: Engine) 
     assert engine.get(*refs) == [f"value {n}" for n in range(5)]
 
 
+def leave(engine: Engine, *leaving: Site) -> None:
+    """Let workers leave, and the engine hear of it."""
+    for site in leaving:
+        contact = engine.directory.contacts[site.holder.worker]
+        site.reactor.post(site.keeper.drain)
+        engine.reactor.post(lambda contact=contact: engine.values.draining(contact))
+
+
+def ticks(engine: Engine) -> None:
+    engine.reactor.post(lambda: engine.reactor.every(0.05, engine.values.tick))
+
+
 def test_values_that_cannot_be_moved_are_told_of(
     stage: Stage, engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     one, two = sites(stage, engine, "one", "two")
     ref = engine.put("value", workers=("one.id",))
     (manager,) = one.keeper.managers()
@@ -329,9 +352,71 @@ def test_values_that_cannot_be_moved_are_told_of(
         lambda: one.keeper._do(one.keeper._holdings.release(manager, [ref.id]))
     )
     wait_for(lambda: one.held == 0)
+    leave(engine, one)
+    wait_for(lambda: "does not move to two.id" in caplog.text)
+
+
+def test_workers_that_leave_together_save_their_values_with_those_who_stay(
+    stage: Stage, engine: Engine
+) -> None:
+    one, two, three = sites(stage, engine, "one", "two", "three")
+    refs = [engine.put(n, workers=("one.id", "two.id")) for n in range(20)]
+    assert one.held == two.held == 10
+    leave(engine, one, two)
+    wait_for(lambda: one.held == two.held == 0)
+    assert three.held == 20
+    assert engine.get(*refs) == list(range(20))
+    # nor does anybody get new ones who leaves
+    assert engine.put("new").holder.worker == "three.id"
+
+
+def test_who_leaves_without_saying_so_is_passed_over(
+    stage: Stage, engine: Engine
+) -> None:
+    one, two, three = sites(stage, engine, "one", "two", "three")
+    refs = [engine.put(n, workers=("one.id",)) for n in range(4)]
+    two.reactor.post(two.keeper.drain)
+    leave(engine, one)
+    wait_for(lambda: one.held == 0)
+    assert (two.held, three.held) == (0, 4)
+    assert engine.get(*refs) == list(range(4))
+
+
+def test_a_worker_is_told_when_nobody_takes_its_values_and_when_so(
+    stage: Stage, engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    (one,) = sites(stage, engine, "one")
+    ref = engine.put("value")
+    ticks(engine)
+    leave(engine, one)
+    with ThreadPoolExecutor(1) as threads:
+        ended = threads.submit(one.keeper.hand_over, DEADLINE_S)
+        ended.result(DEADLINE_S)
+    assert "could take 1 kept value (" in caplog.text
+    assert "nobody is here who could take them" in caplog.text
+    (two,) = sites(stage, engine, "two")
+    wait_for(lambda: one.held == 0)
+    assert two.held == 1
+    assert engine.get(ref) == ["value"]
+
+
+def test_values_that_end_with_a_worker_that_left_are_told_of(
+    stage: Stage, engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    (one,) = sites(stage, engine, "one")
+    ref = engine.put("value")
+    leave(engine, one)
     contact = engine.directory.contacts["one.id"]
-    engine.reactor.post(lambda: engine.values.draining(contact))
-    wait_for(lambda: "is not saved" in caplog.text)
+    engine.reactor.post(lambda: engine.values.lost(contact, "it left", True))
+    with pytest.raises(DataLost, match="it left"):
+        engine.get(ref)
+    assert "that only it held" in caplog.text
+
+
+@pytest.mark.parametrize(("said", "room"), [(9, 9), (0, 0), (-1, 0), ("9", 0)])
+def test_what_a_worker_says_of_its_memory(said: object, room: int) -> None:
+    entry = Entry("w", "worker", "Tool", attributes={"kept_bytes": said})
+    assert room_of(Contact(entry, "", b"")) == room
 
 
 # --- pieces ----------------------------------------------------------------------

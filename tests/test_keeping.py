@@ -25,6 +25,7 @@ from opencluster.config.settings import (
     NetworkSettings,
 )
 from opencluster.keeping import (
+    LEAVING,
     Claim,
     Keeper,
     ShouldStop,
@@ -513,7 +514,7 @@ def test_a_leaving_worker_waits_until_its_values_are_released(
     manager.put(site, A, b"data")
     site.reactor.post(site.keeper.drain)
     with ThreadPoolExecutor(1) as threads:
-        ended = threads.submit(site.keeper.wait_until_empty, DEADLINE_S)
+        ended = threads.submit(site.keeper.hand_over, DEADLINE_S)
         assert manager.fetch(site, A) == [b"data"]
         assert not ended.done()
         manager.say(site, kinds.RELEASE, [A])
@@ -524,8 +525,57 @@ def test_a_leaving_worker_does_not_wait_for_ever(
     manager: Manager, site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     manager.put(site, A, b"data")
-    site.keeper.wait_until_empty(0.05)
-    assert "1 kept values, to which managers refer, end with this worker" in caplog.text
+    site.keeper.hand_over(0.05)
+    assert "1 kept values (4 bytes) end with this worker" in caplog.text
+    assert "nobody took them within [worker] hand_over_s, 0.05 s" in caplog.text
+
+
+def test_a_leaving_worker_takes_nothing_more(manager: Manager, site: Site) -> None:
+    site.reactor.post(site.keeper.drain)
+    manager.say(site, kinds.PUT, 7, A, b"data", [4])
+    manager.say(site, kinds.COPY, 8, B, 4, [])
+    for number in (7, 8):
+        assert manager.answer(kinds.DRAINING)[0] == [kinds.DRAINING]
+        assert manager.answer(kinds.UNKEPT)[0] == [kinds.UNKEPT, number, LEAVING]
+    assert len(site.keeper._holdings) == 0
+
+
+def test_a_leaving_worker_tells_those_who_come_to_refer_to_its_values(
+    manager: Manager, site: Site
+) -> None:
+    manager.put(site, A, b"data")
+    site.reactor.post(site.keeper.drain)
+    manager.say(site, kinds.REFER, [A])
+    assert manager.answer(kinds.DRAINING)[0] == [kinds.DRAINING]
+    manager.say(site, kinds.REFERENCES, [])
+    wait_for(lambda: site.keeper._holdings.is_empty)
+    assert kinds.DRAINING not in [fields[0] for fields, _ in manager.told]
+
+
+def test_a_leaving_worker_does_not_wait_for_managers_that_have_no_hope(
+    manager: Manager, site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager.put(site, A, b"data")
+    site.reactor.post(site.keeper.drain)
+    manager.say(site, kinds.UNSAVED, 1)
+    wait_for(lambda: not site.keeper.is_awaited)
+    manager.say(site, kinds.UNSAVED, 0)
+    wait_for(lambda: site.keeper.is_awaited)
+    manager.say(site, kinds.UNSAVED, 1)
+    site.keeper.hand_over(DEADLINE_S)
+    assert "with this worker: nobody is here who could take them" in caplog.text
+
+
+def test_a_leaving_worker_does_not_wait_for_managers_that_are_gone(
+    manager: Manager, site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager.put(site, A, b"data")
+    (peer,) = site.keeper.managers()
+    with ThreadPoolExecutor(1) as threads:
+        ended = threads.submit(site.keeper.hand_over, DEADLINE_S)
+        site.reactor.post(lambda: site.keeper.lost(peer))
+        ended.result(DEADLINE_S)
+    assert "1 kept values (4 bytes) end with this worker" in caplog.text
 
 
 # --- memory that is taken over ---------------------------------------------------

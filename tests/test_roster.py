@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from opencluster.core.dispatch import Dispatch
+from opencluster.core.dispatch import Dispatch, Piece
 from opencluster.core.entries import Delta, Entry, with_attributes
 from opencluster.engines import roster as roster_module
+from opencluster.engines.directory import Contact
 from opencluster.engines.roster import MAX_CONCURRENCY, Roster, concurrency_of
 from opencluster.node.host import host_id
 
@@ -110,3 +111,33 @@ def test_a_process_of_this_computer_that_is_not_found_is_told_of_once(
             callback()
     (message,) = warnings
     assert "cannot be reached from here" in message
+
+
+class Farewells:
+    """Notes who is said to leave."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def joined(self, contact: Contact) -> None:
+        raise AssertionError
+
+    def draining(self, contact: Contact) -> None:
+        self.names.append(contact.id)
+
+    def lost(self, contact: Contact, why: str, is_process_death: bool) -> None:
+        raise AssertionError
+
+
+def test_workers_of_a_computer_that_is_drained_leave(roster: Roster) -> None:
+    roster.watcher = farewells = Farewells()
+    for id, shop in (("w1", "here"), ("w2", "here"), ("w3", "there")):
+        entry = Entry(id, "worker", type="T", workshop=shop)
+        roster.directory.contacts[id] = Contact(entry, "", id.encode())
+        roster._dispatch.worker_joined(0.0, id, "T")
+    for number, is_drained in enumerate((False, True)):
+        entry = Entry("here", "workshop", attributes={"is_drained": is_drained})
+        roster.registry_changed(Delta(number, "here", entry))
+        assert farewells.names == ["w1", "w2"] * is_drained
+    effects = roster._dispatch.submit(1.0, [Piece(n, "T") for n in range(4)])
+    assert {effect.worker for effect in effects} == {"w3"}

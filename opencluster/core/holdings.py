@@ -13,7 +13,9 @@ Rules that this module keeps:
    and no other is written before a file is removed or `RETRY_S` has passed.
 5. What a manager referred to is let go when that is lost, and not heard again for a
    while: a network that was cut for a moment costs no data.
-6. A draining worker holds no copies, and holds values until they are released.
+6. A draining worker holds no copies, and holds values until they are released. It
+   waits for managers that are there, as long as one of them may yet have its values
+   taken by others.
 """
 
 from __future__ import annotations
@@ -123,6 +125,7 @@ class Holdings:
         self._idle_copies: OrderedDict[bytes, Holding] = OrderedDict()
         self._by_manager: dict[bytes, set[bytes]] = {}
         self._lost_at: dict[bytes, float] = {}
+        self._hopeless: set[bytes] = set()
         self._in_memory = 0
         self._being_written = 0
         self._retry_at: float | None = None
@@ -257,6 +260,21 @@ class Holdings:
         """Note that a manager is there."""
         self._lost_at.pop(manager, None)
 
+    def unsaved(self, manager: bytes, count: int) -> None:
+        """Note how many values nobody takes that a manager refers to.
+
+        Parameters
+        ----------
+        manager : bytes
+            Who says so.
+        count : int
+            How many; 0 when somebody takes them after all.
+        """
+        if count and manager in self._by_manager:
+            self._hopeless.add(manager)
+        else:
+            self._hopeless.discard(manager)
+
     def drain(self) -> list[Effect]:
         """Hold no copies any more."""
         self.is_draining = True
@@ -305,6 +323,18 @@ class Holdings:
         return not self._by_manager
 
     @property
+    def is_awaited(self) -> bool:
+        """Whether a manager is there that may yet have values taken by others."""
+        gone = self._lost_at.keys() | self._hopeless
+        return not self._by_manager.keys() <= gone
+
+    @property
+    def referred(self) -> tuple[int, int]:
+        """How many values managers refer to, and the bytes of these."""
+        sizes = [each.nbytes for each in self._held.values() if each.managers]
+        return len(sizes), sum(sizes)
+
+    @property
     def in_memory(self) -> int:
         """Bytes of values in memory."""
         return self._in_memory
@@ -338,6 +368,7 @@ class Holdings:
                 by_manager.setdefault(manager, set()).add(holding.id)
         assert by_manager == self._by_manager
         assert self._lost_at.keys() <= self._by_manager.keys()
+        assert self._hopeless <= self._by_manager.keys()
         if self._excess() > 0:
             is_stuck = not self.can_write or self._retry_at is not None
             assert not self._idle_copies and (is_stuck or not self._idle)
@@ -373,6 +404,7 @@ class Holdings:
             if not ids:
                 del self._by_manager[manager]
                 self._lost_at.pop(manager, None)
+                self._hopeless.discard(manager)
 
     def _settle(self, holding: Holding) -> list[Effect]:
         """Let go of a value that nobody refers to or uses."""

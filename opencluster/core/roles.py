@@ -175,6 +175,7 @@ RULES: Mapping[tuple[str, str], Rule] = {
             "refer": "refer to a value",
             "references": "say which values it refers to",
             "release": "let go of a value",
+            "unsaved": "tell that nobody takes its values",
         },
     ),
     # a worker has values from other workers, and large ones that it is to keep from

@@ -9,7 +9,8 @@ Rules that this module keeps:
    is tried again after `RETRY_S` at the earliest, even if no process could be made;
    after ``failing_after`` of those in a row the type is failing, until one of them
    registers.
-4. Stopping asks first (SIGTERM) and insists after a grace (SIGKILL).
+4. Stopping asks first (SIGTERM) and insists after a grace (SIGKILL), which is longer
+   by ``hand_over_s`` for a process that hands over what it keeps.
 5. While it is drained nothing is started: what runs is asked to end, what is wanted is
    remembered, and starts when the drain is over.
 """
@@ -62,6 +63,7 @@ class Slot:
     kill_at: float | None = None
     is_wanted: bool = True
     is_restart: bool = False
+    is_handing_over: bool = False
 
 
 @dataclass
@@ -128,6 +130,8 @@ class Supervision:
         Failed starts in a row that make a type failing.
     stop_grace_s : float
         Time between SIGTERM and SIGKILL.
+    hand_over_s : float
+        How much more a process gets that hands over what it keeps.
     """
 
     def __init__(
@@ -136,11 +140,13 @@ class Supervision:
         restart_delay_max_s: float = 60.0,
         failing_after: int = 3,
         stop_grace_s: float = 10.0,
+        hand_over_s: float = 0.0,
     ) -> None:
         self.restart_delay_s = restart_delay_s
         self.restart_delay_max_s = restart_delay_max_s
         self.failing_after = failing_after
         self.stop_grace_s = stop_grace_s
+        self.hand_over_s = hand_over_s
         self.is_drained = False
         self._kinds: dict[str, _Kind] = {}
         self._slots: dict[str, Slot] = {}
@@ -215,6 +221,14 @@ class Supervision:
         was_failing, kind.start_failures = kind.start_failures, 0
         return [ReportRecovery(slot.type)] if was_failing else []
 
+    def handing_over(self, name: str) -> None:
+        """Note that a process that ends hands over what it keeps, which takes time."""
+        slot = self._slots.get(name)
+        if slot is None or slot.kill_at is None or slot.is_handing_over:
+            return
+        slot.is_handing_over = True
+        slot.kill_at += self.hand_over_s
+
     def exited(self, now: float, name: str, is_recycled: bool) -> list[Effect]:
         """Note that the process of a slot ended.
 
@@ -244,7 +258,7 @@ class Supervision:
         slot.restart_at = now + max(shortest_s, self._delay_s(slot))
         slot.registered_at = None
         slot.kill_at = None
-        slot.is_restart = False
+        slot.is_restart = slot.is_handing_over = False
         return effects + self.tick(now)
 
     def tick(self, now: float) -> list[Effect]:
@@ -285,6 +299,7 @@ class Supervision:
             assert slot.kill_at is None or slot.state is SlotState.STOPPING
             assert slot.is_wanted or slot.state is SlotState.STOPPING
             assert slot.is_restart <= (slot.state is SlotState.STOPPING)
+            assert slot.is_handing_over <= (slot.state is SlotState.STOPPING)
             if self.is_drained:
                 assert slot.state in (SlotState.WAITING, SlotState.STOPPING)
             if slot.state is not SlotState.STOPPING:

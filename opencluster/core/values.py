@@ -54,6 +54,8 @@ class Value:
         How many values that need it are to be made again after it.
     moves_to : str
         The worker that is fetching it from one that leaves.
+    refused : set of str
+        Workers that were to fetch it from one that leaves, and did not.
     """
 
     id: bytes
@@ -71,11 +73,31 @@ class Value:
     remakes: int = 0
     depth: int = 0
     moves_to: str = ""
+    refused: set[str] = field(default_factory=set)
 
     @property
     def is_needed(self) -> bool:
         """Whether its data are."""
         return self.is_referred or self.users > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Unsaved:
+    """What a leaving worker holds that nobody has who stays.
+
+    Attributes
+    ----------
+    values : int
+        How many values.
+    nbytes : int
+        Their size.
+    moving : int
+        How many of them somebody is fetching.
+    """
+
+    values: int
+    nbytes: int
+    moving: int
 
 
 # --- effects ----------------------------------------------------------------

@@ -12,7 +12,10 @@ Rules that this module keeps:
    values that each need the one before.
 4. A piece whose values are not all there waits; it goes on when they are, or ends when
    one of them cannot be had.
-5. What only a draining worker holds is copied to another one, and then released there.
+5. What only leaving workers hold is copied to one that stays, where there is room in
+   memory, near by if it can be, and then released there: first what cannot be made
+   again. Who does not take it is not asked for it again; after `MAX_MOVES` others, or
+   when nobody is left to ask, whoever joins next is.
 6. A worker with which contact was lost, and that comes back, still holds what it held,
    until it says otherwise.
 """
@@ -33,6 +36,7 @@ from opencluster.core.values import (
     Remake,
     Resume,
     TryAgain,
+    Unsaved,
     Value,
 )
 
@@ -47,6 +51,7 @@ __all__ = [
     "Remake",
     "Resume",
     "TryAgain",
+    "Unsaved",
     "Whereabouts",
 ]
 
@@ -59,6 +64,10 @@ MAX_TRIES = 5
 RETRY_S = 0.5
 """Wait before the second try, twice as long before the third, and so on: by then it is
 known whether a holder with which contact broke is lost."""
+MAX_MOVES = 3
+"""Workers that are asked to take a value from those that leave, and do not."""
+MAX_TAKERS = 64
+"""Workers among which values of those that leave are spread, more than `MAX_MOVES`."""
 RELEASED = "it was released"
 UNKNOWN = "this manager does not know of it"
 
@@ -72,6 +81,9 @@ class Whereabouts:
         self._bytes_at: dict[str, int] = {}
         self._was_at: dict[str, set[bytes]] = {}
         self._hosts: dict[str, str] = {}
+        self._room: dict[str, int] = {}
+        # bytes on their way there from workers that leave
+        self._coming: dict[str, int] = {}
         # workers that may hold something, whether we know of it or not
         self._trusted: set[str] = set()
         self._leaving: set[str] = set()
@@ -126,17 +138,18 @@ class Whereabouts:
         value = self._values.get(id)
         if value is None or not value.is_needed:
             return [Release(worker, id)]
-        value.moves_to = ""
+        if value.moves_to == worker:
+            self._move(value, "")
         return self._arrived(value, worker, value.nbytes, value.contents)
 
-    def not_copied(self, id: bytes, worker: str) -> None:
-        """Note that a worker that was to have a copy does not have it.
-
-        Another one is asked when it comes.
-        """
+    def not_copied(self, id: bytes, worker: str) -> list[Effect]:
+        """Note that a worker that was to have a copy does not have it."""
         value = self._values.get(id)
-        if value is not None and value.moves_to == worker:
-            value.moves_to = ""
+        if value is None or value.moves_to != worker:
+            return []
+        self._move(value, "")
+        value.refused.add(worker)
+        return self._save([value])
 
     def refer(self, id: bytes, worker: str, nbytes: int) -> list[Effect]:
         """Note that a reference came, perhaps one that another manager made."""
@@ -146,7 +159,7 @@ class Whereabouts:
             return []
         value = self._values[id] = Value(id, nbytes, stands=Is.HERE)
         self._hold(value, worker)
-        return [Refer(worker, id)]
+        return [Refer(worker, id), *self._save([value])]
 
     def unreferred(self, id: bytes) -> list[Effect]:
         """Note that the last reference to a value in this process is gone."""
@@ -261,9 +274,20 @@ class Whereabouts:
 
     # --- events: workers -----------------------------------------------------
 
-    def worker_joined(self, worker: str, host: str) -> list[Effect]:
-        """Note that a worker on a computer is there, perhaps again."""
+    def worker_joined(self, worker: str, host: str, room: int = 0) -> list[Effect]:
+        """Note that a worker is there, perhaps again.
+
+        Parameters
+        ----------
+        worker : str
+            Who.
+        host : str
+            Its computer.
+        room : int
+            Bytes of values that it holds in memory, 0 if that is not known.
+        """
         self._hosts[worker] = host
+        self._room[worker] = room
         effects: list[Effect] = []
         for id in sorted(self._was_at.pop(worker, ())):
             value = self._values[id]
@@ -272,8 +296,11 @@ class Whereabouts:
                 self._hold(value, worker)
                 value.stands, value.why = Is.HERE, ""
         for leaving in sorted(self._leaving):
-            for id in sorted(self._at.get(leaving, ())):
-                effects += self._save(self._values[id], {})
+            held = self._held_at(leaving)
+            for value in held:
+                if len(value.refused) >= MAX_MOVES:
+                    value.refused.clear()
+            effects += self._save(held)
         if worker in self._trusted:
             ids = tuple(sorted(self._at.get(worker, ())))
             effects.insert(0, ReferToThese(worker, ids))
@@ -287,36 +314,35 @@ class Whereabouts:
                 self._no_longer_at(value, worker)
                 self._note_loss(value, "its worker does not have it any more")
 
-    def worker_lost(self, worker: str, why: str, is_process_death: bool = True) -> None:
+    def worker_lost(
+        self, worker: str, why: str, is_process_death: bool = True
+    ) -> list[Effect]:
         """Note that a worker is gone, or that contact with it was lost."""
         self._leaving.discard(worker)
         self._hosts.pop(worker, None)
+        self._room.pop(worker, None)
         if is_process_death:
             self._trusted.discard(worker)
             for id in self._was_at.pop(worker, ()):
                 self._values[id].absent.discard(worker)
         for value in self._values.values():
             value.copies.discard(worker)
-            if value.moves_to == worker:
-                value.moves_to = ""
-        for id in sorted(self._at.get(worker, ())):
-            value = self._values[id]
+            value.refused.discard(worker)
+        for value in self._held_at(worker):
             self._no_longer_at(value, worker)
             if not is_process_death:
                 value.absent.add(worker)
-                self._was_at.setdefault(worker, set()).add(id)
+                self._was_at.setdefault(worker, set()).add(value.id)
             self._note_loss(value, why)
+        return self._redirect(worker)
 
     def worker_draining(self, worker: str) -> list[Effect]:
         """Note that a worker will leave, and have copied what only it holds."""
         if worker in self._leaving or worker not in self._hosts:
             return []
         self._leaving.add(worker)
-        promised: dict[str, int] = {}
-        effects: list[Effect] = []
-        for id in sorted(self._at.get(worker, ())):
-            effects += self._save(self._values[id], promised)
-        return effects
+        held = self._held_at(worker)
+        return [*self._redirect(worker), *self._save(held)]
 
     # --- questions -----------------------------------------------------------
 
@@ -357,6 +383,20 @@ class Whereabouts:
         """Return the size of the values that a worker holds for this manager."""
         return self._bytes_at.get(worker, 0)
 
+    def is_leaving(self, worker: str) -> bool:
+        """Whether a worker said that it will leave."""
+        return worker in self._leaving
+
+    def unsaved(self, worker: str) -> Unsaved:
+        """Return what of a worker that leaves is with nobody who stays."""
+        values = nbytes = moving = 0
+        for value in self._held_at(worker):
+            if value.is_needed and value.holders.keys() <= self._leaving:
+                values += 1
+                nbytes += value.nbytes
+                moving += bool(value.moves_to)
+        return Unsaved(values, nbytes, moving)
+
     def __len__(self) -> int:
         return len(self._values)
 
@@ -365,6 +405,7 @@ class Whereabouts:
         at: dict[str, set[bytes]] = {}
         users: dict[bytes, int] = {}
         dependents: dict[bytes, int] = {}
+        coming: dict[str, int] = {}
         for id, value in self._values.items():
             assert value.id == id
             is_wanted = value.is_needed or self._awaiting.get(id)
@@ -373,6 +414,10 @@ class Whereabouts:
             assert not value.holders or is_wanted
             assert (value.stands is Is.HERE) <= bool(value.holders)
             assert not value.holders or value.stands is Is.HERE
+            assert value.moves_to not in self._leaving
+            assert not value.moves_to or value.moves_to in self._hosts
+            self._check_that_it_moves(value)
+            coming[value.moves_to] = coming.get(value.moves_to, 0) + value.nbytes
             for worker in value.holders:
                 at.setdefault(worker, set()).add(id)
             for inner in value.contents:
@@ -384,6 +429,8 @@ class Whereabouts:
                     users[input] = users.get(input, 0) + 1
             for worker in value.absent:
                 assert id in self._was_at[worker]
+        coming.pop("", None)
+        assert coming == {to: nbytes for to, nbytes in self._coming.items() if nbytes}
         assert at == {worker: ids for worker, ids in self._at.items() if ids}
         for worker, ids in self._at.items():
             nbytes = sum(self._values[id].nbytes for id in ids)
@@ -399,18 +446,26 @@ class Whereabouts:
         for id, pieces in self._awaiting.items():
             assert pieces and all(id in self._parked[piece] for piece in pieces)
 
+    def _check_that_it_moves(self, value: Value) -> None:
+        """Fail when only leaving workers hold a value, and others could take it."""
+        is_held = value.is_needed and bool(value.holders)
+        if is_held and value.holders.keys() <= self._leaving and not value.moves_to:
+            able = self._hosts.keys() - self._leaving - value.refused
+            assert not able or len(value.refused) >= MAX_MOVES
+
     # --- inside: where -------------------------------------------------------
 
     def _arrived(
         self, value: Value, worker: str, nbytes: int, contents: Sequence[bytes]
     ) -> list[Effect]:
         if not value.holders:
+            self._move(value, "")
             value.nbytes = nbytes
         self._hold(value, worker)
         before = self._contain(value, tuple(contents))
         value.stands, value.why, value.depth = Is.HERE, "", 0
         return [
-            *self._save(value, {}),
+            *self._save([value]),
             *self._look_at_waiting(value.id),
             *self._settle([*before, value]),
         ]
@@ -439,28 +494,76 @@ class Whereabouts:
         if not value.holders and value.stands is Is.HERE:
             value.stands, value.why = Is.LOST, why
 
-    def _save(self, value: Value, promised: dict[str, int]) -> list[Effect]:
-        """Let no worker that leaves be the only one that holds a value."""
-        leaving = [worker for worker in value.holders if worker in self._leaving]
-        if not leaving or not value.is_needed or value.moves_to:
+    def _save(self, values: list[Value]) -> list[Effect]:
+        """Let no worker that leaves be the only one that holds one of these values.
+
+        What cannot be made again goes first, as time may run out.
+        """
+        if not self._leaving:
             return []
-        if len(leaving) < len(value.holders):
-            for worker in leaving:
-                self._no_longer_at(value, worker)
-            return [Release(worker, value.id) for worker in leaving]
+        effects: list[Effect] = []
+        takers: dict[str, list[str]] = {}
+        for value in sorted(values, key=lambda value: value.inputs is not None):
+            leaving = [worker for worker in value.holders if worker in self._leaving]
+            if not leaving or not value.is_needed or value.moves_to:
+                continue
+            if len(leaving) < len(value.holders):
+                for worker in leaving:
+                    self._no_longer_at(value, worker)
+                effects += [Release(worker, value.id) for worker in leaving]
+                continue
+            here = self._hosts.get(leaving[0], "")
+            if here not in takers:
+                takers[here] = self._takers(here)
+            to = self._taker_of(value, takers[here], here)
+            if to is not None:
+                self._move(value, to)
+                effects.append(Copy(value.id, value.nbytes, tuple(leaving), to))
+        return effects
+
+    def _takers(self, here: str) -> list[str]:
+        """Return who could take values from a computer, the best of them if many."""
+
+        def cost(worker: str) -> tuple[bool, int, str]:
+            return self._hosts[worker] != here, self._load(worker), worker
+
         others = [worker for worker in self._hosts if worker not in self._leaving]
-        if not others:
-            return []
-        here = self._hosts.get(leaving[0])
+        return sorted(others, key=cost)[:MAX_TAKERS]
 
-        def cost(worker: str) -> tuple[bool, int]:
-            nbytes = self.nbytes_at(worker) + promised.get(worker, 0)
-            return (self._hosts[worker] != here, nbytes)
+    def _taker_of(self, value: Value, takers: list[str], here: str) -> str | None:
+        """Return who should take a value that lies on a computer, if anybody can."""
+        if len(value.refused) >= MAX_MOVES:
+            return None
 
-        to = min(others, key=cost)
-        promised[to] = promised.get(to, 0) + value.nbytes
+        def cost(worker: str) -> tuple[bool, bool, int, str]:
+            load, room = self._load(worker), self._room[worker]
+            is_full = bool(room) and load + value.nbytes > room
+            return is_full, self._hosts[worker] != here, load, worker
+
+        able = (worker for worker in takers if worker not in value.refused)
+        return min(able, key=cost, default=None)
+
+    def _load(self, worker: str) -> int:
+        return self.nbytes_at(worker) + self._coming.get(worker, 0)
+
+    def _move(self, value: Value, to: str) -> None:
+        """Let a value be on its way to a worker, or to nobody."""
+        if value.moves_to:
+            self._coming[value.moves_to] -= value.nbytes
         value.moves_to = to
-        return [Copy(value.id, value.nbytes, tuple(leaving), to)]
+        if to:
+            self._coming[to] = self._coming.get(to, 0) + value.nbytes
+
+    def _redirect(self, worker: str) -> list[Effect]:
+        """Have taken by others what is on its way to a worker that will not stay."""
+        moving = [v for v in self._values.values() if v.moves_to == worker]
+        for value in moving:
+            self._move(value, "")
+        self._coming.pop(worker, None)
+        return self._save(moving)
+
+    def _held_at(self, worker: str) -> list[Value]:
+        return [self._values[id] for id in sorted(self._at.get(worker, ()))]
 
     def _release(self, value: Value) -> list[Effect]:
         """Have a value let go wherever it is."""
@@ -471,6 +574,7 @@ class Whereabouts:
         for worker in value.absent:
             self._was_at[worker].discard(value.id)
         value.absent.clear()
+        self._move(value, "")
         return [Release(worker, value.id) for worker in workers]
 
     # --- inside: who needs what ----------------------------------------------

@@ -32,6 +32,8 @@ class Contact:
         It stands in the registry.
     has_joined : bool
         It has answered at some time on this connection.
+    is_leaving : bool
+        It said that it will end.
     """
 
     entry: Entry
@@ -40,6 +42,7 @@ class Contact:
     is_joined: bool = False
     is_registered: bool = True
     has_joined: bool = False
+    is_leaving: bool = False
 
     @property
     def id(self) -> str:

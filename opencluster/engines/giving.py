@@ -124,6 +124,7 @@ class Giving:
             for contact in self._directory.contacts.values()
             if contact.is_joined
             and contact.is_worker
+            and not contact.is_leaving
             and where.type in ("", contact.type)
             and (not where.workers or contact.id in where.workers)
         ]

@@ -147,6 +147,8 @@ class Roster:
             self._entry_here(entry)
         else:
             self.directory.workshops[entry.id] = entry
+            if entry.attributes.get("is_drained"):
+                self._computer_leaves(entry)
         self._notify()
 
     def _entry_here(self, entry: Entry) -> None:
@@ -162,6 +164,14 @@ class Roster:
             self._unmet[entry.id] = entry
         elif contact is None:
             self._meet(entry)
+
+    def _computer_leaves(self, shop: Entry) -> None:
+        """Know that all workers of a computer leave, also those too busy to say so."""
+        for contact in list(self.directory.contacts.values()):
+            if contact.entry.workshop == shop.id:
+                self._do(self._dispatch.worker_draining(_now(), contact.id))
+                if self.watcher is not None:
+                    self.watcher.draining(contact)
 
     def _meet(self, entry: Entry) -> None:
         self._superseded.pop(entry.id, None)

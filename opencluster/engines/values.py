@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,6 +28,7 @@ from opencluster.core.whereabouts import (
     Remake,
     Resume,
     TryAgain,
+    Unsaved,
     Whereabouts,
 )
 from opencluster.engines.base import Options
@@ -44,7 +46,7 @@ from opencluster.net.exchange import KINDS, Exchange, Parts
 from opencluster.net.reactor import Reactor
 from opencluster.net.transport import Peer
 from opencluster.node.host import host_id
-from opencluster.references import DataRef, Holder
+from opencluster.references import DataRef, Holder, size_text
 from opencluster.wire import codec, frames, kinds
 from opencluster.wire.refs import holder_fields, id_in, size_in
 
@@ -60,6 +62,9 @@ MAX_REASON = 1000
 """Characters of why a value could not be fetched."""
 MAX_HOLDERS = 8
 """Holders of a value that a worker is told of."""
+NOBODY_S = 1.0
+"""How long nobody can take the values of a worker that leaves, before it is told so:
+who was started a moment ago may yet join."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +118,22 @@ class Gather:
     def is_over(self) -> bool:
         """Whether all are here, or one cannot be had."""
         return self.error is not None or not self.missing
+
+
+@dataclass(slots=True)
+class Farewell:
+    """How far a worker that leaves is in letting go of its values.
+
+    Attributes
+    ----------
+    stuck_at : float or None
+        Since when nobody can take what is left of them.
+    told : int
+        How many that are it was told.
+    """
+
+    stuck_at: float | None = None
+    told: int = 0
 
 
 Failure = tuple[bytes, str, list[str]]
@@ -183,6 +204,7 @@ class Values:
         self._gathers: dict[int, Gather] = {}
         self._awaited: dict[bytes, set[int]] = {}
         self._releases: dict[str, list[bytes]] = {}
+        self._farewells: dict[str, Farewell] = {}
 
     # --- for any thread ------------------------------------------------------
 
@@ -336,19 +358,31 @@ class Values:
         """Note that a worker is there."""
         if contact.is_worker:
             self._exchange.connected(contact.peer)
-            host = contact.entry.host_id
-            self._do(self._whereabouts.worker_joined(contact.id, host))
+            host, room = contact.entry.host_id, room_of(contact)
+            self._do(self._whereabouts.worker_joined(contact.id, host, room))
 
     def lost(self, contact: Contact, why: str, is_process_death: bool) -> None:
         """Note that a worker is gone."""
         self._exchange.lost(contact.peer)
-        self._whereabouts.worker_lost(contact.id, why, is_process_death)
+        self._farewells.pop(contact.id, None)
+        unsaved = self._whereabouts.unsaved(contact.id)
+        if unsaved.values and self._whereabouts.is_leaving(contact.id):
+            log.error(
+                "%s ended with %s that only it held",
+                contact.entry.name,
+                _told(unsaved),
+            )
+        effects = self._whereabouts.worker_lost(contact.id, why, is_process_death)
+        self._do(effects)
         self._giving.lost(contact.id)
         self._orders.lost(contact.id, why)
 
     def draining(self, contact: Contact) -> None:
         """Note that a worker will leave."""
+        contact.is_leaving = True
         self._do(self._whereabouts.worker_draining(contact.id))
+        if self._whereabouts.is_leaving(contact.id):
+            self._farewells.setdefault(contact.id, Farewell())
 
     def close(self) -> None:
         """Let go of everything: the references that are left are of no use."""
@@ -370,6 +404,8 @@ class Values:
     def tick(self) -> None:
         """Do what only the passing of time brings about."""
         self._exchange.tick()
+        for worker, farewell in self._farewells.items():
+            self._see_off(worker, farewell)
 
     # --- inside: fetching ----------------------------------------------------
 
@@ -451,13 +487,35 @@ class Values:
         self._do(self._whereabouts.kept(put.id, contact.id, put.nbytes, None, contents))
         return ref
 
+    def _see_off(self, worker: str, farewell: Farewell) -> None:
+        """Tell a worker that leaves when nobody can take its values, and when so."""
+        unsaved = self._whereabouts.unsaved(worker)
+        stuck = unsaved.values - unsaved.moving
+        if unsaved.moving or not stuck:
+            farewell.stuck_at = None
+            stuck = 0
+        elif farewell.stuck_at is None:
+            farewell.stuck_at = time.monotonic()
+        is_late = time.monotonic() - (farewell.stuck_at or 0.0) >= NOBODY_S
+        if stuck == farewell.told or (stuck and not is_late):
+            return
+        farewell.told = stuck
+        self._tell(worker, frames.pack(kinds.UNSAVED, stuck))
+        if stuck:
+            log.error(
+                "no other worker is here that could take %s from %s, which ends: they "
+                "are lost with it, unless one comes before",
+                _told(unsaved),
+                self._directory.contacts[worker].entry.name,
+            )
+
     def _move(self, id: bytes, nbytes: int, holders: Sequence[str], to: str) -> None:
         def answered(is_kept: bool, why: str) -> None:
             if is_kept:
                 self._do(self._whereabouts.copied(id, to))
-            else:
-                self._whereabouts.not_copied(id, to)
-                log.warning("a value of a worker that ends is not saved: %s", why)
+                return
+            log.info("a value of a worker that ends does not move to %s: %s", to, why)
+            self._do(self._whereabouts.not_copied(id, to))
 
         self._orders.copy(to, id, nbytes, self._of(holders), answered)
 
@@ -516,6 +574,17 @@ class Values:
         contact = self._directory.contacts.get(worker)
         if contact is not None:
             self._transport.send(contact.peer, header, buffers)
+
+
+def room_of(contact: Contact) -> int:
+    """Return how much a worker says that it holds in memory, 0 if it does not say."""
+    said = contact.entry.attributes.get("kept_bytes", 0)
+    return said if type(said) is int and said > 0 else 0
+
+
+def _told(unsaved: Unsaved) -> str:
+    noun = "kept value" if unsaved.values == 1 else "kept values"
+    return f"{unsaved.values} {noun} ({size_text(unsaved.nbytes)})"
 
 
 def missing_in(payload: bytes) -> Failure:

@@ -237,6 +237,11 @@ class Bench:
         self._release(*sockets)
 
     @property
+    def is_handing_over(self) -> bool:
+        """Whether it ends, and the values that it keeps are on their way to others."""
+        return self._reading.state is State.HANDING_OVER
+
+    @property
     def last_error(self) -> LastError | None:
         """The piece that failed here last."""
         return self._reading.last_error

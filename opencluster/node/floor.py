@@ -123,6 +123,7 @@ class Floor:
             limits.restart_delay_max_s,
             limits.failing_after,
             config.worker.drain_timeout_s + limits.stop_grace_s,
+            config.worker.hand_over_s,
         )
         self._benches: dict[str, Bench] = {}
         self._awaited: dict[str, _Launch] = {}
@@ -232,6 +233,11 @@ class Floor:
         self._benches[self._slot_of(name)].condemn("was killed on request")
 
     @property
+    def is_empty(self) -> bool:
+        """Whether no process is left."""
+        return not self._benches
+
+    @property
     def is_drained(self) -> bool:
         """Whether nothing is started here."""
         return self._supervision.is_drained
@@ -272,6 +278,8 @@ class Floor:
                 self._listener.process_ready(bench.entry)
                 self._do(self._supervision.registered(now, name))
                 self._fulfil(name)
+            if bench.is_handing_over:
+                self._supervision.handing_over(name)
         self._do(self._supervision.tick(now))
         if any(bench.entry is None for bench in self._benches.values()):
             return EAGER_POLL_S
@@ -430,5 +438,5 @@ class Floor:
                 self._listener.start_recovered(name)
 
     def _tell_if_empty(self) -> None:
-        if self.is_stopping and not self._benches:
+        if self.is_stopping and self.is_empty:
             self._listener.floor_empty()

@@ -70,6 +70,7 @@ class State(IntEnum):
     BUSY = 2
     DRAINING = 3
     STOPPED = 4
+    HANDING_OVER = 5
 
 
 @dataclass(frozen=True)

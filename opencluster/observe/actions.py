@@ -99,7 +99,8 @@ def stop(
 ) -> str:
     """Stop workers and services, wherever they run: none takes their place.
 
-    Each finishes what it has in hand, as far as ``[worker] drain_timeout_s`` allows.
+    Each finishes what it has in hand, as far as ``[worker] drain_timeout_s`` allows,
+    and hands the values that it keeps to others within ``[worker] hand_over_s``.
 
     Parameters
     ----------
@@ -349,8 +350,9 @@ def _workshop_of(entry: Entry, entries: Iterable[Entry]) -> Entry:
 
 def end_limit_s(config: Config) -> float:
     """Return after which time a process that was asked to end is gone, in seconds."""
-    limits_s = (config.worker.drain_timeout_s, config.workshop.stop_grace_s)
-    return sum(limits_s) + STOP_MARGIN_S
+    worker = config.worker
+    limits_s = (worker.drain_timeout_s, worker.hand_over_s)
+    return sum(limits_s) + config.workshop.stop_grace_s + STOP_MARGIN_S
 
 
 def _left_after(control: Control, ids: set[str], wait_s: float) -> list[Entry]:

@@ -111,6 +111,7 @@ _FAILURE: Fields = (
 _STATES = {
     "busy": "busy",
     "draining": "draining",
+    "handing_over": "draining",
     "stopped": "draining",
     "lost": "lost",
 }

@@ -246,6 +246,31 @@ def test_a_released_copy_goes_at_once() -> None:
 # --- the end ---------------------------------------------------------------------
 
 
+def test_managers_that_are_gone_or_without_hope_are_not_waited_for() -> None:
+    held = holdings(a=10, b=10)
+    held.refer(N, [B])
+    held.copy(C, 10)
+    assert held.is_awaited
+    assert held.referred == (2, 20)
+    held.manager_lost(1.0, M)
+    assert held.is_awaited
+    held.unsaved(N, 1)
+    assert not held.is_awaited
+    held.manager_heard(M)
+    assert held.is_awaited
+    held.unsaved(M, 2)
+    held.unsaved(N, 0)
+    assert held.is_awaited
+    held.release(N, [B])
+    assert not held.is_awaited
+    held.check_invariants()
+    # nor is what somebody says who refers to nothing
+    held.release(M, [A, B])
+    held.unsaved(M, 1)
+    held.keep(A, 10, M)
+    assert held.is_awaited
+
+
 def test_a_draining_worker_holds_values_until_they_are_released() -> None:
     held = holdings(a=10)
     held.copy(B, 10)
@@ -372,6 +397,10 @@ class HoldingsModel(RuleBasedStateMachine):
     @rule(manager=MANAGERS)
     def manager_heard(self, manager: bytes) -> None:
         self.held.manager_heard(manager)
+
+    @rule(manager=MANAGERS, count=st.integers(0, 1))
+    def unsaved(self, manager: bytes, count: int) -> None:
+        self.held.unsaved(manager, count)
 
     @rule(seconds=st.floats(0.1, 40))
     def tick(self, seconds: float) -> None:

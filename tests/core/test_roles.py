@@ -66,6 +66,7 @@ MAY_SAY = {
     (WORKER, "refer"): {MANAGER},
     (WORKER, "references"): {MANAGER},
     (WORKER, "release"): {MANAGER},
+    (WORKER, "unsaved"): {MANAGER},
     (WORKER, "fetch"): {MANAGER, WORKER},
     (WORKER, "part"): {MANAGER, WORKER},
     (WORKER, "value"): {MANAGER, WORKER},

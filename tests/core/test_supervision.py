@@ -314,6 +314,26 @@ def test_stop_asks_first_and_insists_after_the_grace() -> None:
     assert states(s) == {}
 
 
+def test_a_process_that_hands_over_what_it_keeps_gets_more_time_once() -> None:
+    s = shop(1, hand_over_s=30.0)
+    s.handing_over("T-1")
+    s.handing_over("nobody")
+    s.restart(1.0, "T-1")
+    for _ in range(3):
+        s.handing_over("T-1")
+        s.check_invariants()
+    assert s.next_time() == 31.0 + GRACE_S
+    assert s.tick(31.0 + GRACE_S) == [KillProcess("T-1")]
+    s.handing_over("T-1")
+    assert s.next_time() is None
+    assert crash(s, 50.0) == [StartProcess("T-1")]
+    # the next one has the same
+    s.registered(50.0, "T-1")
+    s.stop(60.0, "T-1")
+    s.handing_over("T-1")
+    assert s.next_time() == 90.0 + GRACE_S
+
+
 def test_restart_that_is_ignored_is_insisted_on() -> None:
     s = shop(1)
     s.restart(0.0, "T-1")
@@ -439,7 +459,9 @@ class SupervisionModel(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
-        self.shop = Supervision(1.0, 4.0, failing_after=2, stop_grace_s=3.0)
+        self.shop = Supervision(
+            1.0, 4.0, failing_after=2, stop_grace_s=3.0, hand_over_s=2
+        )
         self.live: set[str] = set()
         self.asked: set[str] = set()
         self.wanted: dict[str, int] = {"T": 0, "U": 0}
@@ -491,6 +513,10 @@ class SupervisionModel(RuleBasedStateMachine):
     @rule(name=names)
     def registered(self, name: str) -> None:
         self.do(self.shop.registered(self.now, name))
+
+    @rule(name=names)
+    def handing_over(self, name: str) -> None:
+        self.shop.handing_over(name)
 
     @rule(name=names, is_recycled=st.booleans())
     def exited(self, name: str, is_recycled: bool) -> None:

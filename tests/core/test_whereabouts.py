@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from opencluster.core.whereabouts import (
     MAX_DEPTH,
+    MAX_MOVES,
     MAX_REMAKES,
     MAX_TRIES,
     RELEASED,
@@ -26,6 +27,7 @@ from opencluster.core.whereabouts import (
     Remake,
     Resume,
     TryAgain,
+    Unsaved,
     Whereabouts,
 )
 
@@ -395,20 +397,93 @@ def test_what_nobody_could_take_is_copied_to_who_comes() -> None:
     assert known.worker_draining(W) == []
     assert known.worker_joined(X, "here") == [Copy(A, 10, (W,), X)]
     assert known.worker_joined(Y, "here") == []
-    known.not_copied(B, Y)
-    known.not_copied(A, Y)
-    known.not_copied(A, X)
-    known.worker_lost(X, "gone")
-    assert known.worker_joined("z", "here") == [Copy(A, 10, (W,), Y)]
 
 
-def test_who_is_lost_on_the_way_is_replaced_by_who_comes() -> None:
+def test_who_is_lost_on_the_way_is_replaced_by_another() -> None:
     known = whereabouts(W, X)
     known.kept(A, W, 10)
     assert known.worker_draining(W) == [Copy(A, 10, (W,), X)]
-    known.worker_lost(X, DEAD)
+    assert known.worker_lost(X, DEAD) == []
+    assert known.unsaved(W) == Unsaved(1, 10, 0)
     assert known.worker_joined(Y, "here") == [Copy(A, 10, (W,), Y)]
-    assert known.copied(A, Y) == [Release(W, A)]
+    assert known.unsaved(W) == Unsaved(1, 10, 1)
+    assert known.worker_joined(X, "here") == []
+    assert known.worker_lost(Y, DEAD) == [Copy(A, 10, (W,), X)]
+    assert known.copied(A, X) == [Release(W, A)]
+    assert known.unsaved(W) == Unsaved(0, 0, 0)
+
+
+def test_who_leaves_too_takes_nothing() -> None:
+    known = whereabouts(W, X, Y)
+    known.kept(A, W, 10)
+    known.kept(B, X, 10)
+    known.kept(C, Y, 10)
+    assert known.worker_draining(W) == [Copy(A, 10, (W,), X)]
+    assert known.is_leaving(W) and not known.is_leaving(X)
+    effects = known.worker_draining(X)
+    assert effects == [Copy(A, 10, (W,), Y), Copy(B, 10, (X,), Y)]
+    # it had fetched that before it was told to leave
+    assert known.copied(A, X) == []
+    assert known.copied(A, Y) == [Release(W, A), Release(X, A)]
+    assert known.not_copied(A, X) == []
+
+
+def test_who_does_not_take_a_value_is_not_asked_for_it_again() -> None:
+    workers = [f"w{n}" for n in range(MAX_MOVES + 3)]
+    known = whereabouts(W, *workers)
+    known.kept(A, W, 10)
+    (copy,) = known.worker_draining(W)
+    asked = []
+    while True:
+        assert isinstance(copy, Copy)
+        asked.append(copy.to)
+        effects = known.not_copied(A, copy.to)
+        known.check_invariants()
+        if not effects:
+            break
+        (copy,) = effects
+    assert len(set(asked)) == len(asked) == MAX_MOVES
+    assert known.unsaved(W) == Unsaved(1, 10, 0)
+    assert known.not_copied(A, asked[0]) == known.not_copied(B, X) == []
+    # somebody who comes is a new chance
+    assert known.worker_joined(X, "here")
+
+
+def test_what_cannot_be_made_again_is_saved_first() -> None:
+    known = whereabouts()
+    known.kept(A, W, 10, inputs=())
+    known.kept(B, W, 10)
+    copies = known.worker_draining(W)
+    assert [copy.id for copy in copies if isinstance(copy, Copy)] == [B, A]
+
+
+def test_values_are_spread_by_who_has_room_in_memory_and_is_near() -> None:
+    known = Whereabouts()
+    known.worker_joined(W, "here")
+    known.worker_joined(X, "here", room=25)
+    known.worker_joined(Y, "elsewhere", room=100)
+    known.kept(D, Y, 50)
+    for id in (A, B, C):
+        known.kept(id, W, 10)
+    copies = [Copy(A, 10, (W,), X), Copy(B, 10, (W,), X), Copy(C, 10, (W,), Y)]
+    assert known.worker_draining(W) == copies
+    # with no room anywhere it goes to disk, near by
+    assert known.kept(b"e", W, 60) == [Copy(b"e", 60, (W,), X)]
+
+
+def test_what_is_with_others_too_is_let_go_by_who_leaves() -> None:
+    known = whereabouts()
+    known.kept(A, W, 10)
+    known.copied(A, X)
+    assert known.worker_draining(W) == [Release(W, A)]
+    assert known.worker_draining(X) == []
+    assert known.unsaved(X) == Unsaved(1, 10, 0)
+
+
+def test_a_reference_to_what_a_leaving_worker_holds_saves_it() -> None:
+    known = whereabouts()
+    known.worker_draining(W)
+    assert known.refer(A, W, 10) == [Refer(W, A), Copy(A, 10, (W,), X)]
 
 
 @pytest.mark.parametrize("others", [(), (X,)])
@@ -567,7 +642,7 @@ class WhereaboutsModel(RuleBasedStateMachine):
             self.here[copy.to].add(copy.id)
             self.do(self.known.copied(copy.id, copy.to))
         else:
-            self.known.not_copied(copy.id, copy.to)
+            self.do(self.known.not_copied(copy.id, copy.to))
 
     @rule(worker=st.sampled_from(WORKERS), id=st.sampled_from(IDS))
     def send(self, worker: str, id: bytes) -> None:
@@ -596,7 +671,7 @@ class WhereaboutsModel(RuleBasedStateMachine):
             self.apart[worker] = held
         elif dies:
             self.apart.pop(worker, None)
-        self.known.worker_lost(worker, "gone", is_process_death=dies)
+        self.do(self.known.worker_lost(worker, "gone", is_process_death=dies))
 
     @rule(worker=st.sampled_from(WORKERS))
     def come(self, worker: str) -> None:

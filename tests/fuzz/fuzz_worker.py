@@ -106,6 +106,10 @@ def release(random: Random) -> tuple[list[Any], list[bytes]]:
     return [kinds.RELEASE, identities(random)], []
 
 
+def unsaved(random: Random) -> tuple[list[Any], list[bytes]]:
+    return [kinds.UNSAVED, random.choice([0, 1, 9])], []
+
+
 def fetch(random: Random) -> tuple[list[Any], list[bytes]]:
     most = random.choice([0, 100, 1 << 40])
     return [kinds.FETCH, random.randrange(9), identity(random), most], []
@@ -145,7 +149,8 @@ def numbers(random: Random) -> list[int]:
 
 ORDERS = (
     *(pieces, pieces, withdraw, cancel, interrupt),
-    *(put, copy, refer, references, release, fetch, value, chunk, lost),
+    *(put, copy, refer, references, release, unsaved, fetch, value),
+    *(chunk, lost),
 )
 
 

@@ -44,6 +44,7 @@ class NoBench:
         self.entry: Entry | None = None
         self._number = NoBench.count
         self._is_over = False
+        self.is_handing_over = self.random.random() < 0.1
         self.process = SimpleNamespace(pid=4000 + self._number, pidfd=-1, output_fd=-1)
 
     worker_id = property(lambda self: self.entry.id if self.entry else "")
