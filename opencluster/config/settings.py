@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from opencluster.config.catalogue import CatalogueEntry
+from opencluster.config.elastic import ElasticSettings, ElasticType
 from opencluster.config.values import (
     BOOLEAN,
     ENDPOINTS,
@@ -544,6 +545,8 @@ class Config:
     ----------
     catalogue : tuple of CatalogueEntry
         What may run on this computer, in the order of the sections.
+    elastic_types : tuple of ElasticType
+        The types whose workers come and go by themselves.
     origins : mapping
         Where each value comes from that is not a default, by section and key.
     """
@@ -577,6 +580,10 @@ class Config:
     ingest: IngestSettings = _section(
         IngestSettings, "Servers that take items over TCP, a manager run for each."
     )
+    elastic: ElasticSettings = _section(
+        ElasticSettings,
+        "Workers that come and go with the work; see also [elastic:TYPE].",
+    )
     limits: LimitSettings = _section(
         LimitSettings, "What one client may ask for; what exceeds it is refused."
     )
@@ -591,6 +598,7 @@ class Config:
     )
     log: LogSettings = _section(LogSettings, "What the processes say about themselves.")
     catalogue: tuple[CatalogueEntry, ...] = ()
+    elastic_types: tuple[ElasticType, ...] = ()
     origins: Mapping[tuple[str, str], str] = field(
         default_factory=dict, repr=False, compare=False
     )
@@ -604,13 +612,13 @@ class Config:
         return self.origins.get((section, key), DEFAULT_ORIGIN)
 
     def rows(self) -> Iterator[Row]:
-        """Yield every setting, then what each catalogue section sets."""
+        """Yield every setting, then what each section of a type sets."""
         for section in SECTIONS:
             values = getattr(self, section)
             for key, setting in settings_of(type(values)).items():
                 text = setting.kind.render(getattr(values, key))
                 yield Row(section, key, text, self.origin(section, key))
-        for entry in self.catalogue:
+        for entry in (*self.catalogue, *self.elastic_types):
             for key, text in entry.texts():
                 yield Row(entry.section, key, text, self.origin(entry.section, key))
 
