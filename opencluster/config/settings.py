@@ -500,6 +500,36 @@ class TracingSettings:
 
 
 @dataclass(frozen=True)
+class DaskSettings:
+    """The engine on a Dask cluster."""
+
+    address: str = _setting(
+        TEXT,
+        "",
+        "Address of the Dask scheduler, such as tcp://node1:8786; empty means what "
+        "Dask's own settings say.",
+    )
+    scheduler_file: str = _setting(
+        TEXT, "", "File in which that scheduler wrote its address, instead of one."
+    )
+    resources: bool = _setting(
+        BOOLEAN,
+        True,
+        "A Dask worker performs the types that it offers as resources; no means that "
+        "each of its threads performs every type.",
+    )
+    direct: str = _setting(
+        choice("auto", "yes", "no"),
+        "auto",
+        "Whether values go straight to Dask workers and not through the scheduler; "
+        "auto tries whether one can be reached.",
+    )
+    connect_timeout_s: float = _seconds(
+        10.0, "Seconds that the scheduler has to answer at first.", 0.1
+    )
+
+
+@dataclass(frozen=True)
 class LogSettings:
     """What the processes say about themselves."""
 
@@ -596,6 +626,9 @@ class Config:
     tracing: TracingSettings = _section(
         TracingSettings, "Traces of pieces through the cluster, for OpenTelemetry."
     )
+    dask: DaskSettings = _section(
+        DaskSettings, "The engine on a Dask cluster that is there already."
+    )
     log: LogSettings = _section(LogSettings, "What the processes say about themselves.")
     catalogue: tuple[CatalogueEntry, ...] = ()
     elastic_types: tuple[ElasticType, ...] = ()
@@ -618,7 +651,8 @@ class Config:
             for key, setting in settings_of(type(values)).items():
                 text = setting.kind.render(getattr(values, key))
                 yield Row(section, key, text, self.origin(section, key))
-        for entry in (*self.catalogue, *self.elastic_types):
+        types: list[CatalogueEntry | ElasticType] = [*self.catalogue]
+        for entry in types + [*self.elastic_types]:
             for key, text in entry.texts():
                 yield Row(entry.section, key, text, self.origin(entry.section, key))
 
