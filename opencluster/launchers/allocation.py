@@ -1,0 +1,137 @@
+"""What is done in a job of a batch system; its script runs this module.
+
+``begin`` runs once when the job has begun: it says who the factories are, and tells the
+cluster's directory. ``work`` then runs on each computer of the job, for as long as its
+daemons are there.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import socket
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from opencluster.core.roles import FACTORY, WORKSHOP
+from opencluster.errors import LaunchFailed, OpenClusterError
+from opencluster.launchers import node
+from opencluster.launchers.batch import System
+from opencluster.launchers.following import Follower
+from opencluster.launchers.job_folder import (
+    ANSWERS_FOLDER,
+    FACTORIES_FILE,
+    Job,
+    factory_endpoints,
+    own_name,
+)
+from opencluster.launchers.order import Answer, Order
+from opencluster.launchers.orders import keys_of_roles
+
+
+def begin(job: Job, system: System, is_first: bool) -> None:
+    """Say who the factories are; those of the first job are the cluster's.
+
+    Raises
+    ------
+    LaunchFailed
+        When there is no cluster to join.
+    """
+    if is_first:
+
+        def address_of(name: str) -> str:
+            return "" if _resolves(name) else system.address_of(name)
+
+        endpoints = factory_endpoints(job.nodes, job.id, address_of)
+        rows = [{"endpoints": [endpoint]} for endpoint in endpoints]
+        job.shared.write({"factories": rows, "job": job.id, "started_at": time.time()})
+    else:
+        found = job.shared.read().get("factories", [])
+        endpoints = [row["endpoints"][0] for row in found]
+        if not endpoints:
+            raise LaunchFailed(
+                f"there is no cluster to join in {job.shared.path}: its first job has "
+                "ended"
+            )
+    (job.folder / ANSWERS_FOLDER).mkdir(exist_ok=True)
+    (job.folder / FACTORIES_FILE).write_text("\n".join(endpoints) + "\n")
+    if not job.ends_at:
+        job.note_end(system.ends_at(job.id))
+
+
+def _resolves(name: str) -> bool:
+    try:
+        socket.getaddrinfo(name, None, socket.AF_INET)
+    except OSError:
+        return False
+    return True
+
+
+def order_for(job: Job, name: str) -> Order:
+    """Return what is to run on a computer of a job."""
+    order, _ = job.order()
+    nodes, factories = job.nodes, job.factories
+    # a job that joins has none of them
+    is_first = job.shared.read().get("job") == job.id
+    number = nodes.index(name) + 1 if is_first else 0
+    number = number if number <= len(factories) else 0
+    roles = (FACTORY, WORKSHOP) if number else (WORKSHOP,)
+    sections = {key: dict(values) for key, values in order.sections.items()}
+    sections.setdefault("cluster", {})["factories"] = ", ".join(factories)
+    sections.setdefault("workshop", {})["name"] = f"{name}.{job.id}"
+    keys = job.shared.path / "keys"
+    return replace(
+        order,
+        host=name,
+        directory=str(job.folder / name),
+        roles=roles,
+        number=number,
+        sections=sections,
+        keys=keys_of_roles(roles, keys if keys.is_dir() else None),
+    )
+
+
+def work(job: Job, system: System) -> Answer:
+    """Run this computer's part of a job until it ends."""
+    name = own_name(job.nodes, os.environ, socket.gethostname())
+    order = order_for(job, name)
+    _, follow = job.order()
+    follower = Follower(job, order, system, **follow)
+    try:
+        answer = node.run(order, follower.is_over)
+    except OpenClusterError as error:
+        answer = Answer(False, str(error), getattr(error, "output", ""))
+    if not answer.is_done:
+        path = job.folder / ANSWERS_FOLDER / name
+        path.write_text(answer.to_json())
+    return answer
+
+
+def main(arguments: list[str]) -> int:
+    """Do what the script of a job asks; returns the exit code."""
+    deed, name, folder, *role = arguments
+    # what counts in a job is its order, and nothing that a shell of it sets
+    for variable in [name for name in os.environ if name.startswith(node.PREFIX)]:
+        del os.environ[variable]
+    # to the job's output, in which all its computers write
+    form = f"%(asctime)s {socket.gethostname()} %(levelname)s %(message)s"
+    logging.basicConfig(level=logging.INFO, format=form)
+    system: System = importlib.import_module(f"opencluster.launchers.{name}").SYSTEM
+    job = Job(Path(folder))
+    try:
+        if deed == "begin":
+            begin(job, system, role == ["first"])
+            return 0
+        answer = work(job, system)
+    except OpenClusterError as error:
+        answer = Answer(False, str(error))
+    if not answer.is_done:
+        print(f"opencluster: {answer.message}\n{answer.output}", file=sys.stderr)
+    return 0 if answer.is_done else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

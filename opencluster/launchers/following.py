@@ -1,0 +1,154 @@
+"""A computer of a batch job looks when the job ends, and acts before it.
+
+Owns when its workshop is drained and everything on it ends. Whom it keeps alive, and
+how that ends, is not decided here.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from opencluster.config import load
+from opencluster.core.roles import FACTORY, WORKSHOP
+from opencluster.errors import LaunchFailed, OpenClusterError
+from opencluster.launchers import local
+from opencluster.launchers.batch import System
+from opencluster.launchers.job_folder import END_MARGIN_S, Job
+from opencluster.launchers.order import Order
+from opencluster.place import Place
+
+log = logging.getLogger(__name__)
+
+FORSAKEN_S = 300.0
+"""After this long without any factory a job is of no use, and ends."""
+DRAINED_LOOK_S = 2.0
+"""How often a drained workshop is asked whether it is empty."""
+WORK, DRAIN, END = "work", "drain", "end"
+
+
+def phase_at(now: float, ends_at: float, drain_before_s: float) -> str:
+    """Return what a computer of a job does at a time: `WORK`, `DRAIN` or `END`.
+
+    Parameters
+    ----------
+    now, ends_at : float
+        In seconds since 1970; a job that ends at 0 does not end.
+    drain_before_s : float
+        How long before the end it takes nothing more.
+    """
+    if not ends_at:
+        return WORK
+    left_s = ends_at - now
+    if left_s <= min(END_MARGIN_S, drain_before_s / 2):
+        return END
+    return DRAIN if left_s <= drain_before_s else WORK
+
+
+class Follower:
+    """Looks when the job ends, and acts before it.
+
+    Parameters
+    ----------
+    job : Job
+        The job.
+    order : Order
+        What runs on this computer.
+    system : System
+        The batch system, which knows when the job ends.
+    drain_before_s : float
+        How long before the end the workshop takes nothing more.
+    look_again_s : float
+        How often the batch system is asked for the end, which may be changed.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        order: Order,
+        system: System,
+        drain_before_s: float,
+        look_again_s: float,
+    ) -> None:
+        self._job = job
+        self._system = system
+        self._drain_before_s = drain_before_s
+        self._look_again_s = look_again_s
+        self._name = order.sections["workshop"]["name"]
+        self._has_factory = FACTORY in order.roles
+        # one asks for all
+        self._is_asking = job.nodes[0] == order.host
+        self._look_at = 0.0
+        self._heard_at = time.monotonic()
+        self._phase = WORK
+
+    def is_over(self, place: Place) -> bool:
+        """Look and act; return whether this computer is to end now."""
+        now = time.monotonic()
+        phase = phase_at(time.time(), self._job.ends_at, self._drain_before_s)
+        if now < self._look_at and phase == self._phase:
+            return False
+        self._look_at = now + self._look_again_s
+        if self._is_asking:
+            self._ask_for_end()
+        if phase == END:
+            log.warning("the job ends soon: everything on this computer ends now")
+            return True
+        shop = self._shop()
+        if shop is None:
+            return self._is_forsaken(now)
+        self._heard_at = now
+        if phase != self._phase:
+            operation = "drain" if phase == DRAIN else "undrain"
+            log.warning("the job ends at %s: %s", _clock(self._job.ends_at), operation)
+            if self._ask(shop, operation) is not None:
+                self._phase = phase
+        if phase == DRAIN and not self._has_factory:
+            self._look_at = now + min(self._look_again_s, DRAINED_LOOK_S)
+            # who keeps the registry stays for the others
+            status = self._ask(shop, "status")
+            return status is not None and status["is_empty"]
+        return False
+
+    def _ask_for_end(self) -> None:
+        """Ask when the job ends, for all its computers."""
+        try:
+            ends_at = self._system.ends_at(self._job.id)
+        except LaunchFailed as error:
+            # what was heard before holds
+            log.warning("the batch system does not tell when the job ends: %s", error)
+            return
+        if ends_at and ends_at != self._job.ends_at:
+            self._job.note_end(ends_at)
+
+    def _is_forsaken(self, now: float) -> bool:
+        if now - self._heard_at < FORSAKEN_S:
+            return False
+        log.error("no factory has this workshop for %g s: it ends", FORSAKEN_S)
+        return True
+
+    def _shop(self) -> Mapping[str, Any] | None:
+        """Return what our workshop registered, ``None`` when that is not known."""
+        wanted = {"kind": WORKSHOP, "name": self._name}
+        try:
+            with local.control_of(load(), self._job.shared) as control:
+                found = control.factory("find", wanted)
+        except OpenClusterError as error:
+            log.warning("the cluster does not answer: %s", error)
+            return None
+        return found[0] if found else None
+
+    def _ask(self, shop: Mapping[str, Any], operation: str) -> Mapping[str, Any] | None:
+        """Return what our workshop answers, ``None`` when it does not."""
+        try:
+            with local.control_of(load(), self._job.shared) as control:
+                return control.workshop(shop, operation, {}) or {}
+        except OpenClusterError as error:
+            log.warning("the workshop does not hear %s: %s", operation, error)
+            return None
+
+
+def _clock(moment: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(moment))

@@ -1,0 +1,96 @@
+"""Slurm: how its commands are called, and what their answers mean."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from opencluster.errors import LaunchFailed
+from opencluster.launchers.base import ENDED, PENDING, RUNNING, Allocation
+from opencluster.launchers.batch import BatchLauncher
+from opencluster.launchers.description import ClusterFile
+from opencluster.launchers.external import ask
+from opencluster.place import Place
+
+SUBMIT_TIMEOUT_S = 60.0
+_FORMAT = "%i|%T|%D|%e|%r"
+_TIMES = {"SLURM_TIME_FORMAT": "%s"}
+"""Has Slurm write times as seconds since 1970."""
+_STATES = {
+    **dict.fromkeys(
+        ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT"), PENDING
+    ),
+    **dict.fromkeys(("RUNNING", "COMPLETING", "STAGE_OUT", "SUSPENDED"), RUNNING),
+}
+
+
+def launcher(file: ClusterFile, place: Place) -> BatchLauncher:
+    """Return the launcher of a cluster file that asks for Slurm."""
+    return BatchLauncher(file, place, SYSTEM)
+
+
+class Slurm:
+    """The commands ``sbatch``, ``squeue``, ``scancel`` and ``scontrol``."""
+
+    name = "slurm"
+
+    def submission(self, script: str, after: str = "") -> list[str]:
+        """Return the command that submits a script, to begin after another job."""
+        dependency = [f"--dependency=after:{after}"] if after else []
+        return ["sbatch", "--parsable", *dependency, script]
+
+    def submit(self, script: str, after: str = "") -> str:
+        """Submit a script and return the job's number."""
+        answer = ask(self.submission(script, after), SUBMIT_TIMEOUT_S).strip()
+        # of several lines the last one is the answer; a plug-in may have said the rest
+        id, *_ = answer.rpartition("\n")[2].partition(";")
+        if not id.isdecimal():
+            raise LaunchFailed(f"sbatch names no job, but says {answer!r}", answer)
+        return id
+
+    def look(self, ids: Collection[str]) -> dict[str, Allocation]:
+        """Return what the queue says of some jobs; nothing of those that it forgot."""
+        command = ["squeue", "--me", "--noheader", f"--format={_FORMAT}"]
+        rows = (
+            line.split("|", 4) for line in ask(command, environment=_TIMES).split("\n")
+        )
+        found = [_allocation(row) for row in rows if len(row) == 5]
+        return {each.id: each for each in found if each.id in ids}
+
+    def ends_at(self, id: str) -> float:
+        """Return when a job must have ended, in seconds since 1970; 0 if never."""
+        command = ["squeue", "--noheader", f"--jobs={id}", f"--format={_FORMAT}"]
+        for line in ask(command, environment=_TIMES).splitlines():
+            return _allocation(line.split("|", 4)).ends_at
+        return 0.0
+
+    def address_of(self, node: str) -> str:
+        """Return at which address Slurm reaches a computer, or nothing."""
+        for line in ask(["scontrol", "--oneliner", "show", "node", node]).splitlines():
+            for word in line.split():
+                if word.startswith("NodeAddr="):
+                    return word.removeprefix("NodeAddr=")
+        return ""
+
+    def end(self, id: str) -> None:
+        """Ask the daemons of a running job to end."""
+        # without --batch the script, which waits for them, is left alone
+        ask(["scancel", "--signal=TERM", id])
+
+    def cancel(self, id: str) -> None:
+        """End a job: Slurm asks all its processes, and kills them soon after."""
+        ask(["scancel", id])
+
+
+SYSTEM = Slurm()
+
+
+def _allocation(row: list[str]) -> Allocation:
+    id, state, nodes, ends_at, reason = row
+    is_told = reason not in ("", "None")
+    return Allocation(
+        id=id.strip(),
+        state=_STATES.get(state, ENDED),
+        nodes=int(nodes) if nodes.isdecimal() else 0,
+        ends_at=float(ends_at) if ends_at.isdecimal() else 0.0,
+        reason=reason if is_told else "",
+    )
