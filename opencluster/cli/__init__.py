@@ -29,6 +29,7 @@ _COMMANDS = {
     "config": "configuration",
     "demo": "demo",
     "dispatcher": "dispatcher",
+    "down": "up",
     "drain": "operate",
     "factory": "daemons",
     "interrupt": "operate",
@@ -47,6 +48,7 @@ _COMMANDS = {
     "submit": "submit",
     "tasks": "tasks",
     "undrain": "operate",
+    "up": "up",
     "worker": "workers",
     "workshop": "daemons",
 }

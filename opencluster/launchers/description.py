@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from opencluster.config.catalogue import is_catalogue_section
 from opencluster.core.roles import FACTORY
@@ -145,6 +146,26 @@ class ClusterFile:
             if is_catalogue_section(section) and name in counts:
                 values["count"] = str(counts[name])
         return sections
+
+    def to_fields(self) -> dict[str, Any]:
+        """Return it for `from_fields`, as plain data."""
+        fields = asdict(self)
+        files = {name: str(path) for name, path in self.files.items()}
+        return fields | {"path": str(self.path), "files": files}
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> ClusterFile:
+        """Return what `to_fields` was made of."""
+        hosts = [Host(**h | {"roles": tuple(h["roles"])}) for h in fields["hosts"]]
+        batch = fields["batch"] | {"options": tuple(fields["batch"]["options"])}
+        read = {
+            "path": Path(fields["path"]),
+            "ssh": tuple(fields["ssh"]),
+            "hosts": tuple(hosts),
+            "batch": Batch(**batch),
+            "files": {name: Path(path) for name, path in fields["files"].items()},
+        }
+        return cls(**dict(fields) | read)
 
 
 def default_directory(name: str) -> str:

@@ -54,7 +54,7 @@ def up(order: Order) -> Answer:
     place.make()
     with local.alone(place):
         running = _running(place)
-        is_other = bool(running) and _ordered(place) != order.digest()
+        is_other = bool(running) and _last_order(place).get("digest") != order.digest()
         if is_other and not order.is_restart:
             raise LaunchFailed(
                 "another order runs here, as the cluster file was changed since: "
@@ -86,8 +86,7 @@ def down(order: Order) -> Answer:
         was_running = _running(place)
         _stop(place, order.roles)
         if not _running(place):
-            # secrets of a cluster that has ended are of no use to anyone here
-            shutil.rmtree(place.path / "keys", ignore_errors=True)
+            _forget_keys(place)
             place.forget()
     ended = [row["command"] for row in was_running if row["command"] in order.roles]
     message = f"ended {' and '.join(ended)}" if ended else "nothing ran"
@@ -154,10 +153,34 @@ def _lay_out(order: Order, place: Place) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(base64.b64decode(content))
     _config_file(place).write_text(render_sections(order.sections))
-    _write_keys(order.keys, place.path / "keys")
-    draft = place.path / "order.new"
-    draft.write_text(order.digest())
-    draft.replace(place.path / "order")
+    _forget_keys(place)
+    note = {"digest": order.digest(), "has_keys": bool(order.keys)}
+    draft = _order_file(place).with_suffix(".new")
+    draft.write_text(json.dumps(note))
+    draft.replace(_order_file(place))
+    if order.keys:
+        _write_keys(order.keys, place.path / "keys")
+
+
+def _order_file(place: Place) -> Path:
+    return place.path / "order.json"
+
+
+def _last_order(place: Place) -> Mapping[str, Any]:
+    """Return the note of the order by which a place was laid out last."""
+    try:
+        return _fields(_order_file(place).read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def _forget_keys(place: Place) -> None:
+    """Remove keys that came with an order: of those of others nothing is touched.
+
+    Secrets of a cluster that has ended are of no use to anyone on a host.
+    """
+    if _last_order(place).get("has_keys"):
+        shutil.rmtree(place.path / "keys", ignore_errors=True)
 
 
 def _config_file(place: Place) -> Path:
@@ -165,29 +188,16 @@ def _config_file(place: Place) -> Path:
     return place.path / "programs" / "config.ini"
 
 
-def _ordered(place: Place) -> str:
-    """Return the digest of the order by which a place was laid out last."""
-    try:
-        return (place.path / "order").read_text()
-    except OSError:
-        return ""
-
-
 def _write_keys(keys: Mapping[str, str], directory: Path) -> None:
-    """Write the keys that a host needs, and remove those that it does not."""
-    if not keys:
-        shutil.rmtree(directory, ignore_errors=True)
-        return
+    """Write the keys that a host needs into a new folder."""
     directory.mkdir(mode=0o700, exist_ok=True)
     keyfiles.check_closed(directory)
-    for path in directory.glob(f"*{keyfiles.SUFFIX}"):
-        path.unlink()
     for name, content in keys.items():
         if name == ROLL:
             continue
         if PurePosixPath(name).name != name:
             raise LaunchFailed(f"{name!r} is no name for a file of keys")
-        fd = os.open(directory / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        fd = os.open(directory / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(fd, "w") as file:
             file.write(content)
     if ROLL in keys:

@@ -101,8 +101,7 @@ def parse_yaml(text: str, name: str) -> Item:
             return Item(1)
         return _item(loader, node, name)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = 1 if mark is None else mark.line + 1
+        line = _line(error.problem_mark or error.context_mark)
         raise ConfigError(
             f"{name}:{line}: this is no YAML: {error.problem or error.context}"
         ) from None
@@ -112,11 +111,15 @@ def parse_yaml(text: str, name: str) -> Item:
         loader.dispose()
 
 
+def _line(mark: Any) -> int:
+    return 1 if mark is None else mark.line + 1
+
+
 def _check_plain(text: str, name: str) -> None:
     """Refuse what makes small texts large, before anything is built of it."""
     depth = 0
     for event in yaml.parse(text, yaml.SafeLoader):
-        line = event.start_mark.line + 1
+        line = _line(event.start_mark)
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise ConfigError(
                 f"{name}:{line}: anchors and aliases (& and *) are not taken here; "

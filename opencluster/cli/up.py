@@ -1,0 +1,147 @@
+"""``opencluster up`` and ``opencluster down``: a cluster as its file describes it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from opencluster.cli.options import directory_option
+from opencluster.errors import LaunchFailed, indent
+from opencluster.launchers.base import Launcher, Outcome, Tell, failures, launcher_of
+from opencluster.launchers.cluster_file import ClusterFile, load_cluster_file
+from opencluster.launchers.description import default_directory
+from opencluster.launchers.hosts import HostsLauncher
+from opencluster.launchers.record import recorded
+from opencluster.observe.status import counted
+from opencluster.place import DIRECTORY_VARIABLE, Place
+
+SHOWN_HOSTS = 5
+"""Names of hosts that are still waited for, on a terminal."""
+
+file_argument = click.argument(
+    "path", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False)
+)
+optional_file_argument = click.argument(
+    "path",
+    metavar="[FILE]",
+    required=False,
+    type=click.Path(path_type=Path, dir_okay=False),
+)
+
+
+@click.command("up")
+@file_argument
+@click.option(
+    "--dry-run", is_flag=True, help="Print what would be done, and do nothing."
+)
+@click.option(
+    "--restart",
+    is_flag=True,
+    help="End what runs as an earlier version of the file said, and start it anew.",
+)
+@directory_option
+def up_command(path: Path, dry_run: bool, restart: bool) -> None:
+    """Start the cluster that FILE describes, wherever it says.
+
+    What runs already is left alone, so the command may be given again: after it was
+    interrupted, or when hosts were off. The exit code is 1 when a host failed; the
+    others work. docs/launch.md explains the file.
+
+    \b
+    Examples:
+        opencluster up cluster.yaml --dry-run
+        opencluster up cluster.yaml
+    """
+    file = load_cluster_file(path)
+    place = place_of(file)
+    launcher = launcher_of(file, place)
+    if isinstance(launcher, HostsLauncher):
+        launcher.is_restart = restart
+    if dry_run:
+        click.echo(launcher.describe())
+        return
+    outcomes = follow(launcher, launcher.launch)
+    click.echo(
+        f"the cluster is controlled from {place.path}: `opencluster --dir "
+        f"{place.path} status`, or set {DIRECTORY_VARIABLE} to it",
+        err=True,
+    )
+    conclude(outcomes, "failed; `opencluster up` again tries those that did")
+
+
+@click.command("down")
+@optional_file_argument
+@directory_option
+def down_command(path: Path | None) -> None:
+    """End the cluster that `opencluster up` started, on all its hosts.
+
+    Workers finish what they have in hand, as far as [worker] drain_timeout_s allows.
+    Without FILE, --dir or OPENCLUSTER_DIR say which cluster is meant.
+
+    \b
+    Examples:
+        opencluster down cluster.yaml
+        opencluster --dir ~/.local/state/opencluster/night down
+    """
+    file = None if path is None else load_cluster_file(path)
+    place = Place.find() if file is None else place_of(file)
+    known = recorded(place) or file
+    if known is None:
+        raise LaunchFailed(
+            f"nothing was launched from {place.path}: name the cluster file, or the "
+            "place with --dir"
+        )
+    launcher = launcher_of(known, place)
+    outcomes = follow(launcher, launcher.take_down)
+    conclude(outcomes, "could not be ended; `opencluster down` again tries those")
+
+
+def place_of(file: ClusterFile) -> Place:
+    """Return the directory from which a cluster is controlled.
+
+    That is ``--dir`` or ``OPENCLUSTER_DIR``, else that of the file where the launcher
+    puts the cluster into it, else one named after the cluster.
+    """
+    if os.environ.get(DIRECTORY_VARIABLE):
+        return Place.find()
+    is_elsewhere = file.launcher == "ssh"
+    return Place.find(default_directory(file.name) if is_elsewhere else file.directory)
+
+
+def follow(launcher: Launcher, deed: Callable[[Tell], list[Outcome]]) -> list[Outcome]:
+    """Have a launcher do something, and show what becomes of each host meanwhile."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    console = Console(stderr=True, highlight=False)
+    hosts = launcher.file.hosts if isinstance(launcher, HostsLauncher) else ()
+    waiting = {host.name: None for host in hosts}
+
+    def waited_for() -> str:
+        names = list(waiting)
+        more = ", ..." if len(names) > SHOWN_HOSTS else ""
+        return escape(f"waiting for {', '.join(names[:SHOWN_HOSTS])}{more}")
+
+    with console.status(waited_for()) as status:
+
+        def tell(outcome: Outcome) -> None:
+            waiting.pop(outcome.host, None)
+            click.echo(f"{outcome.host}: {outcome.message}", err=True)
+            if outcome.detail and not outcome.is_done:
+                click.echo(indent(outcome.detail), err=True)
+            status.update(waited_for())
+
+        return deed(tell)
+
+
+def conclude(outcomes: list[Outcome], what: str) -> None:
+    """End with status 1 when a host failed, after saying how many did."""
+    failed = failures(outcomes)
+    if failed:
+        hosts = counted(len(failed), "host")
+        click.echo(f"{hosts} of {len(outcomes)} {what}", err=True)
+        sys.exit(1)

@@ -1,0 +1,247 @@
+"""Launch on hosts that the file names: orders go out in parallel, factories first.
+
+Owns the order of events and the report. How a host is reached is its subclass's.
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+from opencluster.config.render import render_sections
+from opencluster.core.roles import FACTORY, WORKSHOP
+from opencluster.errors import LaunchFailed, OpenClusterError, indent
+from opencluster.launchers import local
+from opencluster.launchers.base import FixedHosts, Outcome, Tell, failures
+from opencluster.launchers.commands import Commands, Ran
+from opencluster.launchers.description import ClusterFile, Host
+from opencluster.launchers.order import Answer, Order, answer_in
+from opencluster.launchers.orders import (
+    KEYS_OF_ROLES,
+    cluster_keys,
+    is_insecure,
+    orders_of,
+)
+from opencluster.launchers.record import forget_record, keep_record, recorded
+from opencluster.place import Place
+
+MAX_AT_ONCE = 32
+"""Hosts that are spoken to at the same time."""
+UP_LIMIT_S = 90.0
+"""How long a host may take to start its daemons: two waits, and a slow file system."""
+DOWN_LIMIT_S = 180.0
+"""How long a host may take to end them: workers finish what they have in hand."""
+
+Deed = Callable[[Host], Outcome]
+
+
+class HostsLauncher(FixedHosts, ABC):
+    """Brings the daemons of a cluster file onto the hosts that it names.
+
+    Parameters
+    ----------
+    file : ClusterFile
+        The cluster file.
+    place : Place
+        The directory from which the cluster is controlled.
+
+    Attributes
+    ----------
+    is_restart : bool
+        End what runs with another order, and start it anew.
+    """
+
+    def __init__(self, file: ClusterFile, place: Place) -> None:
+        self.file = file
+        self.place = place
+        self.is_restart = False
+        self._commands = Commands()
+
+    # --- how a host is reached ----------------------------------------------
+
+    @abstractmethod
+    def command(self, host: Host, deed: str) -> list[str]:
+        """Return the command that carries out a deed of ``launchers.node``."""
+
+    @abstractmethod
+    def endpoint(self, host: Host) -> str:
+        """Return where others reach the factory of a host; nothing if none does."""
+
+    @abstractmethod
+    def explain(self, host: Host, ran: Ran) -> str:
+        """Return why a host gave no answer, and what to do next, on one line."""
+
+    # --- what a launcher does ------------------------------------------------
+
+    def describe(self) -> str:
+        """Return what `launch` would do: commands, and the files that it writes."""
+        orders = self._orders(None)
+        shown = [f"# controlled from {self.place.path}"]
+        for host in self.file.hosts:
+            shown.append(self._described(host, orders[host.name]))
+        return "\n".join(shown)
+
+    def launch(self, tell: Tell) -> list[Outcome]:
+        """Start what the file asks for and does not run yet."""
+        self.place.make()
+        self._check_place()
+        orders = self._orders(self._keys())
+        self._record()
+        self._write_cluster_file()
+        factories = [host for host in self.file.hosts if host.is_factory]
+        others = [host for host in self.file.hosts if not host.is_factory]
+
+        def start(host: Host) -> Outcome:
+            return self._order(host, "up", orders[host.name], UP_LIMIT_S)
+
+        outcomes = self._each(factories, start, tell)
+        if failures(outcomes) == outcomes:
+            reason = "not tried, since no factory runs that it could register with"
+            for host in others:
+                outcomes.append(Outcome(host.name, False, reason))
+                tell(outcomes[-1])
+            return outcomes
+        return outcomes + self._each(others, start, tell)
+
+    def take_down(self, tell: Tell) -> list[Outcome]:
+        """End everything that was launched from this place."""
+        hosts = (recorded(self.place) or self.file).hosts
+        factories = [host for host in hosts if host.is_factory]
+        others = [host for host in hosts if not host.is_factory]
+        # workshops first: they tell the factories goodbye for their workers
+        quiet: list[Outcome] = []
+        outcomes = self._each(others, self._ending(WORKSHOP, FACTORY), tell)
+        self._each(factories, self._ending(WORKSHOP), quiet.append)
+        outcomes += self._each(factories, self._ending(WORKSHOP, FACTORY), tell)
+        left = {outcome.host for outcome in failures(outcomes)}
+        self._forget([host for host in hosts if host.name in left])
+        return outcomes
+
+    # --- one host ------------------------------------------------------------
+
+    def _ending(self, *roles: str) -> Deed:
+        def end(host: Host) -> Outcome:
+            order = Order(host.name, self.directory(host), roles)
+            return self._order(host, "down", order, DOWN_LIMIT_S)
+
+        return end
+
+    def _order(self, host: Host, deed: str, order: Order, limit_s: float) -> Outcome:
+        begun = time.monotonic()
+        try:
+            command = self.command(host, deed)
+            ran = self._commands.run(command, order.to_json(), limit_s)
+        except OpenClusterError as error:
+            return Outcome(host.name, False, str(error))
+        answer = answer_in(ran.output)
+        if answer is not None:
+            return self._outcome(host, answer, time.monotonic() - begun)
+        if ran.code is None:
+            message = f"no answer within {limit_s:g} s; run the command again"
+            return Outcome(host.name, False, message, ran.errors.strip())
+        return Outcome(host.name, False, self.explain(host, ran), ran.errors.strip())
+
+    def _outcome(self, host: Host, answer: Answer, elapsed_s: float) -> Outcome:
+        first, _, rest = answer.message.partition("\n")
+        detail = answer.output or rest
+        if answer.is_done:
+            first = f"{first} ({elapsed_s:.1f} s)"
+        return Outcome(host.name, answer.is_done, first, detail)
+
+    def _each(self, hosts: Sequence[Host], deed: Deed, tell: Tell) -> list[Outcome]:
+        """Do it on all of these at once; outcomes come in the order of the hosts."""
+        if not hosts:
+            return []
+        pool = ThreadPoolExecutor(min(MAX_AT_ONCE, len(hosts)), "launch")
+        try:
+            running = {pool.submit(deed, host): host.name for host in hosts}
+            found: dict[str, Outcome] = {}
+            for done in as_completed(running):
+                found[running[done]] = done.result()
+                tell(done.result())
+        except BaseException:
+            self._commands.stop()
+            pool.shutdown(cancel_futures=True)
+            raise
+        pool.shutdown()
+        return [found[host.name] for host in hosts]
+
+    # --- what is prepared ----------------------------------------------------
+
+    @cached_property
+    def _endpoints(self) -> list[str]:
+        """The endpoints of all factories, in the order of their hosts."""
+        hosts = [host for host in self.file.hosts if host.is_factory]
+        with ThreadPoolExecutor(MAX_AT_ONCE) as pool:
+            return [e for e in pool.map(self.endpoint, hosts) if e]
+
+    def directory(self, host: Host) -> str:
+        """Return where a host keeps what is its own; ``~`` is the home there."""
+        return f"{self.file.directory.rstrip('/')}/nodes/{host.name}"
+
+    def _keys(self) -> Path | None:
+        """Return the directory of all keys, which are made when there are none."""
+        return cluster_keys(self.file, self.place)
+
+    def _orders(self, keys: Path | None) -> dict[str, Order]:
+        orders = orders_of(self.file, self._endpoints, keys, self.is_restart)
+        return {
+            host.name: replace(orders[host.name], directory=self.directory(host))
+            for host in self.file.hosts
+        }
+
+    def _check_place(self) -> None:
+        """Refuse a place whose own cluster runs on this computer."""
+        rows = local.daemons(self.place.read())
+        alive = [row for row in rows if local.is_alive(row)]
+        if alive:
+            raise LaunchFailed(
+                f"another cluster runs in {self.place.path} (pid {alive[0]['pid']}): "
+                "stop it with `opencluster stop`, or choose another --dir"
+            )
+
+    def _record(self) -> None:
+        """Note what is launched, and what was before the file was changed."""
+        before = recorded(self.place)
+        names = {host.name for host in self.file.hosts}
+        old = [h for h in before.hosts if h.name not in names] if before else []
+        keep_record(self.place, replace(self.file, hosts=(*self.file.hosts, *old)))
+
+    def _write_cluster_file(self) -> None:
+        """Note where the factories are, for all commands with this place."""
+        rows = [{"endpoints": [endpoint]} for endpoint in self._endpoints]
+        content = {"factories": rows, "workshops": [], "started_at": time.time()}
+        self.place.write(content)
+
+    def _forget(self, left: Sequence[Host]) -> None:
+        """Note that all have ended but these."""
+        if not self.place.path.is_dir():
+            return
+        if left:
+            keep_record(self.place, replace(self.file, hosts=tuple(left)))
+        else:
+            forget_record(self.place)
+        if not any(host.is_factory for host in left):
+            self.place.forget()
+
+    def _described(self, host: Host, order: Order) -> str:
+        """Return what would be done on a host, without any secret."""
+        keys = [f"{name}.key" for role in host.roles for name in KEYS_OF_ROLES[role]]
+        lines = [
+            "",
+            f"# {host.name}: {', '.join(host.roles)}",
+            f"$ {shlex.join(self.command(host, 'up'))}",
+            f"directory {order.directory}",
+        ]
+        if self._endpoints and not is_insecure(self.file):
+            lines.append(f"keys {', '.join(keys)}")
+        if order.files:
+            lines.append(f"programs {', '.join(order.files)}")
+        lines += ["config.ini:", indent(render_sections(order.sections).strip())]
+        return "\n".join(lines)

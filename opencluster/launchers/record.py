@@ -1,0 +1,44 @@
+"""What was launched from a place, for those who end it or add to it later."""
+
+from __future__ import annotations
+
+import json
+
+from opencluster.errors import LaunchFailed
+from opencluster.launchers.description import ClusterFile
+from opencluster.place import Place
+
+
+def keep_record(place: Place, file: ClusterFile) -> None:
+    """Note what is launched from a place; before it is, as that may be cut short."""
+    path = place.path / "launch.json"
+    draft = path.with_suffix(".new")
+    draft.unlink(missing_ok=True)
+    draft.touch(mode=0o600)
+    draft.write_text(json.dumps(file.to_fields(), indent=2) + "\n")
+    draft.replace(path)
+
+
+def recorded(place: Place) -> ClusterFile | None:
+    """Return what was launched from a place and not ended yet, or ``None``.
+
+    Raises
+    ------
+    LaunchFailed
+        When the note of it makes no sense.
+    """
+    path = place.path / "launch.json"
+    try:
+        return ClusterFile.from_fields(json.loads(path.read_text()))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise LaunchFailed(
+            f"{path} cannot be read ({error}): name the cluster file, as in "
+            "`opencluster down cluster.yaml`"
+        ) from None
+
+
+def forget_record(place: Place) -> None:
+    """Note that nothing of what was launched from a place runs any more."""
+    (place.path / "launch.json").unlink(missing_ok=True)
