@@ -19,6 +19,7 @@ from typing import Any
 
 from opencluster.config import Config
 from opencluster.core.bounds import Bounds
+from opencluster.core.elastic_report import is_report, metrics_of
 from opencluster.core.election import (
     Election,
     Follow,
@@ -261,7 +262,10 @@ class Factory:
             raise RegistryError("the report of a job is no mapping")
         owned = {**job, "owner": caller.who.name}
         self._do(self._core.report_job(_now(), owned))
-        return {"orders": self.registry.orders_for(job["id"])}
+        return {
+            "orders": self.registry.orders_for(job["id"]),
+            "expected": self.registry.expected,
+        }
 
     def _order_job(
         self, caller: Caller, arguments: Mapping[str, Any]
@@ -301,7 +305,8 @@ class Factory:
         election, now = self._core.election, _now()
         snapshot = self.registry.snapshot()
         members = Counter((e["kind"], e["type"]) for e in snapshot["entries"])
-        jobs = Counter(str(job.get("state", "")) for job in snapshot["jobs"])
+        rows = snapshot["jobs"]
+        jobs = Counter(str(job.get("state", "")) for job in rows if not is_report(job))
         return [
             one("factory_leading", "1 for who leads.", election.role is Role.LEADING),
             one("factory_epoch", "Leaders so far.", election.led.number),
@@ -318,6 +323,7 @@ class Factory:
                 [((("kind", k), ("type", t)), n) for (k, t), n in members.items()],
             ),
             Metric("jobs", "Runs.", [((("state", s),), n) for s, n in jobs.items()]),
+            *metrics_of(rows),
             *rejected(self._transport.counts.to_fields()),
         ]
 

@@ -21,6 +21,8 @@ FILE_WIDTH = 160
 
 _COLOURS = {"busy": "green", "draining": "yellow", "lost": "red"}
 
+_STATES = {"stopped": "red", "lost": "red", "held": "yellow"}
+
 _ROLES = {"leader": "green", "absent": "red", "looking": "yellow"}
 
 Columns = Mapping[str, Callable[[Row], object]]
@@ -71,6 +73,16 @@ _JOBS: Columns = {
     "received>": lambda row: size(row["bytes_received"]),
     "time>": lambda row: _number(row["elapsed_s"], " s", 1),
 }
+_ELASTIC: Columns = {
+    "elastic": lambda row: row["type"],
+    "state": lambda row: Text(row["state"], _STATES.get(row["state"], "")),
+    "pieces>": lambda row: row["pieces"] or "",
+    "each>": lambda row: _number(row["mean_s"], " s", 2),
+    "here>": lambda row: row["running"],
+    "coming>": lambda row: row["coming"] or "",
+    "wanted>": lambda row: row["wanted"],
+    "why": lambda row: row["reason"],
+}
 _DEATHS: Columns = {
     "lost": lambda row: row["name"],
     "ago>": lambda row: ago(time.time() - row["at"]),
@@ -97,6 +109,7 @@ def page(status: Mapping[str, list[Row]]) -> RenderableType:
     parts += tables("Services", status["services"], _PROCESSES)
     parts += tables("Computers", status["workshops"], _WORKSHOPS)
     parts += tables("Jobs", status["jobs"][-JOBS_SHOWN:], _JOBS)
+    parts += tables("Elasticity", status["elastic"], _ELASTIC)
     parts += tables("Losses", status["deaths"][-DEATHS_SHOWN:], _DEATHS)
     parts += [_failure(row) for row in status["failures"]]
     return Group(*parts)

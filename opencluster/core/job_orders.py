@@ -18,12 +18,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
+from opencluster.core.elastic_report import is_report
 from opencluster.errors import RegistryError
 
 CANCEL = "cancel"
 PRIORITY = "priority"
 ORDERS = (CANCEL, PRIORITY)
 """What can be ordered."""
+RESUME = "resume"
+"""What can be ordered of who launches workers, and has given it up."""
 
 MAX_PRIORITY = 2**63 - 1
 MAX_BY = 200
@@ -74,7 +77,7 @@ def with_order(
     job : mapping
         Its row, as the factory keeps it.
     order : str
-        One of `ORDERS`.
+        One of `ORDERS`; `RESUME` for one who launches workers, which is no job.
     value : object
         The priority; of no meaning otherwise.
     by : str
@@ -87,9 +90,11 @@ def with_order(
     RegistryError
         When there is no such order, or nobody could carry it out.
     """
-    if order not in ORDERS:
+    known = (RESUME,) if is_report(job) else ORDERS
+    if order not in known:
+        what = "elasticity" if is_report(job) else "a job"
         raise RegistryError(
-            f"a job takes no order {order!r:.40}; there are: {', '.join(ORDERS)}"
+            f"{what} takes no order {order!r:.40}; there are: {', '.join(known)}"
         )
     if order == PRIORITY and not _is_priority(value):
         raise RegistryError(

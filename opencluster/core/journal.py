@@ -33,6 +33,7 @@ KINDS = (
     ),
     *("type-failing", "type-recovered"),
     *("job-started", "job-done", "job-failed", "job-cancelled", "job-lost"),
+    *("elastic-stopped", "elastic-lost", "elastic-back"),
     "operator-acted",
 )
 """What may happen, as programs name it."""
@@ -85,6 +86,7 @@ def changes(before: Status | None, after: Status) -> list[Event]:
         *_deaths(before, after),
         *_members(before, after),
         *_failures(before, after),
+        *_elastic(before, after),
         *_jobs(before, after),
     ]
 
@@ -189,6 +191,21 @@ def _failures(before: Status, after: Status) -> Iterator[Event]:
         row = old[key]
         text = f"{row['type']} starts again"
         yield Event("type-recovered", NOTE, row["type"], row["host"], text)
+
+
+def _elastic(before: Status, after: Status) -> Iterator[Event]:
+    """Tell when workers of a type are no longer launched, and when they are again."""
+    old = {type: row["state"] for type, row in _by(before["elastic"], "type").items()}
+    for type, row in _by(after["elastic"], "type").items():
+        state, was = row["state"], old.get(type, "")
+        if state == was:
+            continue
+        if state in ("stopped", "lost"):
+            text = f"nothing launches {type} any more: {row['reason']}"
+            yield Event(f"elastic-{state}", TROUBLE, type, row["host"], text)
+        elif was in ("stopped", "lost"):
+            text = f"{type} is launched again"
+            yield Event("elastic-back", NOTE, type, row["host"], text)
 
 
 def _by_order(job: Row) -> str:

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from opencluster.core.bounds import Bounds
+from opencluster.core.elastic_report import expected, is_report
 from opencluster.core.entries import KINDS, Delta, Entry, read_snapshot
 from opencluster.core.job_orders import orders_of, with_order
 from opencluster.errors import RegistryError
@@ -83,6 +84,7 @@ class Registry:
         self._by_type: dict[str, dict[str, _Record]] = {}
         self._reporting: set[str] = set()
         self._jobs: dict[str, dict[str, Any]] = {}
+        self._expected: list[str] = []
         self._deaths: deque[dict[str, Any]] = deque(maxlen=DEATHS_KEPT)
 
     # --- events --------------------------------------------------------------
@@ -203,6 +205,7 @@ class Registry:
             is_silent = job["reported_at"] + self.lease_s <= now
             if job.get("state") == "running" and is_silent:
                 job["state"] = "lost"
+                self._note_report(job)
         return [d for identity in over for d in self.remove(identity, cause, at)]
 
     def report_job(self, now: float, job: Mapping[str, Any]) -> None:
@@ -225,6 +228,7 @@ class Registry:
             del self._jobs[next(finished, others[0])]
         orders = {"orders": former["orders"]} if former and "orders" in former else {}
         self._jobs[identity] = orders | dict(job) | {"reported_at": now}
+        self._note_report(job)
 
     def order_job(
         self, identity: Any, order: Any, value: Any, by: str, at: float
@@ -246,6 +250,11 @@ class Registry:
     def orders_for(self, identity: str) -> dict[str, Any]:
         """Return what was ordered for a job."""
         return orders_of(self._jobs.get(identity, {}))
+
+    def _note_report(self, job: Mapping[str, Any]) -> None:
+        """Find out anew which workers will come, if it was told of that."""
+        if is_report(job):
+            self._expected = expected(self._jobs.values())
 
     def _check_owner(self, entry: Entry) -> None:
         """Refuse an entry that would take what another owner has."""
@@ -288,6 +297,7 @@ class Registry:
         recent = jobs[-self.jobs_kept :]
         reports = {job["id"]: {**job, "reported_at": now} for job in recent}
         self.revision, self._jobs = revision, reports
+        self._expected = expected(reports.values())
         self._clients = Counter({"": len(records)} if records else {})
         self._deaths = deque(deaths, maxlen=DEATHS_KEPT)
         self._records, self._by_type, self._reporting = {}, {}, set()
@@ -341,6 +351,11 @@ class Registry:
         """Return one entry, or ``None``."""
         record = self._records.get(identity)
         return record.entry if record else None
+
+    @property
+    def expected(self) -> list[str]:
+        """The types of which workers will come when there is work for them."""
+        return self._expected
 
     @property
     def ids(self) -> list[str]:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from opencluster.core.elastic_report import is_report
 from opencluster.core.job_orders import (
     CANCEL,
     MAX_PRIORITY,
@@ -134,7 +135,8 @@ def order_job(
 
 
 def _jobs(control: Control) -> list[dict[str, Any]]:
-    return [dict(job) for job in control.factory("status")["jobs"]]
+    rows = control.factory("status")["jobs"]
+    return [dict(row) for row in rows if not is_report(row)]
 
 
 def _outcome(row: Mapping[str, Any], order: str, value: int | None) -> str:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from opencluster.core.elastic_report import acting, is_report, types_in
+
 Row = dict[str, Any]
 Fields = Sequence[tuple[str, Any, type | tuple[type, ...]]]
 """Fields that are taken over: the name of each, what stands in for one that is missing
@@ -101,6 +103,17 @@ _USE: Fields = (
     ("rss_bytes", None, _NUMBER),
     ("cpu_percent", None, _NUMBER),
 )
+_ELASTIC: Fields = (
+    ("type", "", str),
+    ("state", "", str),
+    ("reason", "", str),
+    ("pieces", 0, int),
+    ("mean_s", None, _NUMBER),
+    ("running", 0, int),
+    ("coming", 0, int),
+    ("wanted", 0, int),
+)
+_KEEPER: Fields = (("id", "", str), ("host", "", str), ("pid", 0, int))
 _FAILURE: Fields = (
     ("failures", 0, int),
     ("is_failing", False, bool),
@@ -130,9 +143,11 @@ def status_of(answer: Mapping[str, Any]) -> dict[str, list[Row]]:
     -------
     dict
         Lists of ``factories``, ``workshops``, ``workers``, ``services``, ``jobs``,
-        ``failures`` and ``deaths``; every row of a list has the same fields.
+        ``elastic``, ``failures`` and ``deaths``; every row of a list has the same
+        fields.
     """
     figures = answer.get("figures", {})
+    reports = answer.get("jobs", [])
     entries = sorted(answer.get("entries", []), key=lambda entry: _order(entry["name"]))
 
     def of_kind(kind: str) -> list[tuple[Row, Mapping[str, Any]]]:
@@ -144,7 +159,8 @@ def status_of(answer: Mapping[str, Any]) -> dict[str, list[Row]]:
         "workshops": [_workshop(*pair) for pair in of_kind("workshop")],
         "workers": [_process(*pair) for pair in of_kind("worker")],
         "services": [_process(*pair) for pair in of_kind("service")],
-        "jobs": [_take(row, _JOB) for row in answer.get("jobs", [])],
+        "jobs": [_take(row, _JOB) for row in reports if not is_report(row)],
+        "elastic": _elastic(reports),
         "failures": [_failure(entry) for entry, _ in of_kind("failure")],
         "deaths": [_death(death) for death in answer.get("deaths", [])],
     }
@@ -156,7 +172,7 @@ def is_healthy(status: Mapping[str, list[Row]]) -> bool:
     is_lost = any(member["state"] == "lost" for member in members)
     is_led = any(row["role"] == "leader" for row in status["factories"])
     is_whole = is_led and not _absent(status) and not _strayed(status)
-    is_well = is_whole and not is_lost and not status["failures"]
+    is_well = is_whole and not (is_lost or status["failures"] or _halted(status))
     return bool(status["workshops"]) and is_well
 
 
@@ -176,6 +192,8 @@ def health(status: Mapping[str, list[Row]]) -> str:
     failing = sorted({failure["type"] for failure in status["failures"]})
     if failing:
         parts.append(f"failing to start: {', '.join(failing)}")
+    if _halted(status):
+        parts.append(f"nothing launches {', '.join(_halted(status))} any more")
     if _absent(status):
         parts.append(f"{counted(_absent(status), 'factory', 'factories')} absent")
     if _strayed(status):
@@ -187,6 +205,12 @@ def health(status: Mapping[str, list[Row]]) -> str:
         parts.append("nobody can start workers")
     word = "healthy" if is_healthy(status) else "in trouble"
     return f"{word}: {', '.join(parts)}"
+
+
+def _halted(status: Mapping[str, list[Row]]) -> list[str]:
+    """Return the elastic types that nobody launches workers of."""
+    rows = status["elastic"]
+    return [row["type"] for row in rows if row["state"] in ("stopped", "lost")]
 
 
 def _absent(status: Mapping[str, list[Row]]) -> int:
@@ -252,6 +276,26 @@ def _failure(entry: Mapping[str, Any]) -> Row:
 def _death(death: Mapping[str, Any]) -> Row:
     names = ("id", "kind", "type", "name", "host", "pid", "at")
     return {name: death[name] for name in names} | _take(death["cause"], _CAUSE)
+
+
+def _elastic(reports: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """Return how elastic types stand, by who launches them or did last."""
+    row = acting(reports)
+    last = max(filter(is_report, reports), key=_reported_at, default=None)
+    if row is None and last is not None and last.get("state") == "lost":
+        where = f"`opencluster elastic run` on {last.get('host', '?')}"
+        why = {"state": "lost", "reason": f"{where} is not heard any more"}
+        return [
+            _take({**type, **why}, _ELASTIC) | _take(last, _KEEPER)
+            for type in types_in(last)
+        ]
+    types = () if row is None else types_in(row)
+    return [_take(type, _ELASTIC) | _take(row or {}, _KEEPER) for type in types]
+
+
+def _reported_at(row: Mapping[str, Any]) -> float:
+    at = row.get("reported_at")
+    return float(at) if isinstance(at, int | float) else 0.0
 
 
 def _endpoint(entry: Mapping[str, Any]) -> str:

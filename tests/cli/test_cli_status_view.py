@@ -9,6 +9,8 @@ import pytest
 from rich.console import Console
 
 from opencluster.cli.status_tables import page, size
+from opencluster.core.elastic_report import report_of
+from opencluster.core.elasticity import Standing
 from opencluster.observe.status import health, is_healthy, status_of
 
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "status.md"
@@ -60,6 +62,12 @@ def answer(*entries: dict[str, Any], **fields: Any) -> dict[str, Any]:
         "factories": [factory],
         "deaths": [],
     } | fields
+
+
+def elastic(how: str, **fields: Any) -> dict[str, Any]:
+    reason = "12 pieces of about 3 s"
+    standing = Standing("Word", how, 12, 3.0, 2, 1, 3, reason)
+    return report_of("e1", 5.0, [standing], host="node1", pid=12) | fields
 
 
 def worker_with(attributes: dict[str, Any], **figures: Any) -> dict[str, Any]:
@@ -260,11 +268,45 @@ def test_health_of_a_cluster_in_trouble(changed: dict[str, Any], expected: str) 
     assert expected in health(status)
 
 
+def test_elastic_types_stand_beside_the_jobs() -> None:
+    status = status_of(answer(jobs=[{"id": "a", "state": "done"}, elastic("held")]))
+    assert [job["id"] for job in status["jobs"]] == ["a"]
+    (row,) = status["elastic"]
+    assert (row["type"], row["state"], row["pid"]) == ("Word", "held", 12)
+    assert is_healthy(status)
+    console = Console(width=160)
+    with console.capture() as captured:
+        console.print(page(status))
+    assert "12 pieces of about 3 s" in captured.get()
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (elastic("stopped"), "12 pieces of about 3 s"),
+        (elastic("steady", state="lost"), "on node1 is not heard any more"),
+    ],
+    ids=["stopped", "lost"],
+)
+def test_types_that_nobody_launches_are_trouble(
+    row: dict[str, Any], reason: str
+) -> None:
+    status = status_of(answer(jobs=[row]))
+    assert not is_healthy(status)
+    assert "nothing launches Word any more" in health(status)
+    assert reason in status["elastic"][0]["reason"]
+
+
+def test_an_elasticity_that_ended_in_order_is_not_told_of() -> None:
+    assert status_of(answer(jobs=[elastic("steady", state="done")]))["elastic"] == []
+
+
 def test_the_document_explains_every_field() -> None:
     job = {"id": "a", "state": "done"}
     members = [entry("worker", "Word-1"), entry("service", "clock-1")]
     failing = entry("failure", "Word-1")
-    full = status_of(answer(*members, failing, jobs=[job], deaths=[death()]))
+    jobs = [job, elastic("steady")]
+    full = status_of(answer(*members, failing, jobs=jobs, deaths=[death()]))
     explained: dict[str, list[str]] = {}
     for line in DOCUMENT.read_text().splitlines():
         if heading := re.fullmatch(r"## `(\w+)`.*", line):
@@ -310,7 +352,7 @@ def test_nothing_that_a_process_says_spoils_the_status_of_the_others(
         entry("workshop", "node2", attributes=wrong),
         entry("failure", "Arc-" + "1" * 4000, attributes=wrong),
         figures=dict.fromkeys(["Word-1.id", "node1.id"], said),
-        jobs=[job],
+        jobs=[job, elastic("steady", types=[value, wrong | said | {"type": value}])],
         deaths=[death(reason=value, peak_memory_bytes=value, output=value)],
     )
     status = status_of(told)

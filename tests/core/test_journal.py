@@ -124,6 +124,19 @@ def test_what_comes_is_told(name: str, kinds: set[str]) -> None:
     assert {kind for kind, _, _ in told(before, status())} == kinds
 
 
+def test_types_that_are_no_longer_launched_and_are_again() -> None:
+    steady, stopped = status(), status()
+    row = {"type": "Fit", "host": "node1", "state": "steady", "reason": "nothing waits"}
+    steady["elastic"] = [row]
+    stopped["elastic"] = [row | {"state": "stopped", "reason": "the disk is full"}]
+    (event,) = changes(steady, stopped)
+    assert (event.kind, event.weight) == ("elastic-stopped", TROUBLE)
+    assert event.text == "nothing launches Fit any more: the disk is full"
+    assert told(stopped, stopped) == []
+    assert told(stopped, steady) == [("elastic-back", NOTE, "Fit")]
+    assert told(status(), steady) == told(steady, status()) == []
+
+
 def test_types_that_fail_and_start_again() -> None:
     failing = status()
     failure = {"type": "Fit", "name": "Fit-2", "host": "node1", "workshop": "shop"}

@@ -71,6 +71,7 @@ class Status(Schema):
     workers = rows("Workers.")
     services = rows("Services.")
     jobs = rows("Jobs that run, and the newest that ended.")
+    elastic = rows("Types whose workers come and go with the work.")
     failures = rows("Types that do not start.")
     deaths = rows("How processes were lost.")
 

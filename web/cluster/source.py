@@ -46,7 +46,7 @@ NOTHING: Status = {
     name: []
     for name in (
         *("factories", "workshops", "workers", "services"),
-        *("jobs", "failures", "deaths"),
+        *("jobs", "elastic", "failures", "deaths"),
     )
 }
 

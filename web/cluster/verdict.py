@@ -102,6 +102,13 @@ def _processes(look: Look) -> Iterable[Reason]:
             failure["message"] or f"{failure['type']} fails to start.",
             f"See `opencluster logs {failure['type']}`, and mend its program.",
         )
+    for row in look.status["elastic"]:
+        if row["state"] in ("stopped", "lost"):
+            yield Reason(
+                f"Nothing launches {row['type']} any more: {row['reason']}.",
+                "Mend the cause, then run `opencluster elastic resume`, or "
+                "`opencluster elastic run` where that has ended.",
+            )
 
 
 def _computers(look: Look) -> Iterable[Reason]:
