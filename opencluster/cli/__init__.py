@@ -36,6 +36,7 @@ _COMMANDS = {
     "job": "job",
     "keys": "keys",
     "kill": "operate",
+    "launch": "launch",
     "letters": "letters",
     "logs": "logs",
     "restart": "operate",

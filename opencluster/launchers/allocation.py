@@ -12,7 +12,10 @@ import logging
 import os
 import socket
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +33,7 @@ from opencluster.launchers.job_folder import (
 )
 from opencluster.launchers.order import Answer, Order
 from opencluster.launchers.orders import keys_of_roles
+from opencluster.place import Place
 
 
 def begin(job: Job, system: System, is_first: bool) -> None:
@@ -101,13 +105,38 @@ def work(job: Job, system: System) -> Answer:
     _, follow = job.order()
     follower = Follower(job, order, system, **follow)
     try:
-        answer = node.run(order, follower.is_over)
+        with _sockets_here(Place(Path(order.directory))):
+            follower.start()
+            answer = node.run(order, follower.is_over)
     except OpenClusterError as error:
         answer = Answer(False, str(error), getattr(error, "output", ""))
     if not answer.is_done:
-        path = job.folder / ANSWERS_FOLDER / name
-        path.write_text(answer.to_json())
+        (job.folder / ANSWERS_FOLDER / name).write_text(answer.to_json())
+    if order.number == 1 and job.shared.read().get("job") == job.id:
+        # with the factories the cluster has ended
+        job.shared.forget()
     return answer
+
+
+@contextmanager
+def _sockets_here(place: Place) -> Iterator[None]:
+    """Have the sockets and scoreboards of a place lie on this computer's own disk.
+
+    The cluster's directory is one that many computers share: what changes many times
+    a second would go over the network.
+    """
+    if not place.sockets.is_relative_to(place.path):
+        yield
+        return
+    place.path.mkdir(mode=0o700, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="opencluster-job-") as here:
+        # left behind when this job was here before, and was killed
+        place.sockets.unlink(missing_ok=True)
+        place.sockets.symlink_to(here)
+        try:
+            yield
+        finally:
+            place.sockets.unlink()
 
 
 def main(arguments: list[str]) -> int:

@@ -147,6 +147,7 @@ class BatchLauncher:
         with local.alone(self._place):
             first = self._first()
             if first is None:
+                self._place.forget()
                 id = self._submit(self._job(), "")
                 tell(Outcome(self._named(id), True, "is submitted"))
             else:

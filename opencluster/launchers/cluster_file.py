@@ -35,10 +35,11 @@ from opencluster.launchers.description import (
     ClusterFile,
     Host,
 )
+from opencluster.launchers.script import time_limit_s
 from opencluster.launchers.yaml_checks import Checker
-from opencluster.launchers.yaml_lines import Item, read_yaml
+from opencluster.launchers.yaml_lines import Item, parse_yaml, read_yaml
 
-__all__ = ["Batch", "ClusterFile", "Host", "load_cluster_file"]
+__all__ = ["Batch", "ClusterFile", "Host", "load_cluster_file", "read_cluster_file"]
 
 LAUNCHERS = ("local", "ssh", "slurm", "pbs")
 BATCH_LAUNCHERS = ("slurm", "pbs")
@@ -77,8 +78,30 @@ def load_cluster_file(path: Path) -> ClusterFile:
         With every problem, each naming its file, line and key.
     """
     path = path.expanduser().absolute()
+    return _checked(read_yaml(path), path)
+
+
+def read_cluster_file(text: str, path: Path) -> ClusterFile:
+    """Check the text of a cluster file that stands elsewhere, if anywhere.
+
+    Parameters
+    ----------
+    text : str
+        YAML.
+    path : Path
+        What it is called in messages; relative files count from its folder.
+
+    Raises
+    ------
+    ConfigError
+        With every problem, each naming its line and key.
+    """
+    return _checked(parse_yaml(text, str(path)), path)
+
+
+def _checked(root: Item, path: Path) -> ClusterFile:
     reader = _Reader(path)
-    file = reader.read(read_yaml(path))
+    file = reader.read(root)
     if reader.problems:
         in_order = sorted(reader.problems, key=lambda p: int(p.origin.split(":")[-1]))
         raise ConfigError(report(in_order, str(path)))
@@ -263,9 +286,14 @@ class _Reader(Checker):
                 self.note(item, "batch", message)
             return Batch()
         found = self.mapping(item, "batch", [*Batch.__dataclass_fields__])
+        time = self.text(found, "time", "batch")
+        try:
+            time_limit_s(time or "0:00")
+        except ConfigError as error:
+            self.note(found["time"], "batch.time", str(error))
         return Batch(
             nodes=self.integer(found, "nodes", "batch", 1, 1, MAX_NODES),
-            time=self.text(found, "time", "batch"),
+            time=time,
             gpus_per_node=self.integer(found, "gpus_per_node", "batch", 0, 0, 1000),
             cpus_per_node=self.integer(found, "cpus_per_node", "batch", 0, 0, 65536),
             partition=self.text(found, "partition", "batch"),

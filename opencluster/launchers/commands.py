@@ -6,16 +6,21 @@ later connections, and those keep a pipe open.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import subprocess
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from opencluster.errors import LaunchFailed
 
 MAX_OUTPUT_BYTES = 1 << 20
 """What is read of the output of a command; nobody wants more."""
+
+KILLED_S = 5.0
+"""How long a command that is killed is waited for."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +48,25 @@ class Commands:
         self._running: set[subprocess.Popen[bytes]] = set()
         self._is_stopped = False
 
-    def run(self, argv: Sequence[str], text: str, limit_s: float) -> Ran:
+    def run(
+        self,
+        argv: Sequence[str],
+        text: str,
+        limit_s: float,
+        environment: Mapping[str, str] | None = None,
+    ) -> Ran:
         """Run one with a text on standard input, and wait for its end.
+
+        Parameters
+        ----------
+        argv : sequence of str
+            The program and its arguments.
+        text : str
+            What it reads.
+        limit_s : float
+            After this long it is killed.
+        environment : mapping of str to str, optional
+            Added to ours.
 
         Raises
         ------
@@ -63,7 +85,11 @@ class Commands:
                     return Ran(None, "", "")
                 try:
                     process = subprocess.Popen(
-                        argv, stdin=given, stdout=output, stderr=errors
+                        argv,
+                        stdin=given,
+                        stdout=output,
+                        stderr=errors,
+                        env=os.environ | dict(environment or {}),
                     )
                 except OSError as error:
                     raise LaunchFailed(
@@ -75,7 +101,9 @@ class Commands:
                 code = process.wait(limit_s)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait()
+                # one that hangs in the kernel is left to itself
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(KILLED_S)
             finally:
                 with self._lock:
                     self._running.discard(process)

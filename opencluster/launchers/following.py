@@ -7,6 +7,7 @@ how that ends, is not decided here.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 
 FORSAKEN_S = 300.0
 """After this long without any factory a job is of no use, and ends."""
+LOOK_S = 1.0
 DRAINED_LOOK_S = 2.0
 """How often a drained workshop is asked whether it is empty."""
 WORK, DRAIN, END = "work", "drain", "end"
@@ -83,9 +85,23 @@ class Follower:
         self._look_at = 0.0
         self._heard_at = time.monotonic()
         self._phase = WORK
+        self._is_over = False
+
+    def start(self) -> None:
+        """Follow the job in a thread of its own, as nobody may answer for long."""
+        threading.Thread(target=self._run, name="follower", daemon=True).start()
 
     def is_over(self, place: Place) -> bool:
-        """Look and act; return whether this computer is to end now."""
+        """Return whether this computer is to end now."""
+        return self._is_over
+
+    def _run(self) -> None:
+        while not self._is_over:
+            self._is_over = self.look()
+            time.sleep(LOOK_S)
+
+    def look(self) -> bool:
+        """Look and act once; return whether this computer is to end now."""
         now = time.monotonic()
         phase = phase_at(time.time(), self._job.ends_at, self._drain_before_s)
         if now < self._look_at and phase == self._phase:

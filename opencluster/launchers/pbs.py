@@ -16,6 +16,8 @@ from opencluster.launchers.script import time_limit_s
 from opencluster.place import Place
 
 SUBMIT_TIMEOUT_S = 60.0
+UNKNOWN_JOB = 153
+"""What qstat ends with when it knows one of the jobs no more."""
 _STATES = {
     **dict.fromkeys("HQTW", PENDING),
     **dict.fromkeys("BERSU", RUNNING),
@@ -49,8 +51,10 @@ class Pbs:
         """Return what the queue says of some jobs; nothing of those that it forgot."""
         if not ids:
             return {}
-        # all jobs of the user: qstat fails when one of those that it is given is gone
-        answer = ask(["qstat", "-x", "-f", "-F", "json"])
+        command = ["qstat", "-x", "-f", "-F", "json", *ids]
+        answer = ask(command, good_codes=(0, UNKNOWN_JOB))
+        if not answer.strip():
+            return {}
         try:
             jobs = json.loads(answer, strict=False).get("Jobs", {})
         except ValueError as error:

@@ -84,7 +84,7 @@ def time_limit_s(text: str) -> int:
     days = match[1] if match else None
     if not (1 if days else 2) <= len(parts) <= 3:
         raise ConfigError(
-            f"got the time {text!r}, expected hours:minutes:seconds or "
+            f"got {text!r}, expected hours:minutes:seconds or "
             "days-hours:minutes:seconds, such as 2:00:00"
         )
     if days or len(parts) == 3:
