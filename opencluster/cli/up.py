@@ -10,7 +10,9 @@ from pathlib import Path
 import click
 
 from opencluster.cli.options import directory_option
-from opencluster.errors import LaunchFailed, indent
+from opencluster.config import load
+from opencluster.errors import StartFailed, indent
+from opencluster.launchers import local
 from opencluster.launchers.base import Launcher, Outcome, Tell, failures, launcher_of
 from opencluster.launchers.cluster_file import ClusterFile, load_cluster_file
 from opencluster.launchers.description import default_directory
@@ -65,11 +67,14 @@ def up_command(path: Path, dry_run: bool, restart: bool) -> None:
         click.echo(launcher.describe())
         return
     outcomes = follow(launcher, launcher.launch)
-    click.echo(
-        f"the cluster is controlled from {place.path}: `opencluster --dir "
-        f"{place.path} status`, or set {DIRECTORY_VARIABLE} to it",
-        err=True,
-    )
+    if failures(outcomes) != outcomes:
+        click.echo(
+            f"the cluster is controlled from {place.path}: `opencluster --dir "
+            f"{place.path} status`, or set {DIRECTORY_VARIABLE} to it",
+            err=True,
+        )
+        if isinstance(launcher, HostsLauncher):
+            await_workers(place)
     conclude(outcomes, "failed; `opencluster up` again tries those that did")
 
 
@@ -91,10 +96,12 @@ def down_command(path: Path | None) -> None:
     place = Place.find() if file is None else place_of(file)
     known = recorded(place) or file
     if known is None:
-        raise LaunchFailed(
-            f"nothing was launched from {place.path}: name the cluster file, or the "
-            "place with --dir"
+        click.echo(
+            f"nothing that was launched from {place.path} runs; FILE, --dir or "
+            f"{DIRECTORY_VARIABLE} name another cluster",
+            err=True,
         )
+        return
     launcher = launcher_of(known, place)
     outcomes = follow(launcher, launcher.take_down)
     conclude(outcomes, "could not be ended; `opencluster down` again tries those")
@@ -136,6 +143,23 @@ def follow(launcher: Launcher, deed: Callable[[Tell], list[Outcome]]) -> list[Ou
             status.update(waited_for())
 
         return deed(tell)
+
+
+def await_workers(place: Place) -> None:
+    """Wait until what should run has registered.
+
+    Raises
+    ------
+    StartFailed
+        When a worker or service ends instead; with its output.
+    """
+    try:
+        local.await_processes(place, load())
+    except StartFailed as error:
+        raise StartFailed(
+            f"the cluster runs, but {error}\nits workshop goes on trying; see "
+            "`opencluster status`"
+        ) from None
 
 
 def conclude(outcomes: list[Outcome], what: str) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import shlex
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -41,6 +41,22 @@ DOWN_LIMIT_S = 180.0
 Deed = Callable[[Host], Outcome]
 
 
+@dataclass(frozen=True)
+class Cause:
+    """Why a host gave no answer.
+
+    Attributes
+    ----------
+    message : str
+        For people, on one line, with what to do next.
+    may_run : bool
+        Whether something may have begun on the host all the same.
+    """
+
+    message: str
+    may_run: bool = True
+
+
 class HostsLauncher(FixedHosts, ABC):
     """Brings the daemons of a cluster file onto the hosts that it names.
 
@@ -62,6 +78,7 @@ class HostsLauncher(FixedHosts, ABC):
         self.place = place
         self.is_restart = False
         self._commands = Commands()
+        self._untouched: set[str] = set()
 
     # --- how a host is reached ----------------------------------------------
 
@@ -74,8 +91,8 @@ class HostsLauncher(FixedHosts, ABC):
         """Return where others reach the factory of a host; nothing if none does."""
 
     @abstractmethod
-    def explain(self, host: Host, ran: Ran) -> str:
-        """Return why a host gave no answer, and what to do next, on one line."""
+    def explain(self, host: Host, ran: Ran) -> Cause:
+        """Return why a host gave no answer."""
 
     # --- what a launcher does ------------------------------------------------
 
@@ -92,7 +109,8 @@ class HostsLauncher(FixedHosts, ABC):
         self.place.make()
         self._check_place()
         orders = self._orders(self._keys())
-        self._record()
+        before = recorded(self.place)
+        self._record(before)
         self._write_cluster_file()
         factories = [host for host in self.file.hosts if host.is_factory]
         others = [host for host in self.file.hosts if not host.is_factory]
@@ -106,19 +124,30 @@ class HostsLauncher(FixedHosts, ABC):
             for host in others:
                 outcomes.append(Outcome(host.name, False, reason))
                 tell(outcomes[-1])
-            return outcomes
-        return outcomes + self._each(others, start, tell)
+                self._untouched.add(host.name)
+        else:
+            outcomes += self._each(others, start, tell)
+        self._record(before, self._untouched)
+        return outcomes
 
     def take_down(self, tell: Tell) -> list[Outcome]:
         """End everything that was launched from this place."""
         hosts = (recorded(self.place) or self.file).hosts
         factories = [host for host in hosts if host.is_factory]
         others = [host for host in hosts if not host.is_factory]
-        # workshops first: they tell the factories goodbye for their workers
-        quiet: list[Outcome] = []
         outcomes = self._each(others, self._ending(WORKSHOP, FACTORY), tell)
-        self._each(factories, self._ending(WORKSHOP), quiet.append)
-        outcomes += self._each(factories, self._ending(WORKSHOP, FACTORY), tell)
+        # workshops first: they tell the factories goodbye for their workers
+        shut: dict[str, Outcome] = {}
+        self._each(
+            factories, self._ending(WORKSHOP), lambda o: shut.update({o.host: o})
+        )
+        end = self._ending(WORKSHOP, FACTORY)
+
+        def end_factory(host: Host) -> Outcome:
+            first = shut[host.name]
+            return end(host) if first.is_done else first
+
+        outcomes += self._each(factories, end_factory, tell)
         left = {outcome.host for outcome in failures(outcomes)}
         self._forget([host for host in hosts if host.name in left])
         return outcomes
@@ -145,7 +174,10 @@ class HostsLauncher(FixedHosts, ABC):
         if ran.code is None:
             message = f"no answer within {limit_s:g} s; run the command again"
             return Outcome(host.name, False, message, ran.errors.strip())
-        return Outcome(host.name, False, self.explain(host, ran), ran.errors.strip())
+        cause = self.explain(host, ran)
+        if not cause.may_run:
+            self._untouched.add(host.name)
+        return Outcome(host.name, False, cause.message, ran.errors.strip())
 
     def _outcome(self, host: Host, answer: Answer, elapsed_s: float) -> Outcome:
         first, _, rest = answer.message.partition("\n")
@@ -206,12 +238,21 @@ class HostsLauncher(FixedHosts, ABC):
                 "stop it with `opencluster stop`, or choose another --dir"
             )
 
-    def _record(self) -> None:
-        """Note what is launched, and what was before the file was changed."""
-        before = recorded(self.place)
-        names = {host.name for host in self.file.hosts}
-        old = [h for h in before.hosts if h.name not in names] if before else []
-        keep_record(self.place, replace(self.file, hosts=(*self.file.hosts, *old)))
+    def _record(
+        self, before: ClusterFile | None, untouched: Collection[str] = ()
+    ) -> None:
+        """Note what is launched, and what was before the file was changed.
+
+        Parameters
+        ----------
+        before : ClusterFile, optional
+            What was noted so far.
+        untouched : collection of str
+            Hosts on which nothing can have begun now.
+        """
+        old = {host.name: host for host in before.hosts} if before else {}
+        new = {h.name: h for h in self.file.hosts if h.name not in untouched}
+        keep_record(self.place, replace(self.file, hosts=tuple((old | new).values())))
 
     def _write_cluster_file(self) -> None:
         """Note where the factories are, for all commands with this place."""

@@ -187,21 +187,38 @@ def await_processes(place: Place, config: Config) -> None:
     """
     deadline = time.monotonic() + READY_TIMEOUT_S
     with control_of(config, place) as control:
-        while lacking := _not_ready(control):
+        wanted: dict[str, Wanted] = {}
+        while lacking := _not_ready(control, wanted):
             if time.monotonic() > deadline:
                 raise StartFailed(
                     f"not all of {', '.join(lacking)} were ready after "
-                    f"{READY_TIMEOUT_S:g} s; see {place.logs}"
+                    f"{READY_TIMEOUT_S:g} s; see `opencluster status`"
                 )
-            time.sleep(POLL_S)
+            time.sleep(POLL_S * max(1, len(wanted)))
 
 
-def _not_ready(control: Control) -> list[str]:
-    """Return what has not registered yet of what should run."""
+Wanted = Sequence[Mapping[str, Any]]
+"""The catalogue of a workshop, with how many should run of each."""
+
+
+def _not_ready(control: Control, wanted: dict[str, Wanted]) -> list[str]:
+    """Return what has not registered yet of what should run.
+
+    Each workshop is asked once what it is to run, and the answer kept in `wanted`.
+    """
     try:
-        shop = control.factory("find", {"kind": "workshop"})[0]
-        wanted = control.workshop(shop, "status", {})["catalogue"]
-        return _lacking(wanted, control.factory("find"))
+        here = control.factory("find")
+        for shop in here:
+            if shop["kind"] == "workshop" and shop["id"] not in wanted:
+                status = control.workshop(shop, "status", {})
+                is_resting = status["is_drained"]
+                wanted[shop["id"]] = [] if is_resting else status["catalogue"]
+        lacking = [
+            name
+            for shop, catalogue in wanted.items()
+            for name in _lacking(catalogue, [e for e in here if e["workshop"] == shop])
+        ]
+        return list(dict.fromkeys(lacking))
     except FactoryUnreachable:
         # busy with all that start at once
         return ["the factory"]

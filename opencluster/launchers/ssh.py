@@ -7,12 +7,13 @@ that wants one is one that fails.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 
 from opencluster.errors import LaunchFailed
 from opencluster.launchers.commands import Ran
 from opencluster.launchers.description import ClusterFile, Host
-from opencluster.launchers.hosts import HostsLauncher
+from opencluster.launchers.hosts import Cause, HostsLauncher
 from opencluster.place import Place
 
 SSH_VARIABLE = "OPENCLUSTER_SSH"
@@ -26,7 +27,7 @@ SSH_FAILED = 255
 """The exit code of ssh itself; all others are those of the command on the host."""
 NOT_FOUND = (126, 127)
 
-_CAUSES = (
+_NOT_ENTERED = (
     ("could not resolve hostname", "its name does not resolve: correct it in the "
      "cluster file, or add it to ~/.ssh/config or the name service"),
     ("host key verification failed", "its host key is unknown or has changed: run "
@@ -41,10 +42,14 @@ _CAUSES = (
     ("network is unreachable", "it is off, or no network leads there"),
     ("connection timed out", "it does not answer: it is off, or a firewall is between"),
     ("timed out during banner", "its ssh server does not answer"),
-    ("timeout, server", "it stopped answering"),
-    ("connection closed", "its ssh server closed the connection"),
-    ("connection reset", "its ssh server closed the connection"),
 )  # fmt: skip
+_LOST = (
+    ("timeout, server", "it stopped answering; run the command again"),
+    ("connection closed", "its ssh server closed the connection; see its log"),
+    ("connection reset", "its ssh server closed the connection; see its log"),
+)
+"""Signs in what ssh says, in lower case, and what they mean."""
+_NO_MODULE = re.compile(r"no module named '?(opencluster[\w.]*)")
 
 
 def launcher(file: ClusterFile, place: Place) -> SshLauncher:
@@ -65,32 +70,26 @@ class SshLauncher(HostsLauncher):
         address = host.address or self._hostname(host.name)
         return f"tcp://{address}:{host.port}"
 
-    def explain(self, host: Host, ran: Ran) -> str:
-        """Return why a host gave no answer, and what to do next, on one line."""
+    def explain(self, host: Host, ran: Ran) -> Cause:
+        """Return why a host gave no answer."""
         said = ran.errors.lower()
+        by_hand = shlex.join([*self._ssh(), host.name])
         if ran.code == SSH_FAILED:
-            by_hand = shlex.join([*self._ssh(), host.name])
-            for sign, cause in _CAUSES:
+            for sign, cause in (*_NOT_ENTERED, *_LOST):
                 if sign in said:
-                    return cause.format(host=host.name, by_hand=by_hand)
-            return f"ssh failed: {_last(ran.errors)}; try `{by_hand}`"
+                    told = cause.format(host=host.name, by_hand=by_hand)
+                    return Cause(told, may_run=(sign, cause) in _LOST)
+            return Cause(f"ssh failed: {_last(ran.errors)}; try `{by_hand}`")
         if ran.code in NOT_FOUND:
-            return (
+            return Cause(
                 f"there is no Python at {host.python}: write `python: PATH` for it in "
-                "the cluster file"
+                "the cluster file",
+                may_run=False,
             )
-        if "no module named" in said and "opencluster.launchers" in said:
-            return (
-                f"another version of OpenCluster is installed for {host.python}: "
-                f"install the one of this computer there"
-            )
-        if "no module named" in said and "opencluster" in said:
-            return (
-                f"OpenCluster is not installed for {host.python}: `{host.python} -m "
-                "pip install opencluster` there, or name another Python with `python: "
-                "PATH`"
-            )
-        return (
+        missing = _NO_MODULE.search(said)
+        if missing:
+            return Cause(_not_installed(host, missing[1]), may_run=False)
+        return Cause(
             f"the command on it ended with status {ran.code}: {_last(ran.errors)}; it "
             f"was `{shlex.join(self.command(host, 'up'))}`"
         )
@@ -111,6 +110,19 @@ class SshLauncher(HostsLauncher):
             if key == "hostname" and value:
                 return value
         return name.rpartition("@")[2]
+
+
+def _not_installed(host: Host, module: str) -> str:
+    # an older version lacks a part
+    if module != "opencluster":
+        return (
+            f"another version of OpenCluster is installed for {host.python}: install "
+            "the one of this computer there"
+        )
+    return (
+        f"OpenCluster is not installed for {host.python}: `{host.python} -m pip "
+        "install opencluster` there, or name another Python with `python: PATH`"
+    )
 
 
 def _quoted(python: str) -> str:

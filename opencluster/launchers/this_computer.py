@@ -9,7 +9,7 @@ from pathlib import Path
 from opencluster.core.roles import FACTORY, WORKSHOP
 from opencluster.launchers.commands import Ran
 from opencluster.launchers.description import ClusterFile, Host
-from opencluster.launchers.hosts import HostsLauncher
+from opencluster.launchers.hosts import Cause, HostsLauncher
 from opencluster.node.host import host_name
 from opencluster.place import Place
 
@@ -46,9 +46,10 @@ class ThisComputer(HostsLauncher):
         """Return the place itself."""
         return str(self.place.path)
 
-    def explain(self, host: Host, ran: Ran) -> str:
+    def explain(self, host: Host, ran: Ran) -> Cause:
         """Return why there was no answer."""
-        return f"`{host.python}` ended with status {ran.code}: {ran.errors.strip()}"
+        said = ran.errors.strip()
+        return Cause(f"`{host.python}` ended with status {ran.code}: {said}")
 
     def _keys(self) -> Path | None:
         return None
