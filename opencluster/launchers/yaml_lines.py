@@ -93,22 +93,22 @@ def parse_yaml(text: str, name: str) -> Item:
     ConfigError
         When it is no plain YAML; with the line.
     """
-    loader = yaml.SafeLoader(text)
     try:
         _check_plain(text, name)
-        node = loader.get_single_node()
-        if node is None:
-            return Item(1)
-        return _item(loader, node, name)
+        loader = yaml.SafeLoader(text)
+        try:
+            node = loader.get_single_node()
+            return Item(1) if node is None else _item(loader, node, name)
+        finally:
+            loader.dispose()
     except yaml.MarkedYAMLError as error:
         line = _line(error.problem_mark or error.context_mark)
         raise ConfigError(
             f"{name}:{line}: this is no YAML: {error.problem or error.context}"
         ) from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"{name}: this is no YAML: {error}") from None
-    finally:
-        loader.dispose()
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{name}: this is no YAML: {reason}") from None
 
 
 def _line(mark: Any) -> int:
