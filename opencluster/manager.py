@@ -51,12 +51,16 @@ class Manager:
     deadline_s : float or None
         How long its real-time pieces may wait of which that is not said, in seconds;
         by default ``[manager] deadline_s``.
+    max_kills : int or None
+        How many workers each of its pieces may end before it is quarantined; by default
+        ``[manager] max_kills``.
     log : logging.Logger
         For messages of the task.
     """
 
     priority: Priority = BATCH
     deadline_s: float | None = None
+    max_kills: int | None = None
     log: logging.Logger = logging.getLogger("opencluster.manager")
     _engine_name: str = ""
     _choice: EngineChoice | None = None
@@ -510,6 +514,7 @@ class Manager:
         asked = (
             *(retries, error_retries, timeout_s, priority, deadline_s),
             *(worker, on_progress, keep, recompute, self.priority, self.deadline_s),
+            self.max_kills,
         )
         last = self._last_options
         if last is not None and last[0] == asked:
@@ -529,6 +534,7 @@ class Manager:
             keep,
             recompute,
             wait_s,
+            self.max_kills,
         )
         self._last_options = asked, options
         return options

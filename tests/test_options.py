@@ -20,6 +20,8 @@ from opencluster.worker import encoded, failure_of
         {"priority": 2**70},
         {"retries": None},
         {"error_retries": "2"},
+        {"max_kills": 0},
+        {"max_kills": 1.0},
         {"timeout_s": -1.0},
         {"timeout_s": math.nan},
     ],

@@ -139,6 +139,19 @@ def test_the_class_of_a_manager_can_be_changed_while_it_works() -> None:
     assert asked(manager) == (4, None)
 
 
+def test_how_many_workers_a_piece_may_end_is_a_managers_too() -> None:
+    listener: Any = Listener()
+    manager = Manager()
+    manager.__dict__["_choice"] = _Choice(listener)
+    for kills in (None, 1, 5):
+        manager.max_kills = kills
+        manager.submit("T", WorkPiece())
+    assert [options.max_kills for options in listener.asked] == [None, 1, 5]
+    manager.max_kills = 0
+    with pytest.raises(ValueError, match="max_kills must be at least 1"):
+        manager.submit("T", WorkPiece())
+
+
 def test_a_wrong_class_is_refused_before_anything_is_submitted() -> None:
     listener: Any = Listener()
     manager = Manager()

@@ -9,8 +9,9 @@ Rules that this module keeps:
    arrives; after the verdict nothing about it is delivered again.
 2. When a worker is lost, only what it was running counts a loss; the pieces queued
    behind that go elsewhere as if they had never been sent.
-3. A piece that ended ``max_kills`` worker processes is quarantined and never runs
-   again; one that was lost more than ``retries`` times fails.
+3. A piece that ended ``max_kills`` worker processes, of its own if it has such a
+   number, is quarantined and never runs again; one that was lost more than ``retries``
+   times fails.
 4. A piece whose interrupt was asked for does not run again.
 5. A bundle is pieces that are sent and answered as one, as long as nothing happens to
    one of them. When it does, each is a piece of its own again, and the rules above
@@ -576,7 +577,7 @@ class Dispatch:
             verdict = Verdict.INTERRUPTED
         elif evidence.exceeded == "time":
             verdict = Verdict.TIMED_OUT
-        elif len(piece.deaths) >= self.max_kills:
+        elif len(piece.deaths) >= (piece.max_kills or self.max_kills):
             verdict = Verdict.POISONED
         elif piece.losses > piece.retries:
             verdict = Verdict.DIED

@@ -81,6 +81,8 @@ class Piece:
         When a real-time piece should have begun, in seconds.
     cuts : int
         How often a batch piece was cut short for a real-time piece.
+    max_kills : int or None
+        How many worker processes it may end; ``None`` means as many as any piece.
     """
 
     id: int
@@ -110,6 +112,7 @@ class Piece:
     wait_s: float | None = None
     due_at: float = 0.0
     cuts: int = 0
+    max_kills: int | None = None
 
     @property
     def rank(self) -> int:
@@ -143,6 +146,7 @@ class Piece:
     def alone(self, number: int) -> Piece:
         """Return one of the pieces of a bundle as a piece of its own."""
         piece = Piece(number, self.type, self.priority, retries=self.retries)
+        piece.max_kills = self.max_kills
         piece.last_worker = self.last_worker
         return piece
 

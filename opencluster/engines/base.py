@@ -41,6 +41,9 @@ class Options:
     deadline_s : float or None
         How long a real-time piece may wait before batch pieces are cut short for it;
         ``None`` makes it a batch piece.
+    max_kills : int or None
+        How many workers it may end before it is quarantined; ``None`` means what
+        ``[manager] max_kills`` says.
     """
 
     priority: int = 0
@@ -52,6 +55,7 @@ class Options:
     keep: bool = False
     recompute: bool = False
     deadline_s: float | None = None
+    max_kills: int | None = None
 
     @property
     def may_be_bundled(self) -> bool:
@@ -70,14 +74,18 @@ class Options:
         """Refuse what a worker could not take; an endless time limit is none."""
         if self.recompute and not self.keep:
             raise ValueError("recompute is for results that are kept: add keep=True")
-        for name in ("priority", "retries", "error_retries"):
+        for name in ("priority", "retries", "error_retries", "max_kills"):
             value = getattr(self, name)
+            if value is None and name == "max_kills":
+                continue
             try:
                 number = operator.index(value)
             except TypeError:
                 raise TypeError(f"{name} must be an integer, not {value!r}") from None
             if not -MAX_NUMBER <= number <= MAX_NUMBER:
                 raise ValueError(f"{name} must be within 64 bits, not {value!r}")
+            if name == "max_kills" and number < 1:
+                raise ValueError(f"max_kills must be at least 1, not {value!r}")
             object.__setattr__(self, name, number)
         limit_s = _time("timeout_s", self.timeout_s)
         object.__setattr__(self, "timeout_s", 0.0 if math.isinf(limit_s) else limit_s)

@@ -58,6 +58,7 @@ def piece_of(number: int, type: str, options: Options, job: Job | None = None) -
         options.error_retries,
         options.worker,
         wait_s=options.deadline_s,
+        max_kills=options.max_kills,
     )
 
 

@@ -484,6 +484,23 @@ def test_piece_that_ends_every_worker_is_quarantined() -> None:
     assert d.worker_joined(3.0, "c", "T") == []
 
 
+@pytest.mark.parametrize("kills", [1, 3])
+def test_a_piece_may_have_a_number_of_its_own_of_workers_to_end(kills: int) -> None:
+    d = desk(max_kills=2)
+    d.submit(0.0, pieces(1, retries=99, max_kills=kills))
+    for number in range(kills):
+        d.worker_joined(1.0, str(number), "T")
+        effects = d.worker_lost(1.0, str(number), CRASH)
+        assert bool(effects) == (number == kills - 1)
+    end = end_of(effects)
+    assert (end.verdict, end.piece.deaths) == (Verdict.POISONED, [CRASH] * kills)
+
+
+def test_pieces_of_a_bundle_keep_the_number_of_workers_that_they_may_end() -> None:
+    bundle = Piece(1, "T", count=4, max_kills=1)
+    assert bundle.alone(3).max_kills == 1
+
+
 def test_lost_contact_is_no_kill() -> None:
     d = desk(max_kills=1)
     d.submit(0.0, pieces(1, retries=2))

@@ -289,7 +289,7 @@ MUTATIONS = [
     Mutation(
         "what kills workers is not quarantined",
         "dispatch",
-        "elif len(piece.deaths) >= self.max_kills:",
+        "elif len(piece.deaths) >= (piece.max_kills or self.max_kills):",
         "elif False:",
         WORK,
     ),
