@@ -208,7 +208,7 @@ elastic: {Coun: {minimum: -1}}
         "as ssh takes it",
         "9: hosts[3].port: got 70000, expected an integer from 1 to 65535",
         "11: workers.Count.count: got 'four', expected an integer, at least 0",
-        "12: workers.Bad.target: expected one of target and command, neither is given",
+        "12: workers.Bad: expected one of target and command, neither is given",
         f"13: files[0]: there is no file {written}/none.py",
         "13: files[1]: got '../up.py', expected a path inside the folder of the "
         "cluster file",
