@@ -37,7 +37,8 @@ from opencluster.place import Place, factories, keys_directory
 START_TIMEOUT_S = 20.0
 READY_TIMEOUT_S = 60.0
 """How long workers and services may take to become ready."""
-STOP_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 60.0
+"""More than a workshop takes whose workers hand over values, by the defaults."""
 POLL_S = 0.02
 ASKING_ROLES = (MANAGER, OBSERVER, WORKSHOP, WORKER, FACTORY)
 """The certificate that a command uses: the best one of those that lie here."""
