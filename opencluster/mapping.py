@@ -140,6 +140,7 @@ class Flow:
     def run(self, ordered: bool) -> Iterator[Completed]:
         """Yield the results; what is unfinished when the loop is left is cancelled."""
         self._order = deque() if ordered else None
+        self._note_coming()
         try:
             with self._bar() as bar:
                 for flight in self._landed():
@@ -148,6 +149,7 @@ class Flow:
         finally:
             if self._flying:
                 self._engine.cancel(list(self._flying))
+            self._job.coming.pop(id(self), None)
             if self._stream is not None:
                 self._stream.close()
 
@@ -241,7 +243,14 @@ class Flow:
                 break
         else:
             self._is_exhausted = True
+        self._note_coming()
         return batch
+
+    def _note_coming(self) -> None:
+        """Tell how many pieces are yet to be read, where that is known."""
+        if self._total is not None:
+            left = max(0, self._total - self._count)
+            self._job.coming[id(self)] = (self._type, left)
 
     def _room(self) -> int:
         """Return how many pieces more are to be submitted, one at least if none are.

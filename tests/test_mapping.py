@@ -240,3 +240,22 @@ def test_pieces_that_come_by_themselves_do_not_keep_a_full_map_busy(
     for _ in range(2 * WINDOW):
         next(results)
     results.close()  # type: ignore[attr-defined]
+
+
+def test_how_many_pieces_are_yet_to_be_handed_in_is_known_where_they_are_counted() -> (
+    None
+):
+    engine = FakeEngine()
+    run = flow(engine, pieces=[WorkPiece(n=n) for n in range(1000)])
+    results = run.run(True)
+    engine.on_submit = lambda: engine.finish(10)
+    next(results)
+    ((type, coming),) = run._job.coming.values()
+    assert (type, coming) == ("T", 1000 - engine.count)
+    cast(Any, results).close()
+    assert run._job.coming == {}
+    engine = FakeEngine()
+    engine.on_submit = lambda: engine.finish(10)
+    unknown = flow(engine)
+    next(unknown.run(True))
+    assert unknown._job.coming == {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -13,6 +13,7 @@ from opencluster.core.entries import Delta, Entry, with_attributes
 from opencluster.engines import roster as roster_module
 from opencluster.engines.directory import Contact
 from opencluster.engines.roster import MAX_CONCURRENCY, Roster, concurrency_of
+from opencluster.errors import NoSuitableWorker
 from opencluster.node.host import host_id
 
 SERVICE = Entry("e1", "service", type="ephemeris")
@@ -141,3 +142,24 @@ def test_workers_of_a_computer_that_is_drained_leave(roster: Roster) -> None:
         assert farewells.names == ["w1", "w2"] * is_drained
     effects = roster._dispatch.submit(1.0, [Piece(n, "T") for n in range(4)])
     assert {effect.worker for effect in effects} == {"w3"}
+
+
+def test_a_worker_that_will_come_is_waited_for(
+    roster: Roster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(roster_module, "LOOK_S", 0.001)
+    looks = 0
+
+    class Until:
+        """Types of which workers will come, until it was asked often enough."""
+
+        def __contains__(self, type: object) -> bool:
+            nonlocal looks
+            looks += 1
+            assert roster.awaited["T"] == 0
+            return looks < 5
+
+    roster.expected = cast(Any, Until())
+    with pytest.raises(NoSuitableWorker):
+        roster.wait_for("T", 0.0)
+    assert looks == 5

@@ -321,6 +321,17 @@ class Crew:
         most = int(CHUNK_S / max(self._piece_s, CHUNK_S / MAX_BUNDLE))
         return min(most, max(MIN_BUNDLE, SHARED // len(self.workers)))
 
+    def piece_s(self, now: float) -> float | None:
+        """Return how long a piece takes, in seconds; ``None`` if nobody knows.
+
+        Before the first one is done, that is as long as one has run.
+        """
+        if self._piece_s is not None:
+            return self._piece_s
+        firsts = (next(iter(w.pieces.values()), None) for w in self.workers.values())
+        sent_at = min((p.sent_at for p in firsts if p is not None), default=None)
+        return None if sent_at is None else now - sent_at
+
     def unclaimed(self) -> Iterator[Piece]:
         """Iterate over the pieces that wait for any worker."""
         yield from self.urgent

@@ -25,7 +25,7 @@ Rules that this module keeps:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from opencluster.core.crew import MAX_BUNDLE, Crew, Member
 from opencluster.core.pieces import (
@@ -90,6 +90,7 @@ class Dispatch:
         self._workers: dict[str, Member] = {}
         self._pieces: dict[int, Piece] = {}
         self._interrupting: dict[int, Piece] = {}
+        self._expected: frozenset[str] = frozenset()
 
     # --- pieces --------------------------------------------------------------
 
@@ -371,6 +372,16 @@ class Dispatch:
         if type in self._crews:
             self._crews[type].failing.pop(source, None)
 
+    def expect(self, now: float, types: Collection[str]) -> None:
+        """Let pieces of some types wait for a worker however long it takes.
+
+        Those of other types wait as long as any from now on.
+        """
+        for name in self._expected.difference(types) & self._crews.keys():
+            if self._crews[name].starved_since is not None:
+                self._crews[name].starved_since = now
+        self._expected = frozenset(types)
+
     # --- time ----------------------------------------------------------------
 
     def tick(self, now: float) -> list[Effect]:
@@ -395,6 +406,24 @@ class Dispatch:
         """Return how many pieces of a type that come together are best sent as one."""
         crew = self._crews.get(type)
         return crew.bundle_size if crew is not None else 1
+
+    def work(
+        self, now: float, types: Collection[str]
+    ) -> dict[str, tuple[int, float | None]]:
+        """Return how much there is to do of some types.
+
+        Returns
+        -------
+        dict
+            By type: pieces that are not done, and how long one takes in seconds, if
+            that is known.
+        """
+        counts = dict.fromkeys(types, 0)
+        for piece in self._pieces.values():
+            if piece.type in counts:
+                counts[piece.type] += piece.count
+        means = {n: self._crews[n].piece_s(now) for n in counts if n in self._crews}
+        return {name: (count, means.get(name)) for name, count in counts.items()}
 
     def load_of(self, worker_id: str) -> int:
         """Return how many pieces a worker holds."""
@@ -594,7 +623,8 @@ class Dispatch:
             return []
         absent_s = now - crew.starved_since
         is_hopeless = crew.failing and not crew.has_had_workers
-        if is_hopeless or absent_s >= self.worker_wait_s:
+        is_over = is_hopeless or absent_s >= self.worker_wait_s
+        if is_over and name not in self._expected:
             detail = "\n".join(crew.failing.values())
             pieces = crew.give_up(now)
             return [self._end(piece, Verdict.NO_WORKER, detail) for piece in pieces]

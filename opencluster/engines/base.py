@@ -227,6 +227,9 @@ class Job:
         Who ordered its end from outside.
     recorder : Recorder or None
         What records its pieces: as long as it, since pieces may outlive the run.
+    coming : dict of int to (str, int)
+        Of each mapping that runs and knows how many pieces there are: their type, and
+        how many of them it has not handed in yet. Each writes its own row.
     """
 
     id: str
@@ -238,6 +241,7 @@ class Job:
     priority: int | None = None
     cancelled_by: str = ""
     recorder: Recorder | None = field(default=None, repr=False, compare=False)
+    coming: dict[int, tuple[str, int]] = field(default_factory=dict, repr=False)
 
     def end(self, state: str) -> None:
         """Note that it is over; one that was cancelled stays so."""

@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import repeat
 from typing import Any
 
@@ -46,7 +46,7 @@ from opencluster.engines.bonds import Bonds
 from opencluster.engines.directory import Contact
 from opencluster.engines.job_orders import CANCELLED, JobOrders, cancelled
 from opencluster.engines.quarantine import Quarantine
-from opencluster.engines.reports import Reports
+from opencluster.engines.reports import Reports, Work
 from opencluster.engines.roster import Roster, Runs
 from opencluster.engines.sharing import Sharing
 from opencluster.engines.tickets import (
@@ -191,7 +191,7 @@ class ClusterEngine:
             self._prioritise,
             lambda job: self._reports.note(job),
         )
-        self._reports = Reports(self._link, self._obey)
+        self._reports = Reports(self._link, self._obey, self._expect, self._work)
         self._timelines = Timelines(
             self._durable(place), manager.timeline_spans, manager.timeline_records
         )
@@ -470,6 +470,20 @@ class ClusterEngine:
         self._take_in()
         self._orders.obey(job, answer)
 
+    def _expect(self, types: Collection[str]) -> None:
+        """Let pieces wait of whose types workers will come."""
+        self._roster.expected = types
+        self._dispatch.expect(_now(), types)
+
+    def _work(self, types: Collection[str]) -> Work:
+        """Return how much there is to do; who waits for a worker has a piece for it."""
+        self._take_in()
+        awaited = self._roster.awaited
+        return {
+            type: (count or min(1, awaited[type]), mean_s)
+            for type, (count, mean_s) in self._dispatch.work(_now(), types).items()
+        }
+
     def _end_pieces(self, job: Job) -> None:
         self._take_in()
         self._orders.end_pieces(job)
@@ -726,12 +740,15 @@ class ClusterEngine:
     # --- in the I/O thread: workers --------------------------------------------
 
     def _warn_no_worker(self, type: str, count: int) -> None:
+        wait = f"waiting {self.config.manager.worker_wait_s:g} s"
+        if type in self._roster.expected:
+            wait = "one is launched by `opencluster elastic run`"
         log.warning(
-            "%d pieces wait for a %s; here are: %s; waiting %g s",
+            "%d pieces wait for a %s; here are: %s; %s",
             count,
             wanted(type),
             alike(type, self.types()),
-            self.config.manager.worker_wait_s,
+            wait,
         )
 
     # --- in the I/O thread: the rest -----------------------------------------

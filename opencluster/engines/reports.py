@@ -1,17 +1,29 @@
-"""How the jobs of this process stand, told to a factory while there is one."""
+"""How the jobs of this process stand, told to a factory while there is one.
+
+A factory answers with what is ordered for a job, and of which types workers will come
+when there is work for them. As long as there are such types, one of the reports tells
+how much of that work this process has.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from typing import Any
 
+from opencluster.core.elastic_report import QUEUED
 from opencluster.engines.base import Job
 from opencluster.net.link import FactoryLink
 
 MAX_JOBS = 1000
 """Jobs that wait to be reported to a factory."""
+MAX_TYPES = 1000
+"""Types that a factory may ask about."""
+
+Work = Mapping[str, tuple[int, float | None]]
+"""Pieces of each type that are not done, and how long one takes in seconds."""
 
 
 class Reports:
@@ -23,11 +35,24 @@ class Reports:
         The way to a factory.
     obey : callable
         Carries out what a factory says that somebody orders for a job.
+    expect : callable
+        Is told of which types workers will come, when that changes.
+    work : callable
+        Returns how much there is to do of such types.
     """
 
-    def __init__(self, link: FactoryLink, obey: Callable[[Job, Any], None]) -> None:
+    def __init__(
+        self,
+        link: FactoryLink,
+        obey: Callable[[Job, Any], None],
+        expect: Callable[[Collection[str]], None],
+        work: Callable[[Collection[str]], Work],
+    ) -> None:
         self._link = link
         self._obey = obey
+        self._expect = expect
+        self._work = work
+        self._expected: list[str] = []
         self._jobs: dict[str, Job] = {}
 
     def note(self, job: Job) -> None:
@@ -57,11 +82,43 @@ class Reports:
         fields |= job.statistics.to_fields()
         fields["elapsed_s"] = (job.ended_at or time.time()) - job.started_at
         fields["priority"] = job.priority
+        if self._expected and job is self._first_running():
+            fields[QUEUED] = self._queued()
         asked = self._link.request("job", {"job": fields})
         asked.add_done_callback(lambda answer: self._answered(job, answer))
         if job.state != "running":
             self._jobs.pop(job.id, None)
 
+    def _first_running(self) -> Job | None:
+        """Return the job whose report tells of the work of all of them."""
+        running = (job for job in self._jobs.values() if job.state == "running")
+        return next(running, None)
+
+    def _queued(self) -> dict[str, list[Any]]:
+        """Return how much there is to do, with what mappings will hand in yet."""
+        coming: Counter[str] = Counter()
+        for job in self._jobs.values():
+            # who writes it is another thread
+            for type, count in job.coming.copy().values():
+                coming[type] += count
+        work = self._work(self._expected)
+        return {t: [count + coming[t], mean_s] for t, (count, mean_s) in work.items()}
+
     def _answered(self, job: Job, asked: Future[Any]) -> None:
-        if not asked.cancelled() and asked.exception() is None:
-            self._obey(job, asked.result())
+        if asked.cancelled() or asked.exception() is not None:
+            return
+        answer = asked.result()
+        self._obey(job, answer)
+        types = _types_in(answer)
+        if types != self._expected:
+            self._expected = types
+            self._expect(types)
+            self.report()
+
+
+def _types_in(answer: Any) -> list[str]:
+    """Return of which types workers will come; an older factory says nothing."""
+    types = answer.get("expected") if isinstance(answer, Mapping) else None
+    if not isinstance(types, list):
+        return []
+    return [type for type in types[:MAX_TYPES] if isinstance(type, str)]

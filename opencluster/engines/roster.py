@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from typing import Protocol
 
@@ -36,6 +37,8 @@ LONE_WAIT_S = 1.0
 """and where no workshop watches it, who could tell."""
 ENFORCE_TIMEOUT_S = 5.0
 """How long a workshop may take to answer whether it ends a worker."""
+LOOK_S = 1.0
+"""How often it is looked whether workers are still expected that are waited for."""
 RETRY_S = 1.0
 """After which a worker is tried again that does not let us in, or whose key is unknown:
 the roll that says otherwise may be on its way."""
@@ -76,6 +79,10 @@ class Roster:
     ----------
     watcher : Watcher or None
         Is told before the dispatcher.
+    awaited : Counter of str
+        How many wait for a worker of each type, with no piece for it yet.
+    expected : collection of str
+        Types of which workers will come, so that they are waited for.
     on_lost : callable or None
         Is told which runs were lost with a worker, since when they ran at most, and
         what the dispatcher decided.
@@ -98,6 +105,8 @@ class Roster:
         self._superseded: dict[str, Entry] = {}
         self._changed = threading.Condition()
         self.watcher: Watcher | None = None
+        self.expected: Collection[str] = ()
+        self.awaited: Counter[str] = Counter()
         self.on_lost: Callable[[Contact, Runs, list[Effect]], None] | None = None
 
     def wait_for(self, type: str, wait_s: float) -> list[WorkerInfo]:
@@ -118,9 +127,16 @@ class Roster:
                 failing = self.directory.failing(type)
                 left_s = deadline - _now()
                 is_hopeless = failing and type not in self._seen_types
-                if is_hopeless or left_s <= 0:
+                if type in self.expected:
+                    # however long that takes; and if not, it is waited as for any
+                    deadline, left_s = _now() + wait_s, LOOK_S
+                elif is_hopeless or left_s <= 0:
                     raise no_worker(type, failing, self.directory.types())
-                self._changed.wait(left_s)
+                self.awaited[type] += 1
+                try:
+                    self._changed.wait(left_s)
+                finally:
+                    self.awaited[type] -= 1
 
     def ask_to_enforce(self, requests: Requests, worker: str, piece: int) -> None:
         """Ask the workshop of a worker to end it, if it still runs a piece of ours."""
