@@ -39,11 +39,18 @@ JobAcctGatherType=jobacct_gather/none
 JobCompType=jobcomp/none
 KillWait=20
 ReturnToService=2
+GresTypes=gpu
+SlurmdParameters=config_overrides
 SchedulerParameters=sched_interval=1,sched_min_interval=0
 {nodes}
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
-NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=2"
+NODE = (
+    "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=2 "
+    "Gres=gpu:2"
+)
+# Slurm hands out what is a device, whatever it is
+GPUS = "AutoDetect=off\nName=gpu File=/dev/null\nName=gpu File=/dev/zero\n"
 
 
 class SlurmSite:
@@ -78,6 +85,7 @@ class SlurmSite:
                 nodes="\n".join(listed),
             )
         )
+        (self.directory / "gres.conf").write_text(GPUS)
         key = self.directory / "munge.key"
         key.touch(mode=0o600)
         key.write_bytes(os.urandom(128))

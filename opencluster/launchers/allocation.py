@@ -22,7 +22,6 @@ from pathlib import Path
 from opencluster.core.roles import FACTORY, WORKSHOP
 from opencluster.errors import LaunchFailed, OpenClusterError
 from opencluster.launchers import node
-from opencluster.launchers.batch import System
 from opencluster.launchers.following import Follower
 from opencluster.launchers.job_folder import (
     ANSWERS_FOLDER,
@@ -33,6 +32,7 @@ from opencluster.launchers.job_folder import (
 )
 from opencluster.launchers.order import Answer, Order
 from opencluster.launchers.orders import keys_of_roles
+from opencluster.launchers.watching import System
 from opencluster.place import Place
 
 

@@ -8,29 +8,25 @@ is there, the factories know.
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
 
-from opencluster.config import Config, load
+from opencluster.config import Config
 from opencluster.config.render import render_sections
 from opencluster.core.roles import WORKSHOP
-from opencluster.errors import FactoryUnreachable, LaunchFailed, OpenClusterError
+from opencluster.errors import LaunchFailed
 from opencluster.launchers import local
 from opencluster.launchers.base import (
     ENDED,
-    PENDING,
     RUNNING,
     Allocation,
     Outcome,
     Tell,
 )
 from opencluster.launchers.description import ClusterFile, Host
-from opencluster.launchers.job_folder import ANSWERS_FOLDER, END_MARGIN_S, ORDER_FILE
-from opencluster.launchers.order import Order, answer_in
+from opencluster.launchers.job_folder import END_MARGIN_S, ORDER_FILE
+from opencluster.launchers.order import Order
 from opencluster.launchers.orders import (
     ANY_ADDRESS,
     cluster_keys,
@@ -40,54 +36,15 @@ from opencluster.launchers.orders import (
 from opencluster.launchers.record import forget_record, keep_record
 from opencluster.launchers.script import (
     LAUNCH_FOLDER,
-    NODES_FILE,
     Job,
-    jobs_folder,
     script,
 )
-from opencluster.node.output import read_tail
+from opencluster.launchers.watching import System, Watch, named
 from opencluster.place import Place
 
 LOOK_AGAIN_S = 60.0
 """How often a job asks when it ends."""
-QUEUE_LOOKS_S = (0.5, 10.0)
-"""After this long the queue is asked again, at first and when a job waits for long."""
-POLL_S = 0.25
-READY_TIMEOUT_S = 300.0
-"""How long the workshops of a running job may take to register."""
-END_TIMEOUT_S = 60.0
-"""How long the daemons of a job may take to end before it is cancelled."""
 JOBS_FILE = "allocations.json"
-LOG_LINES = 20
-
-
-class System(Protocol):
-    """The commands of a batch system; each may raise `LaunchFailed`."""
-
-    @property
-    def name(self) -> str:
-        """``slurm`` or ``pbs``."""
-
-    def submission(self, script: str, after: str = "") -> list[str]:
-        """Return the command that submits a script, to begin after another job."""
-
-    def submit(self, script: str, after: str = "") -> str:
-        """Submit a script and return the job's number or name."""
-
-    def look(self, ids: Collection[str]) -> dict[str, Allocation]:
-        """Return what the queue says of some jobs; nothing of those that it forgot."""
-
-    def ends_at(self, id: str) -> float:
-        """Return when a job must have ended, in seconds since 1970; 0 if never."""
-
-    def address_of(self, node: str) -> str:
-        """Return at which address a computer is reached, or nothing."""
-
-    def end(self, id: str) -> None:
-        """Ask the daemons of a running job to end."""
-
-    def cancel(self, id: str) -> None:
-        """End a job, soon by force."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +82,7 @@ class BatchLauncher:
         self._file = file
         self._place = place
         self._system = system
+        self._watch = Watch(place, system)
 
     # --- what all launchers can ------------------------------------------------
 
@@ -149,18 +107,18 @@ class BatchLauncher:
             if first is None:
                 self._place.forget()
                 id = self._submit(self._job(), "")
-                tell(Outcome(self._named(id), True, "is submitted"))
+                tell(Outcome(named(id), True, "is submitted"))
             else:
                 id = first.id
         if not self.is_waiting:
             message = "waits for computers" if first is None else "is there already"
-            return [Outcome(self._named(id), True, message)]
+            return [Outcome(named(id), True, message)]
         try:
-            return self._await(id, tell)
+            return self._watch.await_work(id, tell)
         except KeyboardInterrupt:
             if first is None:
                 self._system.cancel(id)
-                tell(Outcome(self._named(id), False, "is cancelled"))
+                tell(Outcome(named(id), False, "is cancelled"))
             raise
 
     def take_down(self, tell: Tell) -> list[Outcome]:
@@ -171,9 +129,9 @@ class BatchLauncher:
             noted = sorted(self._noted(), key=lambda job: job.is_first)
             known = self._system.look([job.id for job in noted])
             for job in noted:
-                if self._is_in(known, job.id):
-                    self._end(job.id, known[job.id].state)
-            outcomes = [self._ended(job.id, tell) for job in noted]
+                if _is_there(known, job.id):
+                    self._watch.end(job.id, known[job.id].state)
+            outcomes = [self._watch.await_end(job.id, tell) for job in noted]
             if all(outcome.is_done for outcome in outcomes):
                 self._note([])
                 self._place.forget()
@@ -190,7 +148,7 @@ class BatchLauncher:
         """
         noted = self._noted()
         known = self._system.look([job.id for job in noted])
-        here = self._workshops()
+        here = self._watch.workshops()
         found = []
         for job in noted:
             told = known.get(job.id, Allocation(job.id, ENDED, job.nodes))
@@ -237,10 +195,10 @@ class BatchLauncher:
                 f"job {id} has the factories: `opencluster down` ends the whole cluster"
             )
         known = self._system.look([id])
-        if self._is_in(known, id):
-            self._drain(id)
-            self._end(id, known[id].state)
-        outcome = self._ended(id, lambda outcome: None)
+        if _is_there(known, id):
+            self._watch.drain(id, self._file.batch.drain_before_s)
+            self._watch.end(id, known[id].state)
+        outcome = self._watch.await_end(id, lambda outcome: None)
         if not outcome.is_done:
             raise LaunchFailed(f"{outcome.host} {outcome.message}", outcome.detail)
         with local.alone(self._place):
@@ -306,147 +264,6 @@ class BatchLauncher:
     def _note(self, jobs: Sequence[_Noted]) -> None:
         _replace(self._place.path / JOBS_FILE, json.dumps([asdict(j) for j in jobs]))
 
-    def _named(self, id: str) -> str:
-        return f"job {id}"
-
-    # --- waiting for a job ---------------------------------------------------
-
-    def _await(self, id: str, tell: Tell) -> list[Outcome]:
-        """Wait until the workshops of the first job have registered.
-
-        Returns
-        -------
-        list of Outcome
-            One for each computer, or one for the job when it has none yet.
-        """
-        folder = self._place.path / jobs_folder(self._system.name) / id
-        told: dict[str, Outcome] = {}
-        state, look_at, deadline = "", 0.0, 0.0
-        pause_s = QUEUE_LOOKS_S[0]
-        while True:
-            now = time.monotonic()
-            nodes = _words(folder / NODES_FILE) if self._is_begun(id) else []
-            for outcome in self._arrivals(id, folder, nodes):
-                if outcome.host not in told:
-                    told[outcome.host] = outcome
-                    tell(outcome)
-            if nodes and len(told) == len(nodes):
-                return list(told.values())
-            if nodes:
-                deadline = deadline or now + READY_TIMEOUT_S
-            if deadline and now > deadline:
-                late = [self._late(name, folder) for name in nodes if name not in told]
-                for outcome in late:
-                    tell(outcome)
-                return [*told.values(), *late]
-            if now >= look_at:
-                look_at = now + pause_s
-                pause_s = min(1.5 * pause_s, QUEUE_LOOKS_S[1])
-                found = self._glimpse(id)
-                if found is not None and found.state == ENDED and not told:
-                    return [self._too_early(id, tell)]
-                if found is not None and found.state != state:
-                    state = found.state
-                    reason = f" ({found.reason})" if found.reason else ""
-                    tell(Outcome(self._named(id), True, f"is {state}{reason}"))
-            time.sleep(POLL_S)
-
-    def _is_begun(self, id: str) -> bool:
-        return bool(self._place.read().get("job") == id)
-
-    def _glimpse(self, id: str) -> Allocation | None:
-        """Return what the queue says of a job; ``None`` when it does not answer."""
-        try:
-            known = self._system.look([id])
-        except LaunchFailed:
-            return None
-        return known.get(id, Allocation(id, ENDED, 0))
-
-    def _arrivals(
-        self, id: str, folder: Path, nodes: Sequence[str]
-    ) -> Iterator[Outcome]:
-        """Yield the computers that are at work, and those that have failed."""
-        here = self._workshops().get(id, []) if nodes else []
-        for name in nodes:
-            if f"{name}.{id}" in here:
-                yield Outcome(name, True, "is at work")
-                continue
-            answer = answer_in(_text(folder / ANSWERS_FOLDER / name))
-            if answer is not None:
-                yield Outcome(name, False, answer.message, answer.output)
-
-    def _late(self, name: str, folder: Path) -> Outcome:
-        message = f"is not there after {READY_TIMEOUT_S:g} s: see {folder}"
-        return Outcome(name, False, message)
-
-    def _too_early(self, id: str, tell: Tell) -> Outcome:
-        log = self._place.path / LAUNCH_FOLDER / f"{id}.log"
-        detail = read_tail(log, LOG_LINES) if log.exists() else ""
-        message = f"has ended before it was at work: see {log}"
-        outcome = Outcome(self._named(id), False, message, detail)
-        tell(outcome)
-        return outcome
-
-    def _workshops(self) -> dict[str, list[str]]:
-        """Return the workshops that are registered, by the job that they are in."""
-        found: dict[str, list[str]] = {}
-        for shop in self._registered():
-            id = shop["name"].partition(".")[2]
-            found.setdefault(id, []).append(shop["name"])
-        return found
-
-    def _registered(self) -> list[Mapping[str, Any]]:
-        if not self._place.cluster_file.exists():
-            return []
-        try:
-            with local.control_of(load(), self._place) as control:
-                return list(control.factory("find", {"kind": WORKSHOP}))
-        except FactoryUnreachable:
-            return []
-
-    # --- the end of a job ------------------------------------------------------
-
-    def _is_in(self, known: Mapping[str, Allocation], id: str) -> bool:
-        return id in known and known[id].state != ENDED
-
-    def _end(self, id: str, state: str) -> None:
-        if state == PENDING:
-            self._system.cancel(id)
-        else:
-            self._system.end(id)
-
-    def _drain(self, id: str) -> None:
-        """Let the workshops of a job finish what they have in hand, and wait for it."""
-        shops = [s for s in self._registered() if s["name"].partition(".")[2] == id]
-        if not shops:
-            return
-        deadline = time.monotonic() + self._file.batch.drain_before_s
-        with suppress(OpenClusterError), local.control_of(load(), self._place) as asked:
-            for shop in shops:
-                asked.workshop(shop, "drain", {})
-            while time.monotonic() < deadline:
-                if all(asked.workshop(s, "status", {})["is_empty"] for s in shops):
-                    return
-                time.sleep(POLL_S)
-
-    def _ended(self, id: str, tell: Tell) -> Outcome:
-        """Wait until a job that was asked to end has ended, and insist if need be."""
-        deadline = time.monotonic() + END_TIMEOUT_S
-        is_cancelled = False
-        while (found := self._glimpse(id)) is None or found.state != ENDED:
-            if time.monotonic() > deadline:
-                if is_cancelled:
-                    outcome = Outcome(self._named(id), False, "does not end")
-                    tell(outcome)
-                    return outcome
-                is_cancelled = True
-                deadline += END_TIMEOUT_S
-                self._system.cancel(id)
-            time.sleep(POLL_S)
-        outcome = Outcome(self._named(id), True, "has ended")
-        tell(outcome)
-        return outcome
-
 
 def _replace(path: Path, text: str) -> None:
     """Write a file in one step, for its owner alone."""
@@ -457,12 +274,5 @@ def _replace(path: Path, text: str) -> None:
     draft.replace(path)
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""
-
-
-def _words(path: Path) -> list[str]:
-    return _text(path).split()
+def _is_there(known: Mapping[str, Allocation], id: str) -> bool:
+    return id in known and known[id].state != ENDED
