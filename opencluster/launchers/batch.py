@@ -166,6 +166,7 @@ class BatchLauncher:
         LaunchFailed
             When there is no first job, or the batch system refuses.
         """
+        self._place.make()
         with local.alone(self._place):
             first = self._first()
             if first is None:

@@ -1,0 +1,533 @@
+"""Jobs of a batch system, and what their computers do, without one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import pytest
+
+from opencluster.errors import LaunchFailed
+from opencluster.launchers.allocation import begin, order_for
+from opencluster.launchers.base import ENDED, PENDING, RUNNING, Allocation, Outcome
+from opencluster.launchers.batch import BatchLauncher
+from opencluster.launchers.description import Batch, ClusterFile
+from opencluster.launchers.external import ask
+from opencluster.launchers.following import DRAIN, END, WORK, Follower, phase_at
+from opencluster.launchers.job_folder import Job, factory_endpoints, own_name, port_of
+from opencluster.launchers.pbs import SYSTEM as PBS
+from opencluster.launchers.slurm import SYSTEM as SLURM
+from opencluster.launchers.watching import Watch
+from opencluster.place import Place
+
+SECTIONS = {"worker:Count": {"target": "count.py:CountWorker", "count": "2"}}
+
+
+class Queue:
+    """A batch system in memory."""
+
+    name = "slurm"
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, str] = {}
+        self.after: dict[str, str] = {}
+        self.asked_to_end: list[str] = []
+        self.is_silent = False
+        self.end_s = 0.0
+
+    def submission(self, script: str, after: str = "") -> list[str]:
+        return ["submit", script]
+
+    def submit(self, script: str, after: str = "") -> str:
+        id = str(len(self.after) + 1)
+        self.jobs[id] = PENDING
+        self.after[id] = after
+        return id
+
+    def look(self, ids: Collection[str]) -> dict[str, Allocation]:
+        if self.is_silent:
+            raise LaunchFailed("the queue does not answer")
+        return {i: Allocation(i, self.jobs[i], 0) for i in ids if i in self.jobs}
+
+    def ends_at(self, id: str) -> float:
+        if self.is_silent:
+            raise LaunchFailed("the queue does not answer")
+        return self.end_s
+
+    def address_of(self, node: str) -> str:
+        return ""
+
+    def end(self, id: str) -> None:
+        self.asked_to_end.append(id)
+        self.jobs[id] = ENDED
+
+    def cancel(self, id: str) -> None:
+        self.jobs[id] = ENDED
+
+
+@pytest.fixture
+def queue() -> Queue:
+    return Queue()
+
+
+@pytest.fixture
+def launcher(tmp_path: Path, queue: Queue) -> BatchLauncher:
+    (tmp_path / "count.py").write_text("class CountWorker: ...\n")
+    file = ClusterFile(
+        tmp_path / "night.yaml",
+        "night",
+        launcher="slurm",
+        batch=Batch(nodes=4),
+        sections=SECTIONS,
+        files={"count.py": tmp_path / "count.py"},
+    )
+    launcher = BatchLauncher(file, Place(tmp_path / "night"), queue)
+    launcher.is_waiting = False
+    return launcher
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """Workshops that are registered, by the job that they are in."""
+    found: dict[str, list[str]] = {}
+    monkeypatch.setattr(Watch, "workshops", lambda self: found)
+    return found
+
+
+def quiet(outcome: Outcome) -> None:
+    """Hear nothing of what becomes of jobs."""
+
+
+# --- the launcher -----------------------------------------------------------
+
+
+def test_one_first_job_is_submitted_however_often_it_is_asked_for(
+    launcher: BatchLauncher, queue: Queue
+) -> None:
+    assert launcher.launch(quiet) == [Outcome("job 1", True, "waits for computers")]
+    assert launcher.launch(quiet) == [Outcome("job 1", True, "is there already")]
+    assert launcher.allocations() == [Allocation("1", PENDING, 4)]
+    queue.jobs["1"] = ENDED
+    assert launcher.allocations() == []
+    assert launcher.launch(quiet)[0].host == "job 2"
+
+
+def test_further_jobs_begin_after_the_first_and_have_one_computer_each(
+    launcher: BatchLauncher, queue: Queue
+) -> None:
+    with pytest.raises(LaunchFailed, match="the first job has ended"):
+        launcher.add(1)
+    launcher.launch(quiet)
+    assert launcher.add(2) == ["2", "3"]
+    assert queue.after == {"1": "", "2": "1", "3": "1"}
+    assert [each.nodes for each in launcher.allocations()] == [4, 1, 1]
+
+
+def test_a_job_runs_while_its_workshops_do_whatever_the_queue_says(
+    launcher: BatchLauncher, queue: Queue, here: dict[str, list[str]]
+) -> None:
+    launcher.launch(quiet)
+    here["1"] = ["n1.1"]
+    for forget in (lambda: queue.jobs.update({"1": PENDING}), queue.jobs.clear):
+        forget()
+        assert [each.state for each in launcher.allocations()] == [RUNNING]
+    here.clear()
+    assert launcher.allocations() == []
+
+
+def test_no_job_counts_as_ended_because_the_queue_is_silent(
+    launcher: BatchLauncher, queue: Queue
+) -> None:
+    launcher.launch(quiet)
+    queue.is_silent = True
+    for ask_for in (launcher.allocations, lambda: launcher.add(1)):
+        with pytest.raises(LaunchFailed, match="does not answer"):
+            ask_for()
+    queue.is_silent = False
+    assert [each.id for each in launcher.allocations()] == ["1"]
+
+
+def test_a_job_is_removed_but_not_the_one_with_the_factories(
+    launcher: BatchLauncher, queue: Queue, here: dict[str, list[str]]
+) -> None:
+    launcher.launch(quiet)
+    (id,) = launcher.add(1)
+    queue.jobs[id] = RUNNING
+    here[id] = [f"n1.{id}"]
+    launcher.remove(id)
+    assert queue.asked_to_end == [id]
+    here.clear()
+    assert [each.id for each in launcher.allocations()] == ["1"]
+    with pytest.raises(LaunchFailed, match="has the factories"):
+        launcher.remove("1")
+    with pytest.raises(LaunchFailed, match=r"job 9 is none of this cluster's \(1\)"):
+        launcher.remove("9")
+
+
+def test_all_jobs_are_taken_down_the_first_one_last(
+    launcher: BatchLauncher, queue: Queue
+) -> None:
+    launcher.launch(quiet)
+    launcher.add(1)
+    told: list[Outcome] = []
+    launcher.take_down(told.append)
+    assert [outcome.host for outcome in told] == ["job 2", "job 1"]
+    assert all(outcome.is_done for outcome in told)
+    assert set(queue.jobs.values()) == {ENDED}
+    assert launcher.take_down(quiet) == []
+
+
+def test_ctrl_c_cancels_the_job_that_is_waited_for(
+    launcher: BatchLauncher, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher.is_waiting = True
+    told: list[Outcome] = []
+
+    def interrupt(id: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Watch, "glimpse", lambda self, id: interrupt(id))
+    with pytest.raises(KeyboardInterrupt):
+        launcher.launch(told.append)
+    assert told[-1] == Outcome("job 1", False, "is cancelled")
+    assert queue.jobs == {"1": ENDED}
+
+
+def test_a_job_that_ends_before_it_is_at_work_is_told_with_what_it_printed(
+    launcher: BatchLauncher, queue: Queue, tmp_path: Path
+) -> None:
+    launcher.is_waiting = True
+
+    def end(outcome: Outcome) -> None:
+        queue.jobs["1"] = ENDED
+        log = tmp_path / "night" / "launch" / "1.log"
+        log.write_text("python3: No such file or directory\n")
+
+    (outcome,) = launcher.launch(end)
+    assert (outcome.host, outcome.is_done) == ("job 1", False)
+    assert "has ended before it was at work: see" in outcome.message
+    assert outcome.detail.strip() == "python3: No such file or directory"
+
+
+def test_each_computer_of_a_job_is_told_what_became_of_it(
+    launcher: BatchLauncher, here: dict[str, list[str]], tmp_path: Path
+) -> None:
+    launcher.is_waiting = True
+    folder = tmp_path / "night" / "jobs-of-slurm" / "1"
+    (folder / "answers").mkdir(parents=True)
+    (folder / "nodes").write_text("n1\nn2\n")
+    answer = {"is_done": False, "message": "port 20003 is taken"}
+
+    def begin_work(outcome: Outcome) -> None:
+        if outcome.message == "is submitted":
+            launcher._place.write({"job": "1"})
+            here["1"] = ["n1.1"]
+            told = json.dumps({"opencluster_node": answer})
+            (folder / "answers" / "n2").write_text(told)
+
+    outcomes = launcher.launch(begin_work)
+    assert outcomes == [
+        Outcome("n1", True, "is at work"),
+        Outcome("n2", False, "port 20003 is taken"),
+    ]
+
+
+# --- one computer of a job --------------------------------------------------
+
+
+@pytest.fixture
+def job(launcher: BatchLauncher, tmp_path: Path) -> Job:
+    launcher.launch(quiet)
+    folder = tmp_path / "night" / "jobs-of-slurm" / "1"
+    folder.mkdir(parents=True)
+    names = ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"]
+    (folder / "nodes").write_text("\n".join(names) + "\n")
+    return Job(folder)
+
+
+def test_the_first_three_computers_of_a_job_run_factories(
+    job: Job, queue: Queue
+) -> None:
+    queue.end_s = 5000.0
+    begin(job, queue, is_first=True)
+    ports = [20003, 20004, 20005]
+    factories = [f"tcp://127.0.0.{n}:{p}" for n, p in enumerate(ports, start=1)]
+    assert job.factories == factories
+    assert job.ends_at == 5000.0
+    rows = job.shared.read()["factories"]
+    assert [row["endpoints"] for row in rows] == [[each] for each in factories]
+    orders = [order_for(job, name) for name in job.nodes]
+    assert [order.number for order in orders] == [1, 2, 3, 0]
+    assert [order.roles for order in orders[2:]] == [
+        ("factory", "workshop"),
+        ("workshop",),
+    ]
+    assert orders[3].keys.keys() == {"workshop.key", "worker.key"}
+    assert orders[3].sections["workshop"]["name"] == "127.0.0.4.1"
+    assert orders[3].sections["worker:Count"] == SECTIONS["worker:Count"]
+    # of the two minutes before the end
+    assert orders[3].sections["worker"]["drain_timeout_s"] == "70"
+
+
+def test_a_job_that_joins_has_the_factories_of_the_first(
+    job: Job, queue: Queue, tmp_path: Path
+) -> None:
+    other = Job(job.folder.with_name("2"))
+    other.folder.mkdir()
+    (other.folder / "nodes").write_text("n9\n")
+    with pytest.raises(LaunchFailed, match="there is no cluster to join"):
+        begin(other, queue, is_first=False)
+    begin(job, queue, is_first=True)
+    begin(other, queue, is_first=False)
+    order = order_for(other, "n9")
+    assert order.sections["cluster"]["factories"].split(", ") == job.factories
+    assert (order.number, order.roles) == (0, ("workshop",))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "endpoints"),
+    [
+        (["a"], ["tcp://a:20021"]),
+        (["a", "b"], ["tcp://a:20021"]),
+        (["a", "b", "c"], ["tcp://a:20021", "tcp://10.0.0.2:20022", "tcp://c:20023"]),
+    ],
+)
+def test_factories_are_called_as_they_are_reached(
+    nodes: Sequence[str], endpoints: list[str]
+) -> None:
+    assert factory_endpoints(nodes, "7", {"b": "10.0.0.2"}.get) == endpoints
+
+
+def test_jobs_next_to_each_other_have_other_ports() -> None:
+    ports = {port_of(str(id), index) for id in range(3000) for index in range(3)}
+    assert len(ports) == 9000
+    assert 20_000 <= min(ports) <= max(ports) < 30_000
+    assert port_of("17.server", 0) == port_of("17", 0)
+
+
+@pytest.mark.parametrize(
+    ("host", "environ", "name"),
+    [
+        ("whatever", {"SLURMD_NODENAME": "n2"}, "n2"),
+        ("n2.site.org", {}, "n2"),
+        ("n3", {}, "n3.site.org"),
+        ("n3.site.org", {}, "n3.site.org"),
+    ],
+)
+def test_a_computer_finds_itself_among_those_of_its_job(
+    host: str, environ: dict[str, str], name: str
+) -> None:
+    nodes = ["n1", "n2", "n3.site.org"]
+    assert own_name(nodes, environ, host) == name
+    with pytest.raises(LaunchFailed, match="n4 is none of the job's computers"):
+        own_name(nodes, {}, "n4")
+
+
+@pytest.mark.parametrize(
+    ("left_s", "drain_before_s", "phase"),
+    [
+        (121.0, 120.0, WORK),
+        (120.0, 120.0, DRAIN),
+        (16.0, 120.0, DRAIN),
+        (15.0, 120.0, END),
+        (-5.0, 120.0, END),
+        (6.0, 10.0, DRAIN),
+        (5.0, 10.0, END),
+    ],
+)
+def test_a_computer_drains_and_ends_before_its_job_does(
+    left_s: float, drain_before_s: float, phase: str
+) -> None:
+    assert phase_at(1000.0, 1000.0 + left_s, drain_before_s) == phase
+
+
+def test_a_job_without_an_end_is_never_drained() -> None:
+    assert phase_at(1e12, 0.0, 120.0) == WORK
+
+
+class Clock:
+    """The time of a follower."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def time(self) -> float:
+        return self.now_s
+
+    monotonic = time
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("opencluster.launchers.following.time.time", clock.time)
+    monkeypatch.setattr(
+        "opencluster.launchers.following.time.monotonic", clock.monotonic
+    )
+    return clock
+
+
+class Shop:
+    """A workshop that is drained at once, and empty when it is told."""
+
+    def __init__(self) -> None:
+        self.is_there = True
+        self.is_empty = False
+        self.heard: list[str] = []
+
+    def ask(self, shop: object, operation: str) -> dict[str, bool]:
+        if operation != "status":
+            self.heard.append(operation)
+        return {"is_empty": self.is_empty}
+
+
+def follower_of(
+    job: Job, name: str, queue: Queue, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> Follower:
+    begin(job, queue, is_first=True)
+    follower = Follower(job, order_for(job, name), queue, 120.0, 60.0)
+    monkeypatch.setattr(follower, "_shop", lambda: {} if shop.is_there else None)
+    monkeypatch.setattr(follower, "_ask", shop.ask)
+    return follower
+
+
+def test_a_computer_without_a_factory_ends_as_soon_as_it_is_drained(
+    job: Job, queue: Queue, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue.end_s, shop = 1000.0, Shop()
+    follower = follower_of(job, "127.0.0.4", queue, shop, monkeypatch)
+    for clock.now_s in (1.0, 500.0, 879.0):
+        assert not follower.look()
+    assert shop.heard == []
+    clock.now_s = 880.0
+    assert not follower.look()
+    assert shop.heard == ["drain"]
+    shop.is_empty = True
+    clock.now_s = 885.0
+    assert follower.look()
+
+
+def test_a_computer_with_a_factory_stays_until_shortly_before_the_end(
+    job: Job, queue: Queue, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue.end_s, shop = 1000.0, Shop()
+    follower = follower_of(job, "127.0.0.2", queue, shop, monkeypatch)
+    shop.is_empty = True
+    for clock.now_s in (890.0, 984.0):
+        assert not follower.look()
+    assert shop.heard == ["drain"]
+    clock.now_s = 985.0
+    assert follower.look()
+
+
+def test_a_job_that_was_given_more_time_works_again(
+    job: Job, queue: Queue, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue.end_s, shop = 1000.0, Shop()
+    # the first computer asks the queue, for all others
+    follower = follower_of(job, "127.0.0.1", queue, shop, monkeypatch)
+    clock.now_s = 900.0
+    follower.look()
+    queue.end_s, clock.now_s = 5000.0, 961.0
+    follower.look()
+    assert job.ends_at == 5000.0
+    clock.now_s = 962.0
+    assert not follower.look()
+    assert shop.heard == ["drain", "undrain"]
+
+
+def test_what_was_heard_of_the_end_holds_while_the_queue_is_silent(
+    job: Job, queue: Queue, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue.end_s, shop = 1000.0, Shop()
+    follower = follower_of(job, "127.0.0.1", queue, shop, monkeypatch)
+    queue.is_silent, clock.now_s = True, 100.0
+    follower.look()
+    assert job.ends_at == 1000.0
+    clock.now_s = 900.0
+    follower.look()
+    assert shop.heard == ["drain"]
+
+
+def test_a_job_whose_cluster_is_gone_ends(
+    job: Job, queue: Queue, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = Shop()
+    follower = follower_of(job, "127.0.0.4", queue, shop, monkeypatch)
+    assert not follower.look()
+    shop.is_there = False
+    for clock.now_s in (60.0, 120.0, 299.0):
+        assert not follower.look()
+    clock.now_s = 360.0
+    assert follower.look()
+
+
+# --- commands ---------------------------------------------------------------
+
+
+def test_a_command_that_is_not_there_fails_or_hangs_says_so() -> None:
+    with pytest.raises(LaunchFailed, match="cannot run no-such-sbatch: No such file"):
+        ask(["no-such-sbatch"])
+    with pytest.raises(LaunchFailed, match="ended with status 1: Invalid account"):
+        ask(["sh", "-c", "echo one; echo Invalid account >&2; exit 1"])
+    with pytest.raises(LaunchFailed, match=r"did not end within 0\.05 s"):
+        ask(["sleep", "30"], timeout_s=0.05)
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which programs are found first."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    return folder
+
+
+def program(path: Path, text: str) -> None:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+def test_the_answers_of_pbs_are_understood(programs: Path) -> None:
+    running = {
+        "job_state": "R",
+        "stime": "Mon Nov 30 10:00:00 2026",
+        "comment": "Job run at Mon Nov 30 at 10:00",
+        "Resource_List": {"nodect": 4, "walltime": "02:00:00"},
+    }
+    jobs = {"17.s": running, "18.s": {"job_state": "Q"}, "19.s": {"job_state": "F"}}
+    (programs / "answer").write_text(json.dumps({"Jobs": jobs}))
+    program(programs / "qstat", f"cat {programs}/answer; exit 153")
+    program(programs / "qsub", 'echo "$@" >"$(dirname "$0")/asked"; echo 20.s')
+    found = PBS.look(["17.s", "18.s", "19.s", "20.s"])
+    assert [found[id].state for id in ("17.s", "18.s", "19.s")] == [
+        RUNNING,
+        PENDING,
+        ENDED,
+    ]
+    assert "20.s" not in found
+    assert found["17.s"].nodes == 4
+    began = PBS.ends_at("17.s") - 7200
+    assert began % 60 == 0
+    assert PBS.ends_at("18.s") == 0.0
+    assert PBS.submit("/scratch/job.sh", "17.s") == "20.s"
+    asked = (programs / "asked").read_text()
+    assert asked == "-W depend=after:17.s /scratch/job.sh\n"
+
+
+def test_what_is_no_answer_of_pbs_is_refused(programs: Path) -> None:
+    program(programs / "qstat", "echo busy")
+    with pytest.raises(LaunchFailed, match="qstat's answer is no JSON"):
+        PBS.look(["17.s"])
+    program(programs / "qsub", "echo welcome")
+    with pytest.raises(LaunchFailed, match="qsub names no job, but says 'welcome'"):
+        PBS.submit("/scratch/job.sh")
+
+
+def test_an_answer_of_sbatch_may_have_more_lines_and_a_cluster(programs: Path) -> None:
+    program(programs / "sbatch", "echo Welcome to site; echo '42;main'")
+    assert SLURM.submit("/scratch/job.sh") == "42"
+    program(programs / "sbatch", "echo Welcome to site")
+    with pytest.raises(LaunchFailed, match="sbatch names no job"):
+        SLURM.submit("/scratch/job.sh")
