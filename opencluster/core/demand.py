@@ -11,6 +11,7 @@ Rules that this module keeps:
    where nothing is there or coming, or less than the minimum.
 4. Too many are those that were idle all the time for a while. Who was busy or needed at
    any moment of that time stays, and of the busy ones a quarter more.
+5. As long as workers keep values that somebody refers to, one stays to have them.
 """
 
 from __future__ import annotations
@@ -76,6 +77,10 @@ class Seen:
         Those of them that have done nothing since the last look.
     pending : int
         Workers that will be brought by allocations which were asked for.
+    is_holding : bool
+        Workers keep values that somebody refers to.
+    obstacle : str
+        Why nothing can be launched now, or an empty text.
     """
 
     pieces: int = 0
@@ -83,6 +88,8 @@ class Seen:
     running: int = 0
     idle: int = 0
     pending: int = 0
+    is_holding: bool = False
+    obstacle: str = ""
 
     @property
     def busy(self) -> int:
@@ -193,7 +200,9 @@ class Demand:
         """Return how many workers the work asks for, and why."""
         aim, seen = self.aim, self.seen
         pieces = f"{seen.pieces} piece{'' if seen.pieces == 1 else 's'}"
-        if not seen.pieces:
+        if not seen.pieces and seen.is_holding:
+            wanted, why = 1, "nothing waits, but workers keep values"
+        elif not seen.pieces:
             wanted, why = 0, "nothing waits"
         elif seen.mean_s is None:
             wanted = min(seen.pieces, max(self.patience.first_step, self.capacity))

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from opencluster.core.metrics import Labels, Metric, Named, each
 
@@ -27,12 +27,28 @@ if TYPE_CHECKING:
 ELASTIC = "elastic"
 """The ``kind`` of such a row; those of jobs have none."""
 QUEUED = "queued"
-"""Where a manager tells of its pieces: by type, how many and how long one takes."""
+"""Where a manager tells of its work: by type, the fields of a `Work`."""
 MAX_PIECES = 10**12
 
 Row = Mapping[str, Any]
-Work = tuple[int, float | None]
-"""Pieces that are not done, and how long one takes in seconds, if that is known."""
+
+
+class Work(NamedTuple):
+    """What there is to do of a type.
+
+    Attributes
+    ----------
+    pieces : int
+        Pieces that are not done.
+    mean_s : float or None
+        How long one takes, in seconds, if that is known.
+    is_holding : bool
+        Workers of the type keep values that a manager refers to.
+    """
+
+    pieces: int = 0
+    mean_s: float | None = None
+    is_holding: bool = False
 
 
 def is_report(row: Row) -> bool:
@@ -115,31 +131,36 @@ def work_in(rows: Iterable[Row]) -> dict[str, Work]:
         The rows of jobs.
     """
     pieces: dict[str, int] = {}
+    holding: set[str] = set()
     known: dict[str, tuple[int, float]] = {}
     for row in rows:
         told = row.get(QUEUED)
         if row.get("state") != "running" or not isinstance(told, Mapping):
             continue
         for type, work in told.items():
-            count, mean_s = _read(work)
+            count, mean_s, is_holding = _read(work)
             pieces[type] = pieces.get(type, 0) + count
+            holding |= {type} if is_holding else set()
             if mean_s is not None and count:
                 many, total_s = known.get(type, (0, 0.0))
                 known[type] = (many + count, total_s + count * mean_s)
     means = {type: total_s / count for type, (count, total_s) in known.items()}
-    return {type: (count, means.get(type)) for type, count in pieces.items()}
+    return {
+        type: Work(count, means.get(type), type in holding)
+        for type, count in pieces.items()
+    }
 
 
 def _read(work: Any) -> Work:
     """Return what a manager says of a type, nothing where that makes no sense."""
-    if not isinstance(work, list | tuple) or len(work) != 2:
-        return 0, None
-    count, mean_s = work
+    if not isinstance(work, list | tuple) or len(work) != 3:
+        return Work()
+    count, mean_s, is_holding = work
     if type(count) is not int or not 0 <= count <= MAX_PIECES:
-        return 0, None
+        return Work()
     if type(mean_s) not in (int, float) or not 0.0 <= mean_s < math.inf:
-        return count, None
-    return count, float(mean_s)
+        mean_s = None
+    return Work(count, mean_s, is_holding is True)
 
 
 def _seniority(row: Row) -> tuple[float, str]:

@@ -248,7 +248,7 @@ class Elasticity:
         room = self.limits.ceiling - sum(d.capacity for d in self._demands.values())
         first = max(self.limits.patience.first_step, demand.aim.minimum)
         count = min(demand.needed, max(2 * capacity, first), capacity + room)
-        held = self.launching.held(now, name)
+        held = demand.seen.obstacle or self.launching.held(now, name)
         if not held and count <= capacity:
             held = f"there may be {self.limits.ceiling} workers in all, the ceiling"
         if held:
@@ -294,7 +294,8 @@ class Elasticity:
         }
         name = max(lacking, key=lambda name: lacking[name])
         room, full = self._room(allocations)
-        held = self.launching.held(now, ALLOCATIONS) or ("" if room else full)
+        held = growing[name].seen.obstacle or self.launching.held(now, ALLOCATIONS)
+        held = held or ("" if room else full)
         if held:
             for own, demand in growing.items():
                 self._hold(own, held, demand)

@@ -31,6 +31,7 @@ from opencluster.core.dispatch import (
     WarnNoWorker,
     WithdrawPieces,
 )
+from opencluster.core.elastic_report import Work
 from opencluster.core.inbox import CUT_SHORT
 from opencluster.core.roles import ASKER, MANAGER, WORKER, check
 from opencluster.engines.base import (
@@ -46,7 +47,7 @@ from opencluster.engines.bonds import Bonds
 from opencluster.engines.directory import Contact
 from opencluster.engines.job_orders import CANCELLED, JobOrders, cancelled
 from opencluster.engines.quarantine import Quarantine
-from opencluster.engines.reports import Reports, Work
+from opencluster.engines.reports import Reports
 from opencluster.engines.roster import Roster, Runs
 from opencluster.engines.sharing import Sharing
 from opencluster.engines.tickets import (
@@ -475,12 +476,14 @@ class ClusterEngine:
         self._roster.expected = types
         self._dispatch.expect(_now(), types)
 
-    def _work(self, types: Collection[str]) -> Work:
+    def _work(self, types: Collection[str]) -> dict[str, Work]:
         """Return how much there is to do; who waits for a worker has a piece for it."""
         self._take_in()
-        awaited = self._roster.awaited
+        awaited, holds = self._roster.awaited, self._values.holds
+        contacts = self._directory.contacts
+        holding = {c.type for c in contacts.values() if c.type in types and holds(c.id)}
         return {
-            type: (count or min(1, awaited[type]), mean_s)
+            type: Work(count or min(1, awaited[type]), mean_s, type in holding)
             for type, (count, mean_s) in self._dispatch.work(_now(), types).items()
         }
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from typing import Any
 
-from opencluster.core.elastic_report import QUEUED
+from opencluster.core.elastic_report import QUEUED, Work
 from opencluster.engines.base import Job
 from opencluster.net.link import FactoryLink
 
@@ -21,9 +21,6 @@ MAX_JOBS = 1000
 """Jobs that wait to be reported to a factory."""
 MAX_TYPES = 1000
 """Types that a factory may ask about."""
-
-Work = Mapping[str, tuple[int, float | None]]
-"""Pieces of each type that are not done, and how long one takes in seconds."""
 
 
 class Reports:
@@ -46,7 +43,7 @@ class Reports:
         link: FactoryLink,
         obey: Callable[[Job, Any], None],
         expect: Callable[[Collection[str]], None],
-        work: Callable[[Collection[str]], Work],
+        work: Callable[[Collection[str]], Mapping[str, Work]],
     ) -> None:
         self._link = link
         self._obey = obey
@@ -102,7 +99,7 @@ class Reports:
             for type, count in job.coming.copy().values():
                 coming[type] += count
         work = self._work(self._expected)
-        return {t: [count + coming[t], mean_s] for t, (count, mean_s) in work.items()}
+        return {t: [w.pieces + coming[t], *w[1:]] for t, w in work.items()}
 
     def _answered(self, job: Job, asked: Future[Any]) -> None:
         if asked.cancelled() or asked.exception() is not None:

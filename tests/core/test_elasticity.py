@@ -163,6 +163,26 @@ def test_only_who_is_idle_is_let_go() -> None:
     assert counts(made.look(60.0, {"T": Seen(1, 1.0, 8, 1)})) == []
 
 
+def test_one_stays_as_long_as_values_are_kept_that_somebody_refers_to() -> None:
+    made, running = policy(), 2
+    for now in range(0, 400):
+        seen = Seen(0, 1.0, running, running, is_holding=now < 300)
+        for order in made.look(float(now), {"T": seen}):
+            assert isinstance(order, Shrink)
+            running -= order.count
+        assert running >= (1 if now < 300 else 0)
+        assert running == 2 or now >= 60
+    assert running == 0
+
+
+def test_what_is_in_the_way_of_a_launch_is_told() -> None:
+    made = policy()
+    why = "no computer can run it"
+    assert made.look(0.0, {"T": Seen(5, obstacle=why)}) == []
+    assert standing(made)[0] == "held"
+    assert standing(made)[1].startswith(why)
+
+
 def test_work_in_between_keeps_all() -> None:
     made = policy()
     for now in range(0, 600):
