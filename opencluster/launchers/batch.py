@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -101,7 +102,7 @@ class BatchLauncher:
 
     def launch(self, tell: Tell) -> list[Outcome]:
         """Submit the first job, unless it is there, and wait until it is at work."""
-        self._place.make()
+        self._make()
         with local.alone(self._place):
             first = self._first()
             if first is None:
@@ -166,7 +167,7 @@ class BatchLauncher:
         LaunchFailed
             When there is no first job, or the batch system refuses.
         """
-        self._place.make()
+        self._make()
         with local.alone(self._place):
             first = self._first()
             if first is None:
@@ -206,6 +207,12 @@ class BatchLauncher:
             self._note([job for job in self._noted() if job.id != id])
 
     # --- jobs ----------------------------------------------------------------
+
+    def _make(self) -> None:
+        self._place.make()
+        # nothing of the cluster runs on this computer
+        with suppress(OSError):
+            self._place.sockets.rmdir()
 
     def _job(self) -> Job:
         file = self._file
