@@ -61,6 +61,7 @@ class Line:
         self.shop: Shop | None = None
         self.transport = self
         self.post = reactor.post
+        self.watch, self.unwatch = reactor.watch, reactor.unwatch
 
     def connect(self, endpoint: str, public_key: str = "") -> Peer:
         """Return the connection to a factory."""

@@ -38,6 +38,8 @@ EVERYTHING = MAX_VALUE_BYTES
 """As a limit of how much to send at once: no limit."""
 NOT_THERE = "it does not have it any more"
 """What is told of a source that says so itself."""
+NOT_REACHED = "it was not reached"
+"""What is told of one to which no connection came about in time."""
 NOT_ASKED = "it sent what was not asked for"
 
 
@@ -314,7 +316,7 @@ class Fetching:
         ]
         effects: list[Effect] = []
         for name in late:
-            effects += self.source_lost(now, name, "it was not reached")
+            effects += self.source_lost(now, name, NOT_REACHED)
         return effects
 
     # --- questions -----------------------------------------------------------

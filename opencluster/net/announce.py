@@ -16,6 +16,7 @@ import socket
 from collections.abc import Iterable, Sequence
 
 from opencluster.errors import ConfigError
+from opencluster.net.names import address_of
 
 EVERYWHERE = "0.0.0.0"
 _ELSEWHERE = "tcp://192.0.2.1:9"
@@ -72,8 +73,9 @@ def way_out(endpoints: Iterable[str] = ()) -> str:
             continue
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             try:
-                probe.connect((host, int(port)))
-            except (OSError, ValueError):
+                probe.connect((address_of(host), int(port)))
+            except (OSError, ValueError, OverflowError):
+                # no way, no address, or no port
                 continue
             return str(probe.getsockname()[0])
     found = _addresses(is_up=True)

@@ -12,6 +12,7 @@ from opencluster.core.roles import ASKER, check
 from opencluster.errors import FactoryUnreachable, OpenClusterError
 from opencluster.net.keys import Keyring
 from opencluster.net.link import FactoryLink, Finder, usable_endpoint
+from opencluster.net.reach import cannot_reach, look
 from opencluster.net.reactor import Reactor
 from opencluster.net.rejections import MALFORMED, Rejections
 from opencluster.net.transport import PeerLost, Received, TransportEvent
@@ -58,6 +59,7 @@ class Control:
             self._timeout_s,
             patience_s=config.factory.leader_timeout_s,
             keys=keys,
+            is_loud=False,
         )
         self._reactor.start()
 
@@ -103,7 +105,9 @@ class Control:
             raise FactoryUnreachable(f"workshop {entry['name']} has no open socket")
         key = str(entry.get("public_key", ""))
         limit_s = timeout_s or self._timeout_s
-        return self._result(self._ask(endpoint, key, operation, arguments, limit_s))
+        whom = str(entry.get("name", "it"))
+        asked = self._ask(endpoint, key, operation, arguments, limit_s, whom)
+        return self._result(asked)
 
     def tell(self, entry: Mapping[str, Any], header: bytes) -> None:
         """Send a message that nobody answers to a worker or service.
@@ -172,8 +176,14 @@ class Control:
         operation: str,
         arguments: Mapping[str, Any],
         timeout_s: float,
+        whom: str = "a factory",
     ) -> Future[Any]:
         future: Future[Any] = Future()
+        seen: list[Future[str]] = []
+
+        def why() -> str:
+            reason = seen[0].result() if seen and seen[0].done() else ""
+            return cannot_reach(whom, endpoint, reason) if reason else ""
 
         def ask() -> None:
             try:
@@ -182,7 +192,14 @@ class Control:
                 future.set_exception(error)
                 return
             asked = self._link.requests.ask(peer, operation, arguments, timeout_s)
-            asked.add_done_callback(lambda done: _copy(done, future))
+            asked.add_done_callback(lambda done: _copy(done, future, why()))
+            if endpoint.startswith("tcp://"):
+                self._reactor.after(timeout_s / 2, look_there)
+
+        def look_there() -> None:
+            if not future.done():
+                # so that what is seen is there when the time is up
+                seen.append(look(self._reactor, endpoint, 0.45 * timeout_s))
 
         self._reactor.post(ask)
         return future
@@ -210,9 +227,11 @@ class Control:
             self._rejections.note(error)
 
 
-def _copy(done: Future[Any], future: Future[Any]) -> None:
+def _copy(done: Future[Any], future: Future[Any], why: str) -> None:
     error = done.exception()
-    if error is not None:
+    if isinstance(error, FactoryUnreachable) and why:
+        future.set_exception(FactoryUnreachable(f"{error}; {why}"))
+    elif error is not None:
         future.set_exception(error)
     else:
         future.set_result(done.result())

@@ -16,6 +16,7 @@ from typing import Any
 
 from opencluster.core.fetching import (
     MAX_VALUE_BYTES,
+    NOT_REACHED,
     NOT_THERE,
     PART_BYTES,
     Allocate,
@@ -29,6 +30,7 @@ from opencluster.core.fetching import (
     Source,
 )
 from opencluster.errors import OpenClusterError, RemoteProtocolError
+from opencluster.net.reach import here
 from opencluster.net.transport import Peer, Transport
 from opencluster.references import Holder
 from opencluster.wire import frames, kinds
@@ -261,6 +263,10 @@ class Exchange:
         told = []
         for name, why in reasons:
             holder = self._holders.get(name)
+            if holder is not None and why == NOT_REACHED:
+                ways = [e for e in holder.endpoints if e.startswith("tcp://")]
+                if ways and holder.host_id != self._here:
+                    why = f"{here(ways[0])} did not reach it at {ways[0]} in time"
             told.append(f"{holder.name if holder else name}: {why}")
         return "; ".join(told) or "nobody is known to hold it"
 

@@ -27,6 +27,7 @@ from opencluster.errors import (
     RegistryError,
     RemoteProtocolError,
 )
+from opencluster.net.reach import here, look
 from opencluster.net.reactor import Reactor
 from opencluster.net.rejections import MALFORMED
 from opencluster.net.requests import Requests
@@ -54,6 +55,10 @@ MAX_BEAT_INTERVAL_S = 3600.0
 """A factory that says that it beats less often is not believed."""
 _PUSHED = (kinds.DELTA, kinds.BEAT, kinds.MOVED, kinds.FORGOTTEN)
 """What one who led a moment ago may still say."""
+LOOK_AFTER_S = 1.5
+"""Without a leader for this long, it is found out why the factories are not reached,"""
+LOOK_INTERVAL_S = 15.0
+"""and so often again."""
 BEATS_MISSED = 1.5
 """Intervals after which the next beat of a leader that is followed is overdue."""
 
@@ -91,6 +96,8 @@ class FactoryLink:
         How long an answer may be overdue before it is looked for another leader.
     keys : Keyring, optional
         Whose factories alone are believed, and whose roll is kept up to date.
+    is_loud : bool
+        Why factories are not reached is logged, and not only told to who asks them.
     """
 
     def __init__(
@@ -102,6 +109,7 @@ class FactoryLink:
         patience_s: float = 1.0,
         keys: Keyring | None = None,
         on_forgotten: Callable[[Sequence[str]], None] | None = None,
+        is_loud: bool = True,
     ) -> None:
         self._reactor = reactor
         self._on_forgotten = on_forgotten
@@ -116,6 +124,10 @@ class FactoryLink:
         self._seeker = Seeker(patience_s)
         self._peers: dict[str, Peer] = {}
         self._refusals: dict[str, str] = {}
+        self._is_loud = is_loud
+        self._unreached: dict[str, str] = {}
+        self._told: set[str] = set()
+        self._look_at = 0.0
         self._names: dict[Peer, str] = {}
         self._former = ""
         self._followers: dict[str, None] = {}
@@ -193,6 +205,9 @@ class FactoryLink:
         if refused:
             told = (f"{', '.join(names)} {reason}" for reason, names in refused.items())
             return f"no factory let us in: {'; and '.join(told)}"
+        unreached = self._why_unreached()
+        if unreached:
+            return f"no factory answered: {'; and '.join(unreached)}"
         return (
             f"no factory answered (tried {'; '.join(known)}); "
             "is it running? see `opencluster status`"
@@ -242,6 +257,7 @@ class FactoryLink:
             self._give_up_overdue(now)
             if not self.is_up:
                 self._look_up()
+                self._look_around(now)
             self._do(self._seeker.tick(now, self._awaited_since()))
             self._ask_followers(now)
         finally:
@@ -254,6 +270,40 @@ class FactoryLink:
         """Find out anew where the factories are."""
         found = map(usable_endpoint, self._find())
         self._seeker.listed([endpoint for endpoint in found if endpoint is not None])
+
+    def _look_around(self, now: float) -> None:
+        """Find out why no factory is reached, now and then while that lasts."""
+        if now - self._missed_since < LOOK_AFTER_S or now < self._look_at:
+            return
+        self._look_at = now + LOOK_INTERVAL_S
+        for endpoint in filter(None, map(usable_endpoint, self._find())):
+            if endpoint.startswith("tcp://"):
+                seen = look(self._reactor, endpoint)
+                seen.add_done_callback(partial(self._looked, endpoint))
+
+    def _looked(self, endpoint: str, seen: Future[str]) -> None:
+        self._unreached.pop(endpoint, None)
+        if self.is_up or not seen.result():
+            return
+        self._unreached[endpoint] = seen.result()
+        for text in self._why_unreached():
+            self._warn(text)
+
+    def _why_unreached(self) -> list[str]:
+        """Return who does not reach which factories, in a sentence for each reason."""
+        by_reason: dict[str, list[str]] = {}
+        for endpoint, reason in list(self._unreached.items()):
+            by_reason.setdefault(reason, []).append(endpoint)
+        return [
+            f"{here(endpoints[0])} cannot reach {', '.join(endpoints)}: {reason}"
+            for reason, endpoints in by_reason.items()
+        ]
+
+    def _warn(self, text: str) -> None:
+        """Log why there is no leader, each reason once until there is one again."""
+        if self._is_loud and text not in self._told:
+            self._told.add(text)
+            log.warning("%.1000s", text)
 
     def _awaited_since(self) -> float | None:
         """Return since when the leader owes an answer or a beat, if it does."""
@@ -281,7 +331,7 @@ class FactoryLink:
         try:
             peer = self._reactor.transport.connect(name, self._factory_key)
         except OpenClusterError as error:
-            log.warning("%.500s", error)
+            self._warn(str(error))
             self._do(self._seeker.unanswered(name))
             return
         self._peers[name] = peer
@@ -313,6 +363,8 @@ class FactoryLink:
             self._resubscribe()
 
     def _adopt(self, name: str) -> None:
+        self._unreached.clear()
+        self._told.clear()
         self._beat_at = time.monotonic()
         former, self._former = self._former, name
         if former in self._peers and former != name:

@@ -33,6 +33,7 @@ from opencluster.net.monitoring import (
     take,
     why,
 )
+from opencluster.net.names import address_of
 from opencluster.net.polling import Edge
 from opencluster.net.ticker import Ticker
 from opencluster.net.transfers import LARGE_BYTES, TICK_S, Transfers
@@ -190,7 +191,7 @@ class ZmqTransport:
         """Listen at an endpoint, and return it with the port filled in.
 
         A local socket is closed to other users, wherever it stands. Instead of a port
-        there may be a range of them, ``tcp://10.0.0.1:9200-9399``, for one that is free.
+        there may be a range of them, ``tcp://10.0.0.1:9200-9399``, for a free one.
 
         Raises
         ------
@@ -557,11 +558,12 @@ def _resolved(endpoint: str) -> str:
             f"{endpoint!r} is no endpoint: use tcp://host:port or ipc://path"
         )
     try:
-        address = socket.getaddrinfo(host, None, socket.AF_INET)[0][4][0]
+        address = address_of(host)
     except (OSError, UnicodeError) as error:
         raise OpenClusterError(
-            f"cannot find the address of {host!r} (in {endpoint}): {error}; "
-            "check the name, or give a numeric address"
+            f"cannot find the address of {host!r} (in {endpoint}) from "
+            f"{socket.gethostname()}: {error}; check the name, or give a numeric "
+            "address"
         ) from None
     return f"tcp://{address}:{port}"
 
