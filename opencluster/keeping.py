@@ -200,13 +200,13 @@ class Keeper:
             How long at most, in seconds.
         """
         holdings, began = self._holdings, time.monotonic()
-        before, nbytes = holdings.referred
+        before, nbytes = holdings.awaited
         is_over = self._reactor.wait_until(lambda: not holdings.is_awaited, timeout_s)
-        left, left_bytes = holdings.referred
+        left, left_bytes = holdings.awaited
         if before > left:
             log.info(
-                "%d of %d kept values (%s) are with other workers or released, "
-                "after %.1f s",
+                "%d of %d kept values (%s) are with other workers, or not needed any "
+                "more, after %.1f s",
                 *(before - left, before, size_text(nbytes - left_bytes)),
                 time.monotonic() - began,
             )
@@ -284,6 +284,11 @@ class Keeper:
     def budget(self) -> int:
         """Bytes of values that may lie in memory."""
         return self._holdings.budget
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of the values that managers refer to."""
+        return self._holdings.kept_bytes
 
     def managers(self) -> set[Peer]:
         """Return who refers to values here."""

@@ -57,6 +57,9 @@ class Registration(Protocol):
     def counted(self, counts: TransportCounts) -> None:
         """Take in what came in that should not have, for the next heartbeat."""
 
+    def keeps(self, nbytes: int) -> None:
+        """Take in how many bytes of values are kept here, for the next heartbeat."""
+
 
 class VouchedRegistration:
     """A workshop speaks for this process."""
@@ -93,6 +96,10 @@ class VouchedRegistration:
     def counted(self, counts: TransportCounts) -> None:
         """Write the counts where the heartbeat finds them."""
         self._scoreboard.counted(**counts.to_fields())
+
+    def keeps(self, nbytes: int) -> None:
+        """Write it where the heartbeat finds it."""
+        self._scoreboard.keeps(nbytes)
 
 
 class OwnRegistration:
@@ -170,6 +177,10 @@ class OwnRegistration:
     def counted(self, counts: TransportCounts) -> None:
         """Write the counts where the heartbeat finds them."""
         self._scoreboard.counted(**counts.to_fields())
+
+    def keeps(self, nbytes: int) -> None:
+        """Write it where the heartbeat finds it."""
+        self._scoreboard.keeps(nbytes)
 
     def _register(self) -> None:
         if self._entry is not None:

@@ -620,6 +620,7 @@ class Station:
             if self._reaches(peer, alive):
                 self.keeper.heard(peer)
         self.registration.counted(self.transport.counts)
+        self.registration.keeps(self.keeper.kept_bytes)
 
     def _manager_lost(self, peer: Peer) -> None:
         with self._mutex:

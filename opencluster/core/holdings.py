@@ -127,6 +127,7 @@ class Holdings:
         self._lost_at: dict[bytes, float] = {}
         self._hopeless: set[bytes] = set()
         self._in_memory = 0
+        self._kept_bytes = 0
         self._being_written = 0
         self._retry_at: float | None = None
 
@@ -329,10 +330,16 @@ class Holdings:
         return not self._by_manager.keys() <= gone
 
     @property
-    def referred(self) -> tuple[int, int]:
-        """How many values managers refer to, and the bytes of these."""
-        sizes = [each.nbytes for each in self._held.values() if each.managers]
+    def awaited(self) -> tuple[int, int]:
+        """How many values managers refer to that are there, and the bytes of these."""
+        lost = self._lost_at.keys()
+        sizes = [each.nbytes for each in self._held.values() if each.managers - lost]
         return len(sizes), sum(sizes)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of the values that managers refer to."""
+        return self._kept_bytes
 
     @property
     def in_memory(self) -> int:
@@ -355,6 +362,7 @@ class Holdings:
         writing = [h for h in held if h.lies is Lies.WRITING]
         assert self._in_memory == sum(h.nbytes for h in in_memory)
         assert self._being_written == sum(h.nbytes for h in writing)
+        assert self._kept_bytes == sum(h.nbytes for h in held if h.managers)
         idle = {h.id for h in held if h.lies is Lies.MEMORY and not h.pins}
         assert idle == self._idle.keys() | self._idle_copies.keys()
         assert all(copy.is_copy for copy in self._idle_copies.values())
@@ -391,12 +399,16 @@ class Holdings:
 
     def _refer(self, manager: bytes, holding: Holding) -> None:
         holding.is_copy = False
+        if not holding.managers:
+            self._kept_bytes += holding.nbytes
         holding.managers.add(manager)
         self._by_manager.setdefault(manager, set()).add(holding.id)
         self._lost_at.pop(manager, None)
         self._line_up(holding)
 
     def _no_longer(self, manager: bytes, holding: Holding) -> None:
+        if holding.managers == {manager}:
+            self._kept_bytes -= holding.nbytes
         holding.managers.discard(manager)
         ids = self._by_manager.get(manager)
         if ids is not None:

@@ -40,6 +40,7 @@ _GPU: list[Named] = [
 _PROCESS: list[Named] = [
     ("pieces_done_total", "pieces_done", 1, "Pieces that ended with a result."),
     ("pieces_failed_total", "pieces_failed", 1, "Pieces that ended with an error."),
+    ("process_kept_bytes", "kept_bytes", 1, "Values that it keeps for managers."),
     ("process_resident_bytes", "rss_bytes", 1, "Resident memory of a process."),
     ("process_cpu_ratio", "cpu_percent", _PART, "Use of one processor by a process."),
 ]

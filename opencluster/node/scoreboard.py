@@ -13,6 +13,7 @@ A file of `PAGE_BYTES` holds a header and a few records, one for each kind of ne
     2048 enforcement: an interrupt that must be enforced from outside
     2560 rejections: messages and connections that were refused
     3072 place: which piece of a bundle runs
+    3584 kept: the values that it keeps for managers
     4096 error: the last piece that failed, with its traceback, in slots of 2048
 
 A record is two slots of 256 bytes that are written in turn, each a sequence number,
@@ -49,7 +50,7 @@ TRACEBACK_BYTES = 1568
 READ_ATTEMPTS = 8
 """Looks at a record before the one seen last counts: writing takes a microsecond."""
 
-_HEADER = struct.pack("<4sH", b"OCsb", 4)
+_HEADER = struct.pack("<4sH", b"OCsb", 5)
 _RECORD_BYTES = 512
 _SLOT_BYTES = _RECORD_BYTES // 2
 _CHECKSUM_BYTES = 4
@@ -136,6 +137,8 @@ class Reading:
         away by itself when the piece ends.
     enforce_at : float
         When that is due, in seconds.
+    kept_bytes : int
+        Bytes of values that it keeps for managers.
     rejected_messages, rejected_handshakes : int
     dropped_connections, rejected_credentials : int
         What came in that should not have.
@@ -157,6 +160,7 @@ class Reading:
     pieces_failed: int = 0
     enforce_piece: str = ""
     enforce_at: float = 0.0
+    kept_bytes: int = 0
     rejected_messages: int = 0
     rejected_handshakes: int = 0
     dropped_connections: int = 0
@@ -179,6 +183,7 @@ class Reading:
             "progress_total": self.progress_total,
             "pieces_done": self.pieces_done,
             "pieces_failed": self.pieces_failed,
+            "kept_bytes": self.kept_bytes,
             "rejected_messages": self.rejected_messages,
             "rejected_handshakes": self.rejected_handshakes,
             "dropped_connections": self.dropped_connections,
@@ -248,6 +253,7 @@ class Scoreboard:
         self._progress = _Record(memory, 3, "Qdd")
         self._enforcement = _Record(memory, 4, f"Q{TEXT_BYTES}sd")
         self._rejections = _Record(memory, 5, "QQQQ")
+        self._kept = _Record(memory, 7, "Q")
         layout = f"d{TEXT_BYTES}s{TEXT_BYTES}s{MESSAGE_BYTES}s{TRACEBACK_BYTES}s"
         self._error = _Record(memory, 8, layout, _ERROR_SLOT_BYTES)
         self._place = memoryview(memory)[_PLACE_AT : _PLACE_AT + 8].cast("Q")
@@ -372,6 +378,10 @@ class Scoreboard:
         """Ask the workshop to end this process if the piece still runs at `at`."""
         self._enforcement.write(self._ordinal, _cut(piece, TEXT_BYTES), at)
 
+    def keeps(self, nbytes: int) -> None:
+        """Say how many bytes of values it keeps for managers."""
+        self._kept.write(nbytes)
+
     def counted(
         self,
         rejected_messages: int,
@@ -416,6 +426,9 @@ class Scoreboard:
             }
             if name.strip(b"\0"):
                 values |= self._about_running(piece[2], name)
+        kept = self._kept.read()
+        if kept:
+            values["kept_bytes"] = kept[2]
         rejections = self._rejections.read()
         if rejections:
             values |= dict(zip(_COUNTS, rejections[2:], strict=True))

@@ -93,6 +93,7 @@ _ERROR: Fields = (
 _WORK: Fields = (
     ("pieces_done", 0, int),
     ("pieces_failed", 0, int),
+    ("kept_bytes", 0, int),
     ("piece", "", str),
 )
 _PROGRESS: Fields = (

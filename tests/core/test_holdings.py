@@ -251,8 +251,9 @@ def test_managers_that_are_gone_or_without_hope_are_not_waited_for() -> None:
     held.refer(N, [B])
     held.copy(C, 10)
     assert held.is_awaited
-    assert held.referred == (2, 20)
+    assert (held.awaited, held.kept_bytes) == ((2, 20), 20)
     held.manager_lost(1.0, M)
+    assert (held.awaited, held.kept_bytes) == ((1, 10), 20)
     assert held.is_awaited
     held.unsaved(N, 1)
     assert not held.is_awaited

@@ -87,6 +87,15 @@ def test_state_and_worker_id_do_not_erase_each_other(pair):
     assert reader.read().state is State.DRAINING
 
 
+def test_the_values_that_a_worker_keeps_are_told(pair):
+    writer, reader = pair
+    assert reader.read().kept_bytes == 0
+    for nbytes in (1 << 40, 7):
+        writer.keeps(nbytes)
+        assert reader.read().kept_bytes == nbytes
+    assert reader.read().figures()["kept_bytes"] == 7
+
+
 def test_finished_pieces_are_counted_and_forgotten(pair):
     writer, reader = pair
     for failed in (False, True, False):
