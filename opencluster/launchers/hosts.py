@@ -128,11 +128,13 @@ class HostsLauncher(FixedHosts, ABC):
         else:
             outcomes += self._each(others, start, tell)
         self._record(before, self._untouched)
+        if not self._recorded_hosts():
+            self._forget([])
         return outcomes
 
     def take_down(self, tell: Tell) -> list[Outcome]:
         """End everything that was launched from this place."""
-        hosts = (recorded(self.place) or self.file).hosts
+        hosts = self._recorded_hosts()
         factories = [host for host in hosts if host.is_factory]
         others = [host for host in hosts if not host.is_factory]
         outcomes = self._each(others, self._ending(WORKSHOP, FACTORY), tell)
@@ -167,6 +169,7 @@ class HostsLauncher(FixedHosts, ABC):
             command = self.command(host, deed)
             ran = self._commands.run(command, order.to_json(), limit_s)
         except OpenClusterError as error:
+            self._untouched.add(host.name)
             return Outcome(host.name, False, str(error))
         answer = answer_in(ran.output)
         if answer is not None:
@@ -182,6 +185,8 @@ class HostsLauncher(FixedHosts, ABC):
     def _outcome(self, host: Host, answer: Answer, elapsed_s: float) -> Outcome:
         first, _, rest = answer.message.partition("\n")
         detail = answer.output or rest
+        if not answer.may_run:
+            self._untouched.add(host.name)
         if answer.is_done:
             first = f"{first} ({elapsed_s:.1f} s)"
         return Outcome(host.name, answer.is_done, first, detail)
@@ -253,6 +258,9 @@ class HostsLauncher(FixedHosts, ABC):
         old = {host.name: host for host in before.hosts} if before else {}
         new = {h.name: h for h in self.file.hosts if h.name not in untouched}
         keep_record(self.place, replace(self.file, hosts=tuple((old | new).values())))
+
+    def _recorded_hosts(self) -> tuple[Host, ...]:
+        return (recorded(self.place) or self.file).hosts
 
     def _write_cluster_file(self) -> None:
         """Note where the factories are, for all commands with this place."""

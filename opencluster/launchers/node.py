@@ -63,9 +63,13 @@ def up(order: Order) -> Answer:
         if is_other:
             _stop(place, (FACTORY, WORKSHOP))
             running = []
-        if not running:
-            _lay_out(order, place)
-        started = _start(order, place, running)
+        try:
+            if not running:
+                _lay_out(order, place)
+            started = _start(order, place, running)
+        except OpenClusterError:
+            _tidy(place)
+            raise
     what = " and ".join(started)
     message = f"started {what}" if started else "runs already"
     return Answer(True, message, directory=str(place.path))
@@ -84,9 +88,7 @@ def down(order: Order) -> Answer:
         return Answer(True, "nothing runs", directory=str(place.path))
     with local.alone(place):
         _stop(place, order.roles)
-        if not _running(place):
-            _forget_keys(place)
-            place.forget()
+        _tidy(place)
     return Answer(True, "ended", directory=str(place.path))
 
 
@@ -169,6 +171,13 @@ def _last_order(place: Place) -> Mapping[str, Any]:
         return _fields(_order_file(place).read_text())
     except (OSError, ValueError):
         return {}
+
+
+def _tidy(place: Place) -> None:
+    """Remove what is of no use when nothing runs; logs and state stay."""
+    if not _running(place):
+        _forget_keys(place)
+        place.forget()
 
 
 def _forget_keys(place: Place) -> None:
@@ -340,11 +349,15 @@ def main(arguments: list[str]) -> int:
     # what counts on a host is the order, and nothing that a shell of it sets
     for name in [name for name in os.environ if name.startswith(PREFIX)]:
         del os.environ[name]
+    order = None
     try:
-        order = Order.from_json(sys.stdin.read(MAX_ORDER_BYTES))
+        text = sys.stdin.read(MAX_ORDER_BYTES)
+        # what runs must be ended also when OpenCluster was replaced meanwhile
+        order = Order.from_json(text, is_any_version=arguments[0] == "down")
         answer = DEEDS[arguments[0]](order)
     except OpenClusterError as error:
-        answer = Answer(False, str(error), getattr(error, "output", ""))
+        output = getattr(error, "output", "")
+        answer = Answer(False, str(error), output, may_run=order is not None)
     print(answer.to_json(), flush=True)
     return 0 if answer.is_done else 1
 

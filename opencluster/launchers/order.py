@@ -75,8 +75,15 @@ class Order:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> Order:
+    def from_json(cls, text: str, is_any_version: bool = False) -> Order:
         """Return the order that a text stands for.
+
+        Parameters
+        ----------
+        text : str
+            What `to_json` made.
+        is_any_version : bool
+            Take one of another version, too: an end needs little.
 
         Raises
         ------
@@ -90,7 +97,7 @@ class Order:
             raise LaunchFailed(
                 "expected an order of `opencluster up` on standard input"
             ) from None
-        if version != __version__:
+        if version != __version__ and not is_any_version:
             raise LaunchFailed(
                 f"OpenCluster {__version__} is installed here, and {version} where the "
                 "order comes from: install the same version on both"
@@ -114,12 +121,15 @@ class Answer:
         What a daemon printed that did not start.
     directory : str
         Where everything lies on the host.
+    may_run : bool
+        Whether anything may have begun, when it was not done.
     """
 
     is_done: bool
     message: str
     output: str = ""
     directory: str = ""
+    may_run: bool = True
 
     def to_json(self) -> str:
         """Return it as one line for `answer_in`."""
@@ -143,5 +153,6 @@ def answer_in(output: str) -> Answer | None:
                 str(told.get("message", "")),
                 str(told.get("output", "")),
                 str(told.get("directory", "")),
+                told.get("may_run") is not False,
             )
     return None

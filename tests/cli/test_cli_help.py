@@ -10,6 +10,7 @@ COMMANDS = [
     "config show",
     "demo",
     "dispatcher",
+    "down",
     "factory",
     "keys add",
     "keys new",
@@ -26,6 +27,7 @@ COMMANDS = [
     "tasks cancel",
     "tasks retry",
     "tasks show",
+    "up",
     "worker",
     "workshop",
 ]
