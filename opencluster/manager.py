@@ -40,8 +40,9 @@ class Manager:
     Parameters
     ----------
     engine : str, optional
-        ``local`` (this process), ``process`` (processes of this computer) or
-        ``cluster``; by default what the environment says, else ``cluster``.
+        ``local`` (this process), ``process`` (processes of this computer),
+        ``cluster`` or ``dask`` (a Dask cluster, also as ``dask@ADDRESS``); by default
+        what the environment says, else ``cluster``.
 
     Attributes
     ----------

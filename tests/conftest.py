@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Generator, Iterator
 
 import pytest
+from dask_site import dask_scheduler, dask_workers
 from postgres_server import PostgresServer
 from traces import VARIABLE, Traces
 
@@ -57,3 +58,11 @@ def postgres() -> Iterator[PostgresServer]:
         yield server
     finally:
         server.remove()
+
+
+@pytest.fixture(scope="session")
+def dask_address(traces: Traces) -> Iterator[str]:
+    """Return the address of a Dask scheduler that has two workers for the engines."""
+    types = ("Tool", "Data", "Join", "Double")
+    with dask_scheduler() as address, dask_workers(address, 2, *types):
+        yield address

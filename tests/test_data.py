@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dask_site import on_dask
 from data_programs import TARGET
 
 from opencluster import DataRef, Manager, WorkPiece
@@ -34,6 +35,10 @@ SETTINGS = {"manager.worker_wait_s": 2, "workshop.restart_delay_s": 0.05}
 @pytest.fixture(scope="module", params=ENGINES)
 def engine(request: pytest.FixtureRequest) -> Iterator[str]:
     """Return the name of an engine on which the workers can be used."""
+    if request.param == "dask":
+        with on_dask(request.getfixturevalue("dask_address"), SETTINGS):
+            yield request.param
+        return
     here = HERE if request.param == "cluster" else {}
     with LocalCluster(here, SETTINGS):
         yield request.param
@@ -306,7 +311,7 @@ def test_what_makes_the_inputs_may_fail(manager: Manager) -> None:
 
 
 # on the engine of this process pieces are over before they can be withdrawn
-@pytest.mark.parametrize("engine", ["process", "cluster"], indirect=True)
+@pytest.mark.parametrize("engine", ["process", "cluster", "dask"], indirect=True)
 def test_a_piece_with_references_can_be_withdrawn(
     manager: Manager, tmp_path: Path
 ) -> None:
@@ -321,7 +326,7 @@ def test_a_piece_with_references_can_be_withdrawn(
 
 
 # the other engines start workers, or need none
-@pytest.mark.parametrize("engine", ["cluster"], indirect=True)
+@pytest.mark.parametrize("engine", ["cluster", "dask"], indirect=True)
 def test_nobody_holds_values_where_nobody_is(engine: str) -> None:
     with pytest.raises(NoSuitableWorker, match="no worker of type 'Nobody'"):
         Manager(engine).scatter("value", to="Nobody")

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cluster_programs import TARGET
+from dask_site import on_dask
 
 from opencluster import Completed, Manager, Worker, WorkPiece
 from opencluster.engines.base import Options, Outcome
@@ -36,6 +37,10 @@ HERE = {f"{TARGET}:ToolWorker": 2, f"{TARGET}:ToolboxService": 1}
 @pytest.fixture(scope="module", params=ENGINES)
 def engine(request: pytest.FixtureRequest) -> Iterator[str]:
     """Return the name of an engine on which the tools can be used."""
+    if request.param == "dask":
+        with on_dask(request.getfixturevalue("dask_address"), SETTINGS):
+            yield request.param
+        return
     # the other engines take no notice of the cluster
     here = HERE if request.param == "cluster" else {}
     with LocalCluster(here, SETTINGS):

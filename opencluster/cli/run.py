@@ -15,11 +15,13 @@ import click
 from opencluster.cli import INTERRUPTED
 from opencluster.cli.options import directory_option
 from opencluster.config import load
-from opencluster.engines.choice import ENGINE_VARIABLE, ENGINES
+from opencluster.engines.choice import ENGINE_VARIABLE, ENGINES, engine_at
+from opencluster.errors import ConfigError
 from opencluster.launchers.connection import why_unreachable
 from opencluster.place import Place
 
 ENGINE_OPTION = "--engine"
+DASK_OPTION = "--dask-address"
 
 
 @click.command(
@@ -29,27 +31,39 @@ ENGINE_OPTION = "--engine"
 @click.option(
     ENGINE_OPTION,
     type=click.Choice(ENGINES),
-    help="Where the pieces run: in this process, in processes of this computer, or on "
-    f"the cluster. By default what {ENGINE_VARIABLE} says, else the cluster.",
+    help="Where the pieces run: in this process, in processes of this computer, on the "
+    f"cluster, or on a Dask cluster. By default what {ENGINE_VARIABLE} says, else the "
+    "cluster.",
+)
+@click.option(
+    DASK_OPTION,
+    metavar="tcp://HOST:PORT",
+    help="The scheduler of the Dask cluster; means --engine dask.",
 )
 @directory_option
 @click.argument("script", type=click.Path(exists=True))
 @click.argument("arguments", nargs=-1, metavar="[ARGS]...", type=click.UNPROCESSED)
-def run_command(engine: str | None, script: str, arguments: tuple[str, ...]) -> None:
+def run_command(
+    engine: str | None,
+    dask_address: str | None,
+    script: str,
+    arguments: tuple[str, ...],
+) -> None:
     """Run a Python SCRIPT as `python SCRIPT ARGS` would, on an engine of choice.
 
-    ARGS go to the script as they are, but for --engine, which may stand among them;
-    behind a lone -- even that one is the script's.
+    ARGS go to the script as they are, but for --engine and --dask-address, which may
+    stand among them; behind a lone -- even those are the script's.
 
     \b
     Examples:
         opencluster run wordcount.py book.txt
         opencluster run --engine process wordcount.py book.txt
         opencluster run wordcount.py book.txt --engine local
+        opencluster run wordcount.py book.txt --dask-address tcp://node1:8786
         opencluster run script.py -- --engine v8
     """
     chosen, own_arguments = split_engine(arguments)
-    engine = chosen or engine
+    engine = chosen or _at(engine, dask_address)
     if engine is not None:
         os.environ[ENGINE_VARIABLE] = engine
     if os.environ.get(ENGINE_VARIABLE, "cluster") == "cluster":
@@ -60,12 +74,12 @@ def run_command(engine: str | None, script: str, arguments: tuple[str, ...]) -> 
 
 
 def split_engine(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
-    """Take our own option out of the arguments of a script.
+    """Take our own options out of the arguments of a script.
 
     Returns
     -------
     engine : str or None
-        What the option says, the last one if it is repeated.
+        What the options say, the last one if it is repeated.
     arguments : list of str
         What is the script's. A ``--`` that comes first only ends our options, and is
         not passed on.
@@ -77,13 +91,16 @@ def split_engine(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
     """
     if arguments[:1] == ("--",):
         return None, list(arguments[1:])
-    engine = None
+    engine = address = None
     rest: list[str] = []
     left = iter(arguments)
     for argument in left:
         name, equals, value = argument.partition("=")
         if argument == "--":
-            return engine, [*rest, argument, *left]
+            return _at(engine, address), [*rest, argument, *left]
+        if name == DASK_OPTION:
+            address = value if equals else next(left, "")
+            continue
         if name != ENGINE_OPTION:
             rest.append(argument)
             continue
@@ -94,7 +111,14 @@ def split_engine(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
                 "arguments if the option is the script's own",
                 param_hint=ENGINE_OPTION,
             )
-    return engine, rest
+    return _at(engine, address), rest
+
+
+def _at(engine: str | None, dask_address: str | None) -> str | None:
+    try:
+        return engine_at(engine, dask_address)
+    except ConfigError as error:
+        raise click.BadParameter(str(error), param_hint=DASK_OPTION) from None
 
 
 def run_script(script: str, arguments: Sequence[str]) -> int:

@@ -13,7 +13,7 @@ import click
 from opencluster.cli.daemons import kind_of
 from opencluster.cli.options import directory_option, parse_arguments
 from opencluster.cli.workers import absolute
-from opencluster.engines.choice import ENGINES
+from opencluster.engines.choice import ENGINES, engine_at
 from opencluster.errors import ConfigError, TaskFailed
 from opencluster.priorities import BATCH, REALTIME
 from opencluster.workpiece import WorkPiece
@@ -83,6 +83,12 @@ def parse_deadline(
     help="Where the pieces run; default what the dispatcher's environment says.",
 )
 @click.option(
+    "--dask-address",
+    metavar="tcp://HOST:PORT",
+    default=None,
+    help="The scheduler of the Dask cluster where they run; means --engine dask.",
+)
+@click.option(
     "--pieces",
     "piece_class",
     type=click.Choice([REALTIME, BATCH]),
@@ -108,6 +114,7 @@ def submit_command(
     retries: int | None,
     error_retries: int,
     engine: str | None,
+    dask_address: str | None,
     piece_class: str | None,
     key: str,
     unchecked: bool,
@@ -139,7 +146,7 @@ def submit_command(
         "depends_on": needed,
         "retries": retries,
         "error_retries": error_retries,
-        "engine": engine or "",
+        "engine": engine_at(engine, dask_address) or "",
         "piece_class": piece_class or "",
         "key": key,
     }

@@ -7,6 +7,7 @@ import importlib
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import cast
 
 from opencluster.config import Config, load
@@ -15,10 +16,27 @@ from opencluster.errors import ConfigError
 from opencluster.place import Place
 
 ENGINE_VARIABLE = "OPENCLUSTER_ENGINE"
-ENGINES = ("local", "process", "cluster")
+ENGINES = ("local", "process", "cluster", "dask")
+AT = "@"
+"""Behind it stands where the engine is, in a name such as ``dask@tcp://node1:8786``."""
 
 _engines: dict[tuple[str, Place], Engine] = {}
 _lock = threading.Lock()
+
+
+def engine_at(engine: str | None, dask_address: str | None) -> str | None:
+    """Return the name of an engine, on the Dask scheduler of an address if there is one.
+
+    Raises
+    ------
+    ConfigError
+        When an address is given for another engine.
+    """
+    if not dask_address:
+        return engine
+    if engine not in (None, "", "dask"):
+        raise ConfigError(f"an address of Dask is not for the engine {engine}")
+    return f"dask{AT}{dask_address}"
 
 
 def find_engine(name: str = "", config: Config | None = None) -> Engine:
@@ -27,7 +45,8 @@ def find_engine(name: str = "", config: Config | None = None) -> Engine:
     Parameters
     ----------
     name : str, optional
-        One of `ENGINES`; by default ``OPENCLUSTER_ENGINE``, else ``cluster``.
+        One of `ENGINES`; by default ``OPENCLUSTER_ENGINE``, else ``cluster``. The one
+        of a certain Dask scheduler is ``dask@ADDRESS``.
     config : Config, optional
         The settings.
 
@@ -37,15 +56,20 @@ def find_engine(name: str = "", config: Config | None = None) -> Engine:
         When there is no such engine.
     """
     chosen = name or os.environ.get(ENGINE_VARIABLE) or "cluster"
-    if chosen not in ENGINES:
+    kind, _, address = chosen.partition(AT)
+    if kind not in ENGINES or (address and kind != "dask"):
         raise ConfigError(
             f"there is no engine {chosen!r}; choose one of {', '.join(ENGINES)}"
         )
     key = (chosen, Place.find())
     with _lock:
         if key not in _engines:
-            module = importlib.import_module(f"opencluster.engines.{chosen}")
-            _engines[key] = cast(Engine, module.connect(config or load(), key[1]))
+            module = importlib.import_module(f"opencluster.engines.{kind}")
+            config = config or load()
+            if address:
+                named = replace(config.dask, address=address, scheduler_file="")
+                config = replace(config, dask=named)
+            _engines[key] = cast(Engine, module.connect(config, key[1]))
         return _engines[key]
 
 

@@ -12,15 +12,18 @@ SCRIPT = str(PROGRAMS)
 
 
 @pytest.mark.processes
-def test_every_engine_gives_the_same(cli: Cli) -> None:
+def test_every_engine_gives_the_same(cli: Cli, dask_address: str) -> None:
     cli.ok("start")
     cli.ok("worker", f"{SCRIPT}:DoubleWorker")
     cli.ok("service", f"{SCRIPT}:GreetingService")
     for engine in ENGINES:
-        numbers = cli.ok("run", "--engine", engine, SCRIPT, "double", "Double", "100")
+        run = ["run", "--engine", engine]
+        if engine == "dask":
+            run += ["--dask-address", dask_address]
+        numbers = cli.ok(*run, SCRIPT, "double", "Double", "100")
         # what workers in the script's own process print stands before
         assert numbers.splitlines()[-1] == "9900"
-        text = cli.ok("run", "--engine", engine, SCRIPT, "greet", "greeting")
+        text = cli.ok(*run, SCRIPT, "greet", "greeting")
         assert text == "hello sun\n"
     [job] = [job for job in cli.status()["jobs"] if job["name"] == "DoubleManager"]
     assert job["pieces_done"] == 100
@@ -38,6 +41,8 @@ def test_every_engine_gives_the_same(cli: Cli) -> None:
         (("a", "--engine", "local", "b"), "local", ["a", "b"]),
         (("a", "--engine=process"), "process", ["a"]),
         (("--engine", "local", "--engine", "cluster"), "cluster", []),
+        (("a", "--dask-address", "tcp://n:1", "b"), "dask@tcp://n:1", ["a", "b"]),
+        (("--dask-address=n:1", "--engine", "dask"), "dask@n:1", []),
         (("--", "--engine", "v8"), None, ["--engine", "v8"]),
         (("a", "--", "--engine", "v8"), None, ["a", "--", "--engine", "v8"]),
         (

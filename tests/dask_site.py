@@ -1,0 +1,80 @@
+"""A Dask cluster for tests: a scheduler in this process, workers in another."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from opencluster.engines.choice import close_engines
+
+HOST = Path(__file__).with_name("dask_host.py")
+DEADLINE_S = 60.0
+
+
+@contextmanager
+def dask_scheduler() -> Iterator[str]:
+    """Run a scheduler that has no workers, and yield its address."""
+    import dask
+    from distributed import LocalCluster
+
+    with (
+        dask.config.set({"distributed.scheduler.active-memory-manager.start": False}),
+        LocalCluster(
+            n_workers=0,
+            processes=False,
+            protocol="tcp://",
+            host="127.0.0.1",
+            dashboard_address=None,
+            silence_logs=False,
+        ) as cluster,
+    ):
+        yield cluster.scheduler_address
+
+
+def start_workers(address: str, count: int, *types: str) -> subprocess.Popen[str]:
+    """Start a process with Dask workers that offer resources."""
+    process = subprocess.Popen(
+        [sys.executable, str(HOST), address, str(count), *types],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    if process.stdout.readline() != "ready\n":
+        process.kill()
+        raise AssertionError("Dask workers do not start")
+    return process
+
+
+def end_workers(process: subprocess.Popen[str]) -> None:
+    """End such a process; one that was killed is over already."""
+    process.communicate(timeout=DEADLINE_S)
+
+
+@contextmanager
+def dask_workers(
+    address: str, count: int, *types: str
+) -> Iterator[subprocess.Popen[str]]:
+    """Have Dask workers that offer resources, as long as the block lasts."""
+    process = start_workers(address, count, *types)
+    try:
+        yield process
+    finally:
+        end_workers(process)
+
+
+@contextmanager
+def on_dask(address: str, settings: Mapping[str, object]) -> Iterator[None]:
+    """Have the engine dask use a scheduler, with some settings."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPENCLUSTER_DASK_ADDRESS", address)
+        for name, value in settings.items():
+            variable = f"OPENCLUSTER_{name}".upper().replace(".", "_")
+            patch.setenv(variable, str(value))
+        yield
+        close_engines()
