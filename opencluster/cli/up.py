@@ -142,7 +142,15 @@ def follow(launcher: Launcher, deed: Callable[[Tell], list[Outcome]]) -> list[Ou
                 click.echo(indent(outcome.detail), err=True)
             status.update(waited_for())
 
-        return deed(tell)
+        try:
+            return deed(tell)
+        except KeyboardInterrupt:
+            click.echo(
+                "interrupted: what was begun goes on; the same command again does the "
+                "rest, and `opencluster down` ends everything",
+                err=True,
+            )
+            raise
 
 
 def await_workers(place: Place) -> None:

@@ -1,0 +1,129 @@
+"""``opencluster up`` and ``down`` on this computer, and what they say."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from opencluster.cli import main
+from opencluster.cli.up import place_of
+from opencluster.launchers import local
+from opencluster.launchers.cluster_file import load_cluster_file
+from opencluster.launchers.record import keep_record, recorded
+from opencluster.place import Place
+
+PROGRAM = """\
+from opencluster import Worker
+class Nothing(Worker):
+    def perform(self, work):
+        return work
+"""
+FILE = "workers: {Nothing: {target: 'program.py:NAME', count: 1}}\n"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    place = Place(tmp_path / "place")
+    yield place
+    local.stop(place)
+
+
+@pytest.fixture(autouse=True)
+def _no_other_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("OPENCLUSTER_")]:
+        monkeypatch.delenv(name)
+    # what the command sets is taken back
+    monkeypatch.setenv("OPENCLUSTER_DIR", "")
+
+
+def opencluster(place: Place, *arguments: str) -> Result:
+    return CliRunner().invoke(main, ["--dir", str(place.path), *arguments])
+
+
+@pytest.mark.processes
+def test_a_cluster_of_this_computer_from_up_to_down(
+    tmp_path: Path, place: Place
+) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    path = tmp_path / "here.yaml"
+    path.write_text(FILE.replace("NAME", "Nothing"))
+    shown = opencluster(place, "up", str(path), "--dry-run")
+    assert "target = program.py:Nothing" in shown.output
+    assert not place.path.exists()
+    begun = opencluster(place, "up", str(path))
+    assert begun.exit_code == 0, begun.output
+    assert ": started factory and workshop (" in begun.output
+    assert f"`opencluster --dir {place.path} status`" in begun.output
+    # what is not as it was is no reason to end what runs, without being told
+    path.write_text(FILE.replace("NAME", "Nobody"))
+    refused = opencluster(place, "up", str(path))
+    assert refused.exit_code == 1
+    assert "`opencluster up --restart` ends that" in refused.output
+    assert "1 host of 1 failed" in refused.output
+    failed = opencluster(place, "up", str(path), "--restart")
+    assert failed.exit_code == 1
+    assert "the cluster runs, but Nothing-1 did not start" in failed.output
+    assert "has no class 'Nobody'" in failed.output
+    ended = opencluster(place, "down")
+    assert (ended.exit_code, ended.output.count(": ended (")) == (0, 1)
+    assert local.strays(place) == []
+    again = opencluster(place, "down")
+    assert again.exit_code == 0
+    assert "nothing that was launched" in again.output
+
+
+def test_mistakes_in_a_file_are_told_before_anything_is_done(
+    tmp_path: Path, place: Place
+) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text("launchr: ssh\nhosts: 3\n")
+    done = opencluster(place, "up", str(path))
+    assert done.exit_code == 1
+    assert f"{path}:1: unknown key 'launchr', did you mean launcher?" in done.output
+    assert not place.path.exists()
+
+
+def test_a_record_that_is_torn_is_told(place: Place) -> None:
+    place.path.mkdir()
+    (place.path / "launch.json").write_text("{}")
+    done = opencluster(place, "down")
+    assert done.exit_code == 1
+    assert "name the cluster file, as in `opencluster down cluster.yaml`" in done.output
+
+
+def test_what_was_launched_is_kept_for_its_owner(tmp_path: Path, place: Place) -> None:
+    path = tmp_path / "n.yaml"
+    path.write_text("launcher: ssh\nhosts: [a, b]\n")
+    file = load_cluster_file(path)
+    place.path.mkdir()
+    assert recorded(place) is None
+    keep_record(place, file)
+    assert recorded(place) == file
+    assert (place.path / "launch.json").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("launcher: ssh\nhosts: [a]\ndirectory: /scratch/n\n", "STATE/opencluster/n"),
+        ("launcher: slurm\ndirectory: /scratch/n\n", "/scratch/n"),
+        ("directory: ~/n\n", "HOME/n"),
+        ("name: other\n", "STATE/opencluster/other"),
+    ],
+)
+def test_a_cluster_is_controlled_from_a_place_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, expected: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    path = tmp_path / "n.yaml"
+    path.write_text(text)
+    state = str(tmp_path / ".local/state")
+    wanted = expected.replace("STATE", state).replace("HOME", str(tmp_path))
+    assert place_of(load_cluster_file(path)).path == Path(wanted)
+    monkeypatch.setenv("OPENCLUSTER_DIR", "/told")
+    assert place_of(load_cluster_file(path)).path == Path("/told")
