@@ -40,7 +40,7 @@ BASE_CLASSES = {"factory", "workshop", "worker", "service", "manager"}
 SHELL = MEANS | SHARED
 UPPER = SHELL | BASE_CLASSES | {"observe"}
 PLACES = {"engines", "launchers"}
-DAEMONS = {"taskqueue", "dispatcher", "ingest"}
+DAEMONS = {"taskqueue", "dispatcher", "ingest", "elastic"}
 PUBLIC = {"__init__", "errors", "references", "workpiece", "testing", "ingest"}
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -88,6 +88,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "taskqueue": MEANS | {"place", "targets", "priorities"},
     "taskrun": MEANS | {"engines.choice", "manager", "start", "targets"},
     "dispatcher": MEANS | {"place", "taskqueue", "taskrun"},
+    "elastic": MEANS | {"place", "observe", "launchers"},
     "testing": UPPER | PLACES | DAEMONS,
     "__init__": GROUND
     | BASE_CLASSES

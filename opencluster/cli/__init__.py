@@ -31,6 +31,7 @@ _COMMANDS = {
     "dispatcher": "dispatcher",
     "down": "up",
     "drain": "operate",
+    "elastic": "elastic",
     "factory": "daemons",
     "interrupt": "operate",
     "job": "job",

@@ -10,7 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from opencluster.observe.status import Row, health, is_healthy
+from opencluster.observe.status import Row, health, is_cut_off, is_healthy
 
 JOBS_SHOWN = 10
 DEATHS_SHOWN = 5
@@ -73,7 +73,7 @@ _JOBS: Columns = {
     "received>": lambda row: size(row["bytes_received"]),
     "time>": lambda row: _number(row["elapsed_s"], " s", 1),
 }
-_ELASTIC: Columns = {
+ELASTIC: Columns = {
     "elastic": lambda row: row["type"],
     "state": lambda row: Text(row["state"], _STATES.get(row["state"], "")),
     "pieces>": lambda row: row["pieces"] or "",
@@ -109,7 +109,8 @@ def page(status: Mapping[str, list[Row]]) -> RenderableType:
     parts += tables("Services", status["services"], _PROCESSES)
     parts += tables("Computers", status["workshops"], _WORKSHOPS)
     parts += tables("Jobs", status["jobs"][-JOBS_SHOWN:], _JOBS)
-    parts += tables("Elasticity", status["elastic"], _ELASTIC)
+    parts += [_cut_off(row) for row in filter(is_cut_off, status["jobs"])]
+    parts += tables("Elasticity", status["elastic"], ELASTIC)
     parts += tables("Losses", status["deaths"][-DEATHS_SHOWN:], _DEATHS)
     parts += [_failure(row) for row in status["failures"]]
     return Group(*parts)
@@ -131,6 +132,11 @@ def tables(title: str, rows: Iterable[Row], columns: Columns) -> list[Renderable
     for row_cells in zip(*filled.values(), strict=True):
         table.add_row(*row_cells)
     return [Text(), table]
+
+
+def _cut_off(row: Row) -> RenderableType:
+    shown = [f"\n{row['name']} does not reach all workers:", *row["unreached"]]
+    return Text(printable("\n    ".join(map(str, shown))), "yellow")
 
 
 def _failure(row: Row) -> RenderableType:

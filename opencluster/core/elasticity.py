@@ -209,6 +209,10 @@ class Elasticity:
         """Return what became of each type at the last look."""
         return list(self._standings.values())
 
+    def is_launching(self, type: str) -> bool:
+        """Return whether workers of a type were asked for and are not all there."""
+        return type in self._demands and bool(self._demands[type].asked)
+
     def is_stopped(self, type: str) -> bool:
         """Return whether a type is not launched any more, as that failed too often."""
         return bool(self.launching.stopped(self._kind(type)))

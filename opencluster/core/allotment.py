@@ -1,0 +1,230 @@
+"""The jobs of a batch system that were asked for: which bring workers, which failed.
+
+It owns what is remembered of such jobs, asks nobody, and believes the registry rather
+than the queue: a job whose workshop has registered runs, and one that ended before that
+has failed.
+
+Rules that this module keeps:
+
+1. A job counts from the moment that it is asked for, whether the queue shows it or not.
+2. A job that runs counts as what it will bring until its workers are there, but only
+   for so long; then it has failed, and is given back.
+3. A job that ends soon brings nothing, and its workers count as none.
+4. Only what was asked for here is given back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+PENDING, RUNNING = "pending", "running"
+LISTED_AFTER_S = 60.0
+"""How long a queue may take to show a job that was submitted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A job as the queue shows it.
+
+    Attributes
+    ----------
+    id, state : str
+        Its name; ``pending`` or ``running``.
+    nodes : int
+        Computers that it is for.
+    ends_at : float
+        When it must have ended, in seconds since 1970; 0 when that is not known.
+    """
+
+    id: str
+    state: str
+    nodes: int = 1
+    ends_at: float = 0.0
+
+
+@dataclass(slots=True)
+class _Own:
+    asked_at: float
+    runs_since: float | None = None
+    has_been_here: bool = False
+
+
+@dataclass(frozen=True)
+class Count:
+    """What jobs bring, and what became of them.
+
+    Attributes
+    ----------
+    pending : dict of str to int
+        Workers of each type that will come.
+    ending : frozenset of str
+        Jobs whose workers count as none.
+    failed : tuple of str
+        Why jobs failed since the last look.
+    overdue : tuple of str
+        Jobs of our own that are to be given back, since nobody came of them.
+    arrived : bool
+        A job of our own has come to work since the last look.
+    """
+
+    pending: dict[str, int] = field(default_factory=dict)
+    ending: frozenset[str] = frozenset()
+    failed: tuple[str, ...] = ()
+    overdue: tuple[str, ...] = ()
+    arrived: bool = False
+
+
+class Allotment:
+    """The jobs that were asked for here, and what all jobs bring.
+
+    Parameters
+    ----------
+    each : mapping of str to int
+        Workers of each type that a computer brings.
+    start_timeout_s : float
+        How long the workers of a job that runs may take to be ready.
+    ending_s : float
+        How long before its end a job counts as none.
+
+    Attributes
+    ----------
+    asking : int
+        Jobs of one computer that are being submitted.
+    """
+
+    def __init__(
+        self, each: Mapping[str, int], start_timeout_s: float, ending_s: float
+    ) -> None:
+        self.each = each
+        self.start_timeout_s = start_timeout_s
+        self.ending_s = ending_s
+        self.asking = 0
+        self._own: dict[str, _Own] = {}
+        self._first_seen: dict[str, float] = {}
+
+    def asked(self, now: float, ids: Collection[str]) -> None:
+        """Note jobs that were submitted."""
+        for id in ids:
+            self._own[id] = _Own(now)
+
+    def forget(self, id: str) -> None:
+        """Note that a job was given back."""
+        self._own.pop(id, None)
+
+    @property
+    def own(self) -> list[str]:
+        """The jobs that were asked for here and have not ended, the oldest first."""
+        return list(self._own)
+
+    def look(
+        self,
+        now: float,
+        clock: float,
+        queue: Collection[Listed] | None,
+        here: Mapping[str, Mapping[str, int]],
+    ) -> Count:
+        """Take in how the jobs stand.
+
+        Parameters
+        ----------
+        now : float
+            The time, in seconds.
+        clock : float
+            The time of day, in seconds since 1970.
+        queue : collection of Listed or None
+            The jobs that the batch system shows, whoever asked for them; ``None`` when
+            it does not answer.
+        here : mapping of str to mapping of str to int
+            By job: the workers of each type that are registered, for jobs of which a
+            workshop is.
+        """
+        shown = {job.id: job for job in queue or ()}
+        arrived = self._note_arrivals(here)
+        failed = [] if queue is None else self._note_ends(now, shown, here)
+        jobs = dict(shown)
+        for id in self._own.keys() - jobs.keys():
+            jobs[id] = Listed(id, RUNNING if id in here else PENDING)
+        ending = frozenset(
+            job.id for job in jobs.values() if 0 < job.ends_at <= clock + self.ending_s
+        )
+        pending = {type: count * self.asking for type, count in self.each.items()}
+        overdue = []
+        for job in jobs.values():
+            if job.id in ending:
+                continue
+            is_late = self._is_late(now, job, here)
+            if is_late and job.id in self._own and job.id not in here:
+                limit = f"{self.start_timeout_s:g} s"
+                failed.append(f"nobody came to work of job {job.id} in {limit}")
+                overdue.append(job.id)
+            if is_late:
+                continue
+            for type, count in self.each.items():
+                there = here.get(job.id, {}).get(type, 0)
+                pending[type] += max(0, count * max(1, job.nodes) - there)
+        self._first_seen = {i: t for i, t in self._first_seen.items() if i in jobs}
+        return Count(pending, ending, tuple(failed), tuple(overdue), arrived)
+
+    def to_give_back(self, queue: Collection[Listed], idle: Collection[str]) -> str:
+        """Return which job is given back: one that waits, else an idle one, the newest.
+
+        Parameters
+        ----------
+        queue : collection of Listed
+            The jobs that the batch system shows.
+        idle : collection of str
+            Jobs whose workers all do nothing.
+
+        Returns
+        -------
+        str
+            Its name, or an empty text if none of our own may be given back now.
+        """
+        states = {job.id: job.state for job in queue}
+        newest = self.own[::-1]
+        waiting = [id for id in newest if states.get(id, PENDING) == PENDING]
+        found = waiting + [id for id in newest if id in idle]
+        return found[0] if found else ""
+
+    # --- what outlives a process -----------------------------------------------
+
+    def to_fields(self) -> list[str]:
+        """Return what `remember` takes after a restart."""
+        return self.own
+
+    def remember(self, now: float, fields: Any) -> None:
+        """Look after jobs that were asked for before a restart."""
+        if isinstance(fields, list):
+            self.asked(now, [id for id in fields if isinstance(id, str)])
+
+    # --- inside ------------------------------------------------------------------
+
+    def _note_arrivals(self, here: Collection[str]) -> bool:
+        arrived = False
+        for id, own in self._own.items():
+            if id in here and not own.has_been_here:
+                own.has_been_here = arrived = True
+        return arrived
+
+    def _note_ends(
+        self, now: float, shown: Collection[str], here: Collection[str]
+    ) -> list[str]:
+        """Forget jobs that have ended; return why those failed that brought nobody."""
+        failed = []
+        for id, own in list(self._own.items()):
+            is_fresh = now - own.asked_at < LISTED_AFTER_S and not own.has_been_here
+            if id in shown or id in here or is_fresh:
+                continue
+            del self._own[id]
+            if not own.has_been_here:
+                failed.append(f"job {id} has ended before anybody came to work of it")
+        return failed
+
+    def _is_late(self, now: float, job: Listed, here: Collection[str]) -> bool:
+        """Return whether a job has run for longer than its workers may take."""
+        if job.state != RUNNING and job.id not in here:
+            return False
+        since = self._first_seen.setdefault(job.id, now)
+        return now - since >= self.start_timeout_s
