@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from opencluster.launchers.cluster_file import (
 )
 from opencluster.launchers.yaml_lines import MAX_FILE_BYTES
 
+PAGE = Path(__file__).parent.parent.parent / "docs/launch.md"
 BOTH = ("factory", "workshop")
 WORKER = "workers: {Count: {target: 'words:Count'}}\n"
 
@@ -172,6 +174,13 @@ def test_counts_of_a_host_replace_those_of_the_catalogue() -> None:
     assert changed["worker:A"]["count"] == "2"
     assert changed["cluster"] == {"count": "1"}
     assert file.sections["worker:A"]["count"] == "4"
+
+
+def test_the_files_of_the_page_are_in_order(tmp_path: Path) -> None:
+    (tmp_path / "wordcount.py").write_text("")
+    found = re.findall(r"^```yaml\n(.*?)^```", PAGE.read_text(), re.M | re.S)
+    names = [read(tmp_path, text).name for text in found]
+    assert names[:2] == ["night", "observatory"]
 
 
 # --- mistakes ---------------------------------------------------------------

@@ -139,6 +139,7 @@ def cluster(
             other=python_with_version(folder, "0.0.1"),
         ).replace("{host: alpha,", "{host: alpha, roles: [factory, workshop],")
     )
+    # as docs/launch.md shows it
     done = command(place, "up", str(path))
     try:
         yield Cluster(place, path, folder / "hosts", done.stderr, done.returncode)
