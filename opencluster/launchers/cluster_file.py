@@ -14,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from opencluster.config.catalogue import KINDS, is_catalogue_section
+from opencluster.config.elastic import PREFIX as ELASTIC_PREFIX
+from opencluster.config.elastic import is_elastic_section
 from opencluster.config.loading import problems_in, report
 from opencluster.config.render import is_unquoted
 from opencluster.config.settings import SECTIONS
@@ -46,6 +48,8 @@ BATCH_LAUNCHERS = ("slurm", "pbs")
 HOST_ROLES = (FACTORY, WORKSHOP)
 ENOUGH_FACTORIES = 3
 """So many survive the loss of any one; two would not agree more often than one."""
+LIMITS = "limits"
+"""What stands in place of a type where all elastic types are meant."""
 MAX_FACTORIES = 9
 MAX_NODES = 100_000
 RESERVED_FILES = ("config.ini",)
@@ -139,7 +143,6 @@ class _Reader(Checker):
                 for section, found in raw.items()
             },
             files=self._files(top, raw),
-            elastic=self._elastic(top, catalogue),
         )
 
     # --- the plain keys ------------------------------------------------------
@@ -313,14 +316,15 @@ class _Reader(Checker):
             entries = self.mapping(top.get(key, Item(1)), key)
             for name, item in entries.items():
                 self._catalogue_entry(raw, kind, name, item, f"{key}.{name}")
+        self._elastic(raw, self.mapping(top.get("elastic", Item(1)), "elastic"))
         limits = top.get("limits", Item(1))
         if not limits.is_empty:
             self._section(raw, "limits", limits, "limits")
         settings = self.mapping(top.get("settings", Item(1)), "settings")
         for section, item in settings.items():
             where = f"settings.{section}"
-            if is_catalogue_section(section):
-                message = "write it under workers or services"
+            if is_catalogue_section(section) or is_elastic_section(section):
+                message = "write it under workers, services or elastic"
                 self.note(item, where, message)
             elif section not in SECTIONS:
                 message = f"there is no such section{suggestion(section, SECTIONS)}"
@@ -328,6 +332,24 @@ class _Reader(Checker):
             else:
                 self._section(raw, section, item, where)
         return raw
+
+    def _elastic(self, raw: RawSections, found: Mapping[str, Item]) -> None:
+        """Add the sections of elastic types, and of what holds for all of them."""
+        types = [
+            values.values["type"].text
+            if "type" in values.values
+            else name.partition(":")[2]
+            for name, values in raw.items()
+        ]
+        for type, item in found.items():
+            where = f"elastic.{type}"
+            if type == LIMITS:
+                self._section(raw, "elastic", item, where)
+                continue
+            if type not in types:
+                near = suggestion(type, types) if types else ""
+                self.note(item, where, f"it is not in the catalogue{near}")
+            self._section(raw, f"{ELASTIC_PREFIX}{type}", item, where)
 
     def _catalogue_entry(
         self, raw: RawSections, kind: str, name: str, item: Item, where: str
@@ -446,19 +468,3 @@ class _Reader(Checker):
             files[pure.as_posix()] = path
         else:
             self.note(item, where, f"there is no file {path}")
-
-    # --- elasticity ----------------------------------------------------------
-
-    def _elastic(
-        self, top: Mapping[str, Item], catalogue: Sequence[str]
-    ) -> dict[str, dict[str, float]]:
-        elastic: dict[str, dict[str, float]] = {}
-        found = self.mapping(top.get("elastic", Item(1)), "elastic")
-        for name, item in found.items():
-            where = f"elastic.{name}"
-            if name not in (*catalogue, "limits"):
-                near = suggestion(name, catalogue) if catalogue else ""
-                self.note(item, where, f"it is not in the catalogue{near}")
-            values = self.mapping(item, where)
-            elastic[name] = {k: self.number(values, k, where, 0.0) for k in values}
-        return elastic

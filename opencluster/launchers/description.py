@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from opencluster.config.catalogue import is_catalogue_section
+from opencluster.config.elastic import is_elastic_section
 from opencluster.core.roles import FACTORY
 
+ELASTIC = "elastic"
 FACTORY_PORT = 9100
 DRAIN_BEFORE_S = 120.0
 
@@ -107,12 +109,10 @@ class ClusterFile:
     batch : Batch
         For the batch systems.
     sections : mapping of str to mapping of str to str
-        What becomes the config.ini of the hosts: catalogue, limits and settings, as
-        section, key and text.
+        As section, key and text: catalogue, limits and settings, which become the
+        config.ini of the hosts, and which types are elastic.
     files : mapping of str to Path
         Files to copy: relative path on the host, and where it lies here.
-    elastic : mapping of str to mapping of str to float
-        Type, or ``limits``: key and value. Empty when nothing is elastic.
     """
 
     path: Path
@@ -126,7 +126,6 @@ class ClusterFile:
     batch: Batch = Batch()
     sections: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     files: Mapping[str, Path] = field(default_factory=dict)
-    elastic: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Fill in the directory, which is named after the cluster."""
@@ -139,8 +138,15 @@ class ClusterFile:
         return [s.partition(":")[2] for s in self.sections if is_catalogue_section(s)]
 
     def sections_for(self, counts: Mapping[str, int]) -> dict[str, dict[str, str]]:
-        """Return the sections of a host that has counts of its own."""
-        sections = {name: dict(values) for name, values in self.sections.items()}
+        """Return the config.ini of a host that has counts of its own.
+
+        What is elastic is no matter of the hosts.
+        """
+        sections = {
+            name: dict(values)
+            for name, values in self.sections.items()
+            if name != ELASTIC and not is_elastic_section(name)
+        }
         for section, values in sections.items():
             name = section.partition(":")[2]
             if is_catalogue_section(section) and name in counts:

@@ -112,8 +112,9 @@ def test_everything_that_a_file_can_say(written: Path) -> None:
         "lib/part.py": written / "lib/part.py",
         "words.py": written / "words.py",
     }
-    assert file.elastic["Count"] == {"minimum": 0, "maximum": 64, "target_s": 30}
-    assert file.elastic["limits"] == {"launches_per_minute": 4}
+    wanted = {"minimum": "0", "maximum": "64", "target_s": "30"}
+    assert file.sections["elastic:Count"] == wanted
+    assert file.sections["elastic"] == {"launches_per_minute": "4"}
 
 
 def test_the_hosts_read_of_it_what_was_written(written: Path) -> None:
@@ -132,6 +133,8 @@ def test_the_hosts_read_of_it_what_was_written(written: Path) -> None:
     assert config.limits.max_types == 500
     assert (config.network.announce, config.network.compression) == ("ib0", "none")
     assert config.worker.drain_timeout_s == 15.0
+    # that is for one who looks after all of them
+    assert config.elastic_types == ()
 
 
 def test_it_is_kept_as_plain_data(written: Path) -> None:
@@ -228,7 +231,7 @@ elastic: {Coun: {minimum: -1}}
         "sends the keys",
         "18: settings.netwrk: there is no such section, did you mean network?",
         "19: elastic.Coun: it is not in the catalogue, did you mean Count?",
-        "19: elastic.Coun.minimum: got -1.0, expected a number that is not negative",
+        "19: elastic.Coun.minimum: got '-1', expected an integer, from 0 to 100000",
     ]
 
 
