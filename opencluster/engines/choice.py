@@ -25,7 +25,7 @@ _lock = threading.Lock()
 
 
 def engine_at(engine: str | None, dask_address: str | None) -> str | None:
-    """Return the name of an engine, on the Dask scheduler of an address if there is one.
+    """Return the name of an engine, that of a Dask scheduler if one is named.
 
     Raises
     ------

@@ -6,12 +6,16 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from opencluster.engines.base import WorkerInfo
+from opencluster.engines.base import Where, WorkerInfo
 from opencluster.engines.dask_worker import seat_id
+from opencluster.engines.verdicts import alike
+from opencluster.errors import NoSuitableWorker
 
 FRESH_S = 1.0
 """What was asked for so long ago is asked for again; for many workers less often."""
 WORKERS_A_SECOND = 500
+LOOK_S = 0.1
+"""How often a look is taken for a first worker of a type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,8 @@ class Census:
 
     def forget(self, address: str) -> None:
         """Count a Dask worker no more, whatever the scheduler says next."""
-        self._workers.pop(address, None)
+        others = (w for w in self._workers.values() if w.address != address)
+        self._workers = {worker.address: worker for worker in others}
 
     def seats(self, type: str) -> dict[str, int]:
         """Return how many pieces of a type each Dask worker performs at a time."""
@@ -124,3 +129,60 @@ class Census:
                 host = self._workers[address].host
                 found[id] = (WorkerInfo(id, name, type, host), address, number)
         return found
+
+    def wait_for(self, type: str, wait_s: float) -> dict[str, int]:
+        """Return who performs a type, waiting for the first one."""
+        until = time.monotonic() + wait_s
+        while True:
+            seats = self.seats(type)
+            if self.is_stale or not seats:
+                self.ask_now()
+                seats = self.seats(type)
+            if seats:
+                return seats
+            if time.monotonic() >= until:
+                raise self.nobody(type)
+            time.sleep(LOOK_S)
+
+    def holders(self, where: Where, wait_s: float) -> dict[str, str]:
+        """Return who may hold values, with their addresses."""
+        if where.workers:
+            found = {}
+            for id in where.workers:
+                info = self.infos(id.partition("@")[0]).get(id)
+                if info is not None:
+                    found[id] = info[1]
+            if found:
+                return found
+            names = ", ".join(where.workers)
+            raise NoSuitableWorker(f"none of these workers is there any more: {names}")
+        if where.type:
+            self.use(where.type)
+            self.wait_for(where.type, wait_s)
+            infos = self.infos(where.type)
+            return {id: address for id, (_, address, _) in infos.items()}
+        if self.is_stale:
+            self.ask_now()
+        addresses = self.addresses("")
+        if not addresses:
+            raise NoSuitableWorker(
+                f"no Dask worker is there to hold a value, at the scheduler "
+                f"{self._client.scheduler.address}"
+            )
+        return {f"Dask@{a.rpartition('//')[2]}.0": a for a in addresses}
+
+    def nobody(self, type: str) -> NoSuitableWorker:
+        """Return the error for a type that nobody performs."""
+        address = self._client.scheduler.address
+        if not self._has_resources:
+            return NoSuitableWorker(
+                f"no worker of type {type!r} is here: no Dask worker is at all, at the "
+                f"scheduler {address}"
+            )
+        return NoSuitableWorker(
+            f"no worker of type {type!r} is here: no Dask worker offers a resource of "
+            f"that name. There are: {alike(type, self.types())}. Start one "
+            f'with `dask worker {address} --resources "{type}=1"`, wait longer with '
+            "[manager] worker_wait_s, or have every Dask worker perform every type "
+            "with [dask] resources = no"
+        )
