@@ -11,13 +11,14 @@ import click
 
 from opencluster.cli.options import directory_option
 from opencluster.config import load
+from opencluster.elastic.running import start_beside, stop_beside
 from opencluster.errors import StartFailed, indent
 from opencluster.launchers import local
 from opencluster.launchers.base import Launcher, Outcome, Tell, failures, launcher_of
 from opencluster.launchers.cluster_file import ClusterFile, load_cluster_file
 from opencluster.launchers.description import default_directory
 from opencluster.launchers.hosts import HostsLauncher
-from opencluster.launchers.record import recorded
+from opencluster.launchers.record import forget_record, recorded
 from opencluster.observe.status import counted
 from opencluster.place import DIRECTORY_VARIABLE, Place
 
@@ -73,6 +74,10 @@ def up_command(path: Path, dry_run: bool, restart: bool) -> None:
             f"{place.path} status`, or set {DIRECTORY_VARIABLE} to it",
             err=True,
         )
+        # what the file says of elastic types may have changed
+        stop_beside(place)
+        if start_beside(place):
+            click.echo("workers of elastic types come and go with the work", err=True)
         if isinstance(launcher, HostsLauncher):
             await_workers(place)
     conclude(outcomes, "failed; `opencluster up` again tries those that did")
@@ -80,8 +85,11 @@ def up_command(path: Path, dry_run: bool, restart: bool) -> None:
 
 @click.command("down")
 @optional_file_argument
+@click.option(
+    "--forget", is_flag=True, help="Give up hosts that cannot be reached any more."
+)
 @directory_option
-def down_command(path: Path | None) -> None:
+def down_command(path: Path | None, forget: bool) -> None:
     """End the cluster that `opencluster up` started, on all its hosts.
 
     Workers finish what they have in hand, as far as [worker] drain_timeout_s allows.
@@ -102,8 +110,12 @@ def down_command(path: Path | None) -> None:
             err=True,
         )
         return
+    stop_beside(place)
     launcher = launcher_of(known, place)
     outcomes = follow(launcher, launcher.take_down)
+    if forget:
+        forget_record(place)
+        place.forget()
     conclude(outcomes, "could not be ended; `opencluster down` again tries those")
 
 

@@ -50,7 +50,8 @@ def test_a_cluster_of_this_computer_from_up_to_down(
 ) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
     path = tmp_path / "here.yaml"
-    path.write_text(FILE.replace("NAME", "Nothing"))
+    elastic = "elastic: {Nothing: {minimum: 1, maximum: 1}}\n"
+    path.write_text(FILE.replace("NAME", "Nothing") + elastic)
     shown = opencluster(place, "up", str(path), "--dry-run")
     assert "target = program.py:Nothing" in shown.output
     assert not place.path.exists()
@@ -58,6 +59,7 @@ def test_a_cluster_of_this_computer_from_up_to_down(
     assert begun.exit_code == 0, begun.output
     assert ": started factory and workshop (" in begun.output
     assert f"`opencluster --dir {place.path} status`" in begun.output
+    assert "workers of elastic types come and go with the work" in begun.output
     # what is not as it was is no reason to end what runs, without being told
     path.write_text(FILE.replace("NAME", "Nobody"))
     refused = opencluster(place, "up", str(path))
@@ -74,6 +76,22 @@ def test_a_cluster_of_this_computer_from_up_to_down(
     again = opencluster(place, "down")
     assert again.exit_code == 0
     assert "nothing that was launched" in again.output
+
+
+def test_hosts_that_are_gone_for_good_are_forgotten(
+    tmp_path: Path, place: Place
+) -> None:
+    path = tmp_path / "n.yaml"
+    path.write_text("launcher: ssh\nssh: /nowhere/ssh\nhosts: [a]\n")
+    place.path.mkdir()
+    keep_record(place, load_cluster_file(path))
+    for arguments in (["down"], ["down", "--forget"]):
+        done = opencluster(place, *arguments)
+        assert done.exit_code == 1
+        assert "a: cannot run /nowhere/ssh" in done.output
+        assert "1 host of 1 could not be ended" in done.output
+    assert recorded(place) is None
+    assert opencluster(place, "down").exit_code == 0
 
 
 def test_mistakes_in_a_file_are_told_before_anything_is_done(
