@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 START_TIMEOUT_S = 60.0
+PROGRAMS = "/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where its daemons are, also for users who have not all of these in their PATH."""
 CONFIGURATION = """\
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -152,7 +154,7 @@ class SlurmSite:
                 subprocess.Popen(
                     ["setpriv", "--pdeathsig", "TERM", *command],
                     cwd=self.directory,
-                    env=os.environ | self.environment,
+                    env=os.environ | self.environment | {"PATH": PROGRAMS},
                     stdout=output,
                     stderr=output,
                 )
