@@ -192,7 +192,13 @@ class ClusterEngine:
             self._prioritise,
             lambda job: self._reports.note(job),
         )
-        self._reports = Reports(self._link, self._obey, self._expect, self._work)
+        self._reports = Reports(
+            self._link,
+            self._obey,
+            self._expect,
+            self._work,
+            self._roster.unreached.texts,
+        )
         self._timelines = Timelines(
             self._durable(place), manager.timeline_spans, manager.timeline_records
         )
@@ -717,7 +723,9 @@ class ClusterEngine:
             if ticket is None:
                 # of a bundle, and over already
                 continue
-            error = error_for(piece, verdict, detail, failure, worker, self.types())
+            unreached = self._roster.unreached.of(piece.type)
+            types = self.types()
+            error = error_for(piece, verdict, detail, failure, worker, types, unreached)
             if isinstance(error, NoSuitableWorker):
                 error = self._explained(error)
             job = ticket.job

@@ -10,7 +10,7 @@ from opencluster.engines.base import WorkerInfo
 from opencluster.errors import OpenClusterError
 from opencluster.net.joined import Approach
 from opencluster.net.transport import Peer, Transport
-from opencluster.node.host import host_id
+from opencluster.node.host import host_id, host_name
 from opencluster.service import SERVICE_PREFIX
 
 
@@ -119,9 +119,10 @@ class Directory:
         """
         ways = self._approach.ways(entry.endpoints, entry.host_id == host_id())
         if not ways:
+            listens = ", ".join(entry.endpoints) or "nothing"
             raise OpenClusterError(
-                f"{entry.name} on {entry.host} cannot be reached from here: it listens "
-                f"at {', '.join(entry.endpoints) or 'nothing'}"
+                f"{entry.name} on {entry.host} cannot be reached from here "
+                f"({host_name()}): it listens at {listens}"
             )
         return ways
 

@@ -36,6 +36,8 @@ class Reports:
         Is told of which types workers will come, when that changes.
     work : callable
         Returns how much there is to do of such types.
+    unreached : callable, optional
+        Returns which workers this process does not reach, and why.
     """
 
     def __init__(
@@ -44,11 +46,13 @@ class Reports:
         obey: Callable[[Job, Any], None],
         expect: Callable[[Collection[str]], None],
         work: Callable[[Collection[str]], Mapping[str, Work]],
+        unreached: Callable[[], list[str]] = list,
     ) -> None:
         self._link = link
         self._obey = obey
         self._expect = expect
         self._work = work
+        self._unreached = unreached
         self._expected: list[str] = []
         self._jobs: dict[str, Job] = {}
 
@@ -63,6 +67,9 @@ class Reports:
 
     def report(self) -> None:
         """Report all of them."""
+        if self._expected and self._first_running() is None:
+            # nobody would hear what is waited for
+            self._take_expected([])
         if self._link.is_up:
             for job in list(self._jobs.values()):
                 self._report(job)
@@ -79,6 +86,7 @@ class Reports:
         fields |= job.statistics.to_fields()
         fields["elapsed_s"] = (job.ended_at or time.time()) - job.started_at
         fields["priority"] = job.priority
+        fields["unreached"] = self._unreached()
         if self._expected and job is self._first_running():
             fields[QUEUED] = self._queued()
         asked = self._link.request("job", {"job": fields})
@@ -106,11 +114,16 @@ class Reports:
             return
         answer = asked.result()
         self._obey(job, answer)
-        types = _types_in(answer)
-        if types != self._expected:
-            self._expected = types
-            self._expect(types)
+        if job.state == "running" and self._take_expected(_types_in(answer)):
             self.report()
+
+    def _take_expected(self, types: list[str]) -> bool:
+        """Take in of which types workers will come; tell whether that is news."""
+        if types == self._expected:
+            return False
+        self._expected = types
+        self._expect(types)
+        return True
 
 
 def _types_in(answer: Any) -> list[str]:

@@ -20,8 +20,10 @@ from opencluster.core.entries import Delta, Entry
 from opencluster.core.piece_names import number_in
 from opencluster.engines.base import WorkerInfo
 from opencluster.engines.directory import Contact, Directory, dispatched_type
+from opencluster.engines.unreached import Unreached
 from opencluster.engines.verdicts import no_worker
 from opencluster.errors import DeathEvidence, OpenClusterError, SecurityError
+from opencluster.net.reach import here
 from opencluster.net.reactor import Reactor
 from opencluster.net.requests import Requests
 from opencluster.net.transport import Peer
@@ -79,6 +81,8 @@ class Roster:
     ----------
     watcher : Watcher or None
         Is told before the dispatcher.
+    unreached : Unreached
+        Who does not answer.
     awaited : Counter of str
         How many wait for a worker of each type, with no piece for it yet.
     expected : collection of str
@@ -96,6 +100,7 @@ class Roster:
         identity: str,
     ) -> None:
         self.directory = Directory(reactor.transport)
+        self.unreached = Unreached(reactor, self._is_missed)
         self._reactor = reactor
         self._dispatch = dispatch
         self._do = do
@@ -131,7 +136,8 @@ class Roster:
                     # however long that takes; and if not, it is waited as for any
                     deadline, left_s = _now() + wait_s, LOOK_S
                 elif is_hopeless or left_s <= 0:
-                    raise no_worker(type, failing, self.directory.types())
+                    types, unreached = self.directory.types(), self.unreached.of(type)
+                    raise no_worker(type, failing, types, unreached)
                 self.awaited[type] += 1
                 try:
                     self._changed.wait(left_s)
@@ -194,13 +200,14 @@ class Roster:
         is_new = self._unmet.pop(entry.id, None) is None
         try:
             self._make_way(entry)
-            self.directory.connect(entry)
+            self.unreached.await_answer(self.directory.connect(entry))
         except OpenClusterError as error:
             is_refused = isinstance(error, SecurityError)
             # the sockets of a process that ends are gone a little before its entry
             may_be_ending = entry.host_id == host_id() and not is_refused
             if is_new != may_be_ending:
                 log.warning("%.500s: %.500s", entry.name, error)
+                self.unreached.keep(entry, f"{entry.name}: {error}")
             if is_refused or (may_be_ending and is_new):
                 self._unmet[entry.id] = entry
                 self._reactor.after(RETRY_S, lambda: self._meet_again(entry.id))
@@ -237,6 +244,7 @@ class Roster:
         self.directory.workshops.pop(delta.id, None)
         self._unmet.pop(delta.id, None)
         self._superseded.pop(delta.id, None)
+        self.unreached.over(delta.id)
         failure = self.directory.failures.pop(delta.id, None)
         if failure is not None:
             self._dispatch.type_recovered(dispatched_type(failure), failure.id)
@@ -284,6 +292,7 @@ class Roster:
         contact.is_joined = contact.has_joined = True
         self._seen_types.add(contact.type)
         entry = contact.entry
+        self.unreached.over(entry.id)
         if self.watcher is not None:
             self.watcher.joined(contact)
         concurrency = concurrency_of(entry)
@@ -301,12 +310,18 @@ class Roster:
             return
         if not contact.is_joined:
             if not contact.has_joined:
+                self.unreached.refused(
+                    contact, self._reactor.transport.refusal(contact.peer)
+                )
                 # libzmq does not ask again where it was refused
                 self._reactor.after(RETRY_S, lambda: self._reopen(contact))
             return
         contact.is_joined = False
         self._do(self._dispatch.worker_draining(_now(), contact.id))
-        evidence = DeathEvidence("the connection to it broke")
+        broken = "the connection to it broke"
+        if contact.endpoint.startswith("tcp://"):
+            broken += f", between {here(contact.endpoint)} and {contact.endpoint}"
+        evidence = DeathEvidence(broken)
         has_workshop = contact.entry.workshop in self.directory.workshops
         wait_s = EVIDENCE_WAIT_S if has_workshop else LONE_WAIT_S
         self._reactor.after(wait_s, lambda: self._lose(contact, evidence, False, None))
@@ -327,10 +342,14 @@ class Roster:
             if set(entry.endpoints) & set(contact.entry.endpoints):
                 self._meet(entry)
 
+    def _is_missed(self, contact: Contact) -> bool:
+        """Return whether somebody stands in the registry and has not answered yet."""
+        is_here = self.directory.contacts.get(contact.id) is contact
+        return is_here and not contact.has_joined
+
     def _reopen(self, contact: Contact) -> None:
         """Open the connection anew to a worker that did not answer on the first."""
-        is_here = self.directory.contacts.get(contact.id) is contact
-        if is_here and not contact.has_joined:
+        if self._is_missed(contact):
             self.directory.forget(contact)
             self._meet(contact.entry)
 

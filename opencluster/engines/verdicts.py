@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from opencluster.core.dispatch import Piece, Verdict
@@ -19,6 +19,9 @@ from opencluster.errors import (
 )
 from opencluster.service import SERVICE_PREFIX
 
+UNREACHED_TOLD = 3
+"""Workers of which an error says why they are not reached."""
+
 
 def error_for(
     piece: Piece,
@@ -27,6 +30,7 @@ def error_for(
     failure: Mapping[str, Any] | None,
     worker: str,
     types: Mapping[str, int],
+    unreached: Sequence[str] = (),
 ) -> WorkError:
     """Return what to raise for a piece that ended without a result.
 
@@ -44,6 +48,8 @@ def error_for(
         Name of the worker that had it last.
     types : mapping of str to int
         Worker types that are here, for a message that helps.
+    unreached : sequence of str
+        Why those of the type are not reached that stand in the registry.
     """
     match verdict:
         case Verdict.FAILED:
@@ -59,7 +65,7 @@ def error_for(
         case Verdict.CANCELLED:
             return PieceCancelled("the piece was withdrawn before a result came")
         case Verdict.NO_WORKER:
-            return no_worker(piece.type, detail, types)
+            return no_worker(piece.type, detail, types, unreached)
         case Verdict.POISONED:
             return _poisoned(piece, worker)
         case _:
@@ -76,13 +82,33 @@ def failed(failure: Mapping[str, Any], worker: str) -> PieceFailed:
     )
 
 
-def no_worker(type: str, detail: str, types: Mapping[str, int]) -> NoSuitableWorker:
-    """Return the error for a type that nobody performs."""
+def no_worker(
+    type: str, detail: str, types: Mapping[str, int], unreached: Sequence[str] = ()
+) -> NoSuitableWorker:
+    """Return the error for a type that nobody performs.
+
+    Parameters
+    ----------
+    type : str
+        The type.
+    detail : str
+        Why workers of it do not start, if they do not.
+    types : mapping of str to int
+        Worker types that are here.
+    unreached : sequence of str
+        Why those are not reached that stand in the registry.
+    """
     is_service = type.startswith(SERVICE_PREFIX)
     name = type.removeprefix(SERVICE_PREFIX)
     message = f"no {wanted(type)} is here; there are: {alike(type, types)}"
+    if unreached:
+        message += f". Not reached, of those in the registry: {len(unreached)}"
+        message += "".join(f"\n{indent(text)}" for text in unreached[:UNREACHED_TOLD])
     if detail:
-        return NoSuitableWorker(f"{message}. What should be fails to start:\n{detail}")
+        message += "\n" if unreached else ". "
+        return NoSuitableWorker(f"{message}What should be fails to start:\n{detail}")
+    if unreached:
+        return NoSuitableWorker(message)
     command = f"worker MODULE:CLASS --type {name}"
     if is_service:
         command = f"service MODULE:CLASS --name {name}"

@@ -7,7 +7,6 @@ time is the one noted there, so that a recycled process number harms nobody.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -29,8 +28,10 @@ from opencluster.errors import (
     indent,
 )
 from opencluster.net.control import Control
+from opencluster.net.keyfiles import lock
 from opencluster.net.keys import Keyring
 from opencluster.net.zmq_transport import ipc_endpoint
+from opencluster.node.host import host_id
 from opencluster.node.output import read_tail
 from opencluster.place import Place, factories, keys_directory
 
@@ -168,7 +169,7 @@ def control_of(config: Config, place: Place) -> Control:
         When there are keys, and none that will do.
     """
     keys = Keyring.load(keys_directory(config, place), *ASKING_ROLES)
-    return Control(config, partial(factories, config, place), keys)
+    return Control(config, partial(factories, config, place), keys, host_id())
 
 
 def await_processes(place: Place, config: Config) -> None:
@@ -290,7 +291,7 @@ def start_time(pid: int) -> float | None:
 def alone(place: Place) -> Iterator[None]:
     """Let one process at a time start or stop the cluster of a directory."""
     with (place.path / "lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        lock(file.fileno())
         yield
 
 
@@ -342,7 +343,11 @@ _children: dict[int, subprocess.Popen[bytes]] = {}
 
 
 def wait_for(
-    place: Place, daemon: Mapping[str, Any], name: str, is_ready: Callable[[], bool]
+    place: Place,
+    daemon: Mapping[str, Any],
+    name: str,
+    is_ready: Callable[[], bool],
+    limit_s: float = START_TIMEOUT_S,
 ) -> None:
     """Wait until a daemon that was started here is ready.
 
@@ -351,7 +356,7 @@ def wait_for(
     StartFailed
         When it ends instead, or takes too long; with its output.
     """
-    deadline = time.monotonic() + START_TIMEOUT_S
+    deadline = time.monotonic() + limit_s
     while not is_ready():
         child = _children[daemon["pid"]]
         if child.poll() is not None or time.monotonic() > deadline:

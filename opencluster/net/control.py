@@ -33,13 +33,21 @@ class Control:
         Returns the endpoints of each factory.
     keys : Keyring, optional
         Who asks, on a cluster with keys.
+    here : str, optional
+        What tells this computer: see `Holder.host_id`. The local sockets of others are
+        not tried then, whose files may lie here too, on a disk that is shared.
     """
 
     def __init__(
-        self, config: Config, find: Finder, keys: Keyring | None = None
+        self,
+        config: Config,
+        find: Finder,
+        keys: Keyring | None = None,
+        here: str = "",
     ) -> None:
         network = config.network
         self._find = find
+        self._here = here
         self._timeout_s = config.factory.request_timeout_s
         self._max_nesting = config.limits.max_nesting
         self._transport = ZmqTransport(
@@ -100,9 +108,7 @@ class Control:
         OpenClusterError
             When its endpoint is none.
         """
-        endpoint = usable_endpoint(entry["endpoints"])
-        if endpoint is None:
-            raise FactoryUnreachable(f"workshop {entry['name']} has no open socket")
+        endpoint = self._way_to(entry)
         key = str(entry.get("public_key", ""))
         limit_s = timeout_s or self._timeout_s
         whom = str(entry.get("name", "it"))
@@ -117,11 +123,7 @@ class Control:
         FactoryUnreachable
             When it has no endpoint that is reached from here.
         """
-        # lanes are for those who send much
-        sockets = [e for e in entry["endpoints"] if e.startswith(("ipc:", "tcp:"))]
-        endpoint = usable_endpoint(sockets)
-        if endpoint is None:
-            raise FactoryUnreachable(f"{entry['name']} has no open socket")
+        endpoint = self._way_to(entry)
         key = str(entry.get("public_key", ""))
 
         def send() -> None:
@@ -168,6 +170,20 @@ class Control:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def _way_to(self, entry: Mapping[str, Any]) -> str:
+        """Return the endpoint at which somebody is reached from here."""
+        is_near = entry.get("host_id", "") in ("", self._here) or not self._here
+        # lanes are for those who send much
+        schemes = ("ipc:", "tcp:") if is_near else ("tcp:",)
+        known = list(map(str, entry["endpoints"]))
+        endpoint = usable_endpoint([e for e in known if e.startswith(schemes)])
+        if endpoint is None:
+            listens = ", ".join(known) or "nothing"
+            raise FactoryUnreachable(
+                f"{entry['name']} cannot be reached from here: it listens at {listens}"
+            )
+        return endpoint
 
     def _ask(
         self,

@@ -45,6 +45,13 @@ _STRANGER = "what listens there is not of OpenCluster"
 _FORBIDDEN = "a firewall of this computer forbids it"
 _WORDS = {errno.ECONNREFUSED: _REFUSED, errno.EPERM: _FORBIDDEN}
 _WORDS[errno.EACCES] = _FORBIDDEN
+_WORDS[errno.EHOSTUNREACH] = (
+    "no route to host: nobody has that address, or that computer is off, or a firewall "
+    "rejects what is sent there"
+)
+_WORDS[errno.ENETUNREACH] = (
+    "network is unreachable: this computer knows no way to that address"
+)
 
 
 class _Socket(socket.socket):

@@ -65,6 +65,7 @@ _JOB: Fields = (
     ("pieces_cut", 0, int),
     ("bytes_sent", 0, int),
     ("bytes_received", 0, int),
+    ("unreached", [], list),
 )
 _CAUSE: Fields = (
     ("reason", "", str),
@@ -190,6 +191,9 @@ def health(status: Mapping[str, list[Row]]) -> str:
         services = status["services"]
         parts.append(counted(len(services), "service") + _states(services))
     parts.append(f"{counted(running, 'job')} running")
+    unreached = [job for job in status["jobs"] if is_cut_off(job)]
+    if unreached:
+        parts.append(f"{counted(len(unreached), 'job')} without a way to some workers")
     failing = sorted({failure["type"] for failure in status["failures"]})
     if failing:
         parts.append(f"failing to start: {', '.join(failing)}")
@@ -206,6 +210,11 @@ def health(status: Mapping[str, list[Row]]) -> str:
         parts.append("nobody can start workers")
     word = "healthy" if is_healthy(status) else "in trouble"
     return f"{word}: {', '.join(parts)}"
+
+
+def is_cut_off(job: Row) -> bool:
+    """Return whether a job runs whose manager does not reach all workers."""
+    return job["state"] == "running" and bool(job["unreached"])
 
 
 def _halted(status: Mapping[str, list[Row]]) -> list[str]:
