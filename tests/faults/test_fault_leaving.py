@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +20,7 @@ from fault_tools import (
     entries,
     figures,
     log_of,
+    runs,
     wait_until,
 )
 
@@ -75,12 +75,6 @@ def name_of(here: LocalCluster, ref: DataRef) -> str:
     return str(name)
 
 
-def at_work(here: LocalCluster) -> Any:
-    """Return the worker that has a piece, or ``None``."""
-    found = (e for e in entries(here) if figures(here, e["pid"]).get("piece"))
-    return next(found, None)
-
-
 def workers(here: LocalCluster) -> set[int]:
     return {entry["pid"] for entry in entries(here)}
 
@@ -90,20 +84,21 @@ def test_values_of_a_worker_that_is_stopped_are_not_made_again(
 ) -> None:
     log = tmp_path / "log"
     refs = keep(manager, log)
-    started, until = tmp_path / "started", tmp_path / "until"
-    work = WorkPiece(do="wait", number=99, started=started, until=until)
+    started, until, run = tmp_path / "started", tmp_path / "until", tmp_path / "run"
+    work = WorkPiece(do="wait", number=99, started=started, until=until, log=run)
     last = manager.submit("Data", work, keep=True)
     wait_until(started.exists)
-    busy = wait_until(lambda: at_work(here), "who has the piece")
-    here.ask_workshop("stop", {"name": busy["name"]})
-    wait_until(lambda: figures(here, busy["pid"]).get("state") == "draining")
+    ((_, busy),) = runs(run)
+    (name,) = (entry["name"] for entry in entries(here) if entry["pid"] == busy)
+    here.ask_workshop("stop", {"name": name})
+    wait_until(lambda: figures(here, busy).get("state") == "draining")
     # what it keeps moves while its last piece runs, and the result of that after it
     check(manager, refs, log)
     until.touch()
-    assert manager.gather(last)["pid"] == busy["pid"]
-    wait_until(lambda: busy["pid"] not in workers(here))
+    assert manager.gather(last)["pid"] == busy
+    wait_until(lambda: busy not in workers(here))
     check(manager, refs, log)
-    assert manager.gather(last)["pid"] == busy["pid"]
+    assert manager.gather(last)["pid"] == busy
 
 
 def test_values_for_all_and_values_that_are_joined_outlive_who_held_them(
