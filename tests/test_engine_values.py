@@ -370,6 +370,23 @@ def test_workers_that_leave_together_save_their_values_with_those_who_stay(
     assert engine.put("new").holder.worker == "three.id"
 
 
+def test_a_large_value_goes_to_another_computer_when_nobody_is_near(
+    stage: Stage, engine: Engine
+) -> None:
+    stage.network = NetworkSettings(express_lane=False)
+    one, two = stage.site("one"), stage.site("two")
+    for site, host in ((one, "here"), (two, "there")):
+        site.endpoints.append(site.transport.listen("tcp://127.0.0.1:0"))
+        engine.meet(site, host)
+    array = np.arange(10 * MEGABYTE // 8, dtype=float)
+    ref = engine.put({"array": array}, workers=("one.id",))
+    leave(engine, one)
+    wait_for(lambda: one.held == 0)
+    assert two.held == 1
+    (value,) = engine.get(ref)
+    assert (value["array"] == array).all()
+
+
 def test_who_leaves_without_saying_so_is_passed_over(
     stage: Stage, engine: Engine
 ) -> None:
