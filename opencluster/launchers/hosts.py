@@ -33,8 +33,8 @@ from opencluster.place import Place
 
 MAX_AT_ONCE = 32
 """Hosts that are spoken to at the same time."""
-UP_LIMIT_S = 90.0
-"""How long a host may take to start its daemons: two waits, and a slow file system."""
+UP_LIMIT_S = 180.0
+"""How long a host may take to start its daemons: one after the other, and to log in."""
 DOWN_LIMIT_S = 180.0
 """How long a host may take to end them: workers finish what they have in hand."""
 

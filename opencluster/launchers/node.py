@@ -36,6 +36,8 @@ from opencluster.place import Place
 
 LOOK_S = 1.0
 """How often `run` looks whether its daemons are there."""
+START_LIMIT_S = 60.0
+"""How long a daemon may take to be ready: Python comes from a slow file system here."""
 CONNECT_S = 1.0
 PREFIX = "OPENCLUSTER_"
 
@@ -252,7 +254,7 @@ def _start(order: Order, place: Place, running: list[Row]) -> list[str]:
             row = local.spawn(place, role, role, daemon.arguments, environment)
             started.append(row)
             _note(order, place, [*running, *_named(missing, started)])
-            local.wait_for(place, row, role, daemon.is_ready)
+            local.wait_for(place, row, role, daemon.is_ready, START_LIMIT_S)
     except StartFailed:
         for row in reversed(started):
             local.end(row)

@@ -14,7 +14,7 @@ from opencluster.errors import LaunchFailed
 from opencluster.launchers.commands import Ran
 from opencluster.launchers.description import ClusterFile, Host
 from opencluster.launchers.hosts import Cause, HostsLauncher
-from opencluster.place import Place
+from opencluster.place import Place, is_loopback
 
 SSH_VARIABLE = "OPENCLUSTER_SSH"
 """Names another command than ``ssh``, with its options."""
@@ -68,7 +68,21 @@ class SshLauncher(HostsLauncher):
     def endpoint(self, host: Host) -> str:
         """Return where others reach its factory: at what ssh takes the name for."""
         address = host.address or self._hostname(host.name)
+        if not host.address and is_loopback(address):
+            self._check_alone(host, address)
+        if ":" in address:
+            address = f"[{address}]"
         return f"tcp://{address}:{host.port}"
+
+    def _check_alone(self, host: Host, address: str) -> None:
+        """Refuse a factory that no other computer could reach."""
+        others = [self._hostname(h.name) for h in self.file.hosts if h != host]
+        if not all(map(is_loopback, others)):
+            raise LaunchFailed(
+                f"the factory on {host.name} would be at {address}, where no other "
+                "computer reaches it: write `address: ADDRESS` for it in the cluster "
+                "file"
+            )
 
     def explain(self, host: Host, ran: Ran) -> Cause:
         """Return why a host gave no answer."""

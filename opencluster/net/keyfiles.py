@@ -8,6 +8,7 @@ error and no ``repr``.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import logging
@@ -187,10 +188,21 @@ def locked(directory: Path) -> Iterator[None]:
     """Let one process at a time change a directory of keys."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        lock(fd)
         yield
     finally:
         os.close(fd)
+
+
+def lock(fd: int) -> None:
+    """Wait for the lock of a file, and take it; do without where there are none."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+    except OSError as error:
+        # as on some parallel file systems, where waiting in vain is of no use
+        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
+        log.warning("two commands at a time would not notice each other: %s", error)
 
 
 def make_certificate(name: str, role: str, factory_key: str = "") -> Certificate:

@@ -22,7 +22,7 @@ from ssh_server import (
 from traces import VARIABLE
 
 from opencluster.config import load
-from opencluster.errors import StartFailed
+from opencluster.errors import LaunchFailed, StartFailed
 from opencluster.launchers import local
 from opencluster.launchers.base import Outcome, failures, launcher_of
 from opencluster.launchers.cluster_file import load_cluster_file
@@ -107,8 +107,8 @@ launcher: ssh
 directory: {directory}
 ssh: {ssh}
 hosts:
-  - {{host: alpha, port: {ports[0]}}}
-  - {{host: beta, roles: [factory], port: {ports[1]}}}
+  - {{host: alpha, address: 127.0.0.1, port: {ports[0]}}}
+  - {{host: beta, address: 127.0.0.1, roles: [factory], port: {ports[1]}}}
   - {{host: gamma, roles: [workshop], workers: {{WordCount: 2}}}}
   - {{host: unknown.invalid, roles: [workshop]}}
   - {{host: closed, roles: [workshop]}}
@@ -385,6 +385,26 @@ def test_a_factory_is_where_ssh_takes_its_name_for(tmp_path: Path) -> None:
     ]
     # without any ssh, the name must do
     assert ssh_launcher(ssh="/nowhere/ssh").endpoint(hosts[1]) == "tcp://b:9101"
+
+
+def test_no_factory_is_where_others_cannot_reach_it(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text("Host a c\n  HostName 127.0.0.1\n")
+    a, b, c, d = (
+        Host("a", ("factory",)),
+        Host("b", ("workshop",)),
+        Host("c", ("workshop",)),
+        Host("d", ("factory",), address="fd00::1"),
+    )
+    file = ClusterFile(Path("/f"), "n", "ssh", ssh=("ssh", "-F", str(config)))
+    place = Place(tmp_path)
+    with pytest.raises(LaunchFailed, match="would be at 127.0.0.1, where no other"):
+        SshLauncher(replace(file, hosts=(a, b)), place).describe()
+    # of one computer, or as the user says, they may be anywhere
+    for hosts in ((a, c), (replace(a, address="127.0.0.1"), b)):
+        launcher = SshLauncher(replace(file, hosts=hosts), place)
+        assert launcher.endpoint(hosts[0]) == "tcp://127.0.0.1:9100"
+    assert SshLauncher(file, place).endpoint(d) == "tcp://[fd00::1]:9100"
 
 
 def test_a_dry_run_shows_everything_but_secrets(tmp_path: Path) -> None:
