@@ -14,6 +14,8 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,7 @@ from opencluster.net.announce import announced
 from opencluster.net.fellows import Fellows
 from opencluster.net.heart import HEART_PREFIX
 from opencluster.net.keys import Keyring
+from opencluster.net.reach import look
 from opencluster.net.reactor import Reactor
 from opencluster.net.rejections import MALFORMED, Rejections
 from opencluster.net.requests import Caller, Requests, answer
@@ -63,7 +66,8 @@ from opencluster.wire import figures, frames, kinds
 log = logging.getLogger(__name__)
 
 RECONNECT_S = 5.0
-"""How often the address of a factory is looked for that has none yet."""
+"""How often the address of a factory is looked for that has none yet, and why one is
+not reached."""
 
 
 class Factory:
@@ -155,7 +159,7 @@ class Factory:
         settings = self.config.factory
         self._reactor.every(settings.beat_interval_s, self._tick)
         self._reactor.every(self.config.cluster.heartbeat_interval_s, self._beat)
-        self._reactor.every(RECONNECT_S, self._fellows.connect)
+        self._reactor.every(RECONNECT_S, self._seek_fellows)
         self._reactor.post(self._begin)
         self._reactor.run()
 
@@ -337,6 +341,18 @@ class Factory:
         log.info("factory at %s", ", ".join(self.endpoints))
         self._fellows.connect()
         self._do(self._core.start(_now()))
+
+    def _seek_fellows(self) -> None:
+        """Open what is not open yet, and find out why others are not reached."""
+        self._fellows.connect()
+        for name in self._fellows.missing():
+            if name.startswith("tcp://"):
+                seen = look(self._reactor, name)
+                seen.add_done_callback(partial(self._looked, name))
+
+    def _looked(self, name: str, seen: Future[str]) -> None:
+        if seen.result():
+            self._fellows.unreached(name, seen.result())
 
     def _received(self, event: TransportEvent) -> None:
         match event:

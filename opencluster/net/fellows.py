@@ -11,6 +11,7 @@ import logging
 from collections.abc import Sequence
 
 from opencluster.errors import OpenClusterError, RemoteProtocolError
+from opencluster.net.reach import cannot_reach
 from opencluster.net.transport import Peer, Transport
 
 log = logging.getLogger(__name__)
@@ -64,11 +65,23 @@ class Fellows:
             self._opened[name] = peer
             self._names[peer] = name
 
+    def missing(self) -> list[str]:
+        """Return the factories to which a connection was opened and does not stand."""
+        opened = self._opened.items()
+        return [name for name, peer in opened if peer not in self._connected]
+
+    def unreached(self, name: str, why: str) -> None:
+        """Log why a factory is not reached, once until it is."""
+        if name not in self._is_told and name in self.missing():
+            self._is_told.add(name)
+            log.warning("%.1000s", cannot_reach("a factory", name, why))
+
     def connected(self, peer: Peer) -> str:
         """Take note that a connection stands; returns whose, if it is a factory's."""
         name = self._names.get(peer, "")
         if name:
             self._connected.add(peer)
+            self._is_told.discard(name)
         return name
 
     def lost(self, peer: Peer) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import socket
 from typing import Any
 
 import pytest
@@ -34,3 +36,20 @@ def test_of_only_so_many_it_is_known_where_they_were_heard(fellows: Fellows) -> 
         name = f"tcp://guest:{number}"
         assert fellows.heard(b"<%d" % number, name) == name
     assert len(fellows._heard) == MAX_NAMES
+
+
+def test_it_is_told_once_that_a_factory_is_not_reached_until_it_is(
+    fellows: Fellows, caplog: pytest.LogCaptureFixture
+) -> None:
+    fellows.connect()
+    assert fellows.missing() == [OTHER]
+    peer = fellows._opened[OTHER]
+    with caplog.at_level(logging.WARNING, "opencluster.net.fellows"):
+        for _ in range(3):
+            fellows.unreached(OTHER, "connection refused")
+        assert fellows.connected(peer) == OTHER and not fellows.missing()
+        fellows.unreached(OTHER, "it was too late to look")
+        fellows.lost(peer)
+        fellows.unreached(OTHER, "no answer")
+    here = f"{socket.gethostname()} (127.0.0.1) cannot reach a factory at {OTHER}: "
+    assert caplog.messages == [f"{here}connection refused", f"{here}no answer"]
