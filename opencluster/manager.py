@@ -19,7 +19,7 @@ from typing import Any
 
 from opencluster import collective
 from opencluster.config import Config, load
-from opencluster.engines.base import Engine, Job, Options, Outcome, perform
+from opencluster.engines.base import Engine, Job, Options, Outcome, Where, perform
 from opencluster.engines.choice import EngineChoice
 from opencluster.futures import PieceFuture
 from opencluster.handle import WorkerHandle
@@ -332,7 +332,7 @@ class Manager:
         DataRef
             May stand anywhere in a piece, where ``perform()`` finds the value.
         """
-        return self.engine.scatter([value], collective.where(to))[0]
+        return self._scatter([value], collective.where(to))[0]
 
     def scatter_each(self, values: Iterable[Any], to: Any = None) -> list[DataRef]:
         """Give values to workers to hold, spread evenly.
@@ -349,7 +349,7 @@ class Manager:
         list of DataRef
             One for each value.
         """
-        return self.engine.scatter(list(values), collective.where(to))
+        return self._scatter(list(values), collective.where(to))
 
     def broadcast(self, value: Any, to: Any = None) -> DataRef:
         """Give a value to one worker of each computer, whose neighbours read it there.
@@ -366,7 +366,7 @@ class Manager:
         DataRef
             As for `scatter`.
         """
-        return self.engine.scatter([value], collective.where(to, everywhere=True))[0]
+        return self._scatter([value], collective.where(to, everywhere=True))[0]
 
     def gather(self, refs: Any) -> Any:
         """Fetch values from the workers that hold them.
@@ -463,6 +463,8 @@ class Manager:
         NoSuitableWorker
             When there is none; the message says which types are here.
         """
+        # a job tells the cluster that somebody waits
+        self._job()
         found = self.engine.workers(type, self.config.manager.worker_wait_s)
         return [WorkerHandle(self, info, _current_job.get()) for info in found]
 
@@ -562,6 +564,11 @@ class Manager:
             return_errors,
             keeps_pieces,
         )
+
+    def _scatter(self, values: list[Any], where: Where) -> list[DataRef]:
+        # a job tells the cluster that somebody waits for who may hold them
+        self._job()
+        return self.engine.scatter(values, where)
 
     def _submit(
         self, type: str, work: WorkPiece, options: Options, job: Job | None = None

@@ -86,6 +86,18 @@ def test_one_job_tells_of_the_work_of_all() -> None:
     assert desk.queued() == [None]
 
 
+def test_without_a_job_nobody_is_expected_as_nobody_is_told() -> None:
+    desk = Desk()
+    job = Job("a", "A")
+    desk.reports.note(job)
+    desk.link.answer(expected=["T"])
+    job.end("done")
+    desk.reports.note(job)
+    assert desk.queued() == []
+    desk.link.answer(expected=["T"])
+    assert desk.told == [["T"], []]
+
+
 def test_what_mappings_will_hand_in_counts() -> None:
     desk = Desk()
     first, second = Job("a", "A"), Job("b", "B")

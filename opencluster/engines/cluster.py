@@ -181,6 +181,8 @@ class ClusterEngine:
             self._reactor,
             lambda: factories(config, place),
             config.factory.request_timeout_s,
+            # it answers for which types workers will come, however they fail now
+            on_up=lambda hello: self._reports.report(),
             patience_s=config.factory.leader_timeout_s,
             keys=keys,
         )
