@@ -25,7 +25,7 @@ from opencluster.place import Place
 
 QUEUE_LOOKS_S = (0.5, 10.0)
 """After this long the queue is asked again, at first and when a job waits for long."""
-POLL_S = 0.25
+POLL_S = 0.5
 READY_TIMEOUT_S = 300.0
 """How long the workshops of a running job may take to register."""
 END_TIMEOUT_S = 60.0
