@@ -18,7 +18,7 @@ from opencluster.cli import main as opencluster
 
 GROUPS = {"opencluster": opencluster, "bench": bench}
 NOT_OURS = re.compile(
-    "cat|cd|cp|curl|done|echo|export|for|git|journalctl|jq|kill|mkdir|rm|scp|sleep"
+    "cat|cd|cp|curl|dask|done|echo|export|for|git|journalctl|jq|kill|mkdir|rm|scp|sleep"
     "|ssh|systemctl|wait"
 )
 """Commands of the shell and the system, which are not checked."""
