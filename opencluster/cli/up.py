@@ -20,7 +20,12 @@ from opencluster.launchers.description import default_directory
 from opencluster.launchers.hosts import HostsLauncher
 from opencluster.launchers.record import forget_record, recorded
 from opencluster.observe.status import counted
-from opencluster.place import DIRECTORY_VARIABLE, Place
+from opencluster.place import (
+    DIRECTORY_VARIABLE,
+    FACTORIES_VARIABLE,
+    KEYS_VARIABLE,
+    Place,
+)
 
 SHOWN_HOSTS = 5
 """Names of hosts that are still waited for, on a terminal."""
@@ -67,6 +72,7 @@ def up_command(path: Path, dry_run: bool, restart: bool) -> None:
     if dry_run:
         click.echo(launcher.describe())
         return
+    mean_this_cluster()
     outcomes = follow(launcher, launcher.launch)
     if failures(outcomes) != outcomes:
         click.echo(
@@ -110,6 +116,7 @@ def down_command(path: Path | None, forget: bool) -> None:
             err=True,
         )
         return
+    mean_this_cluster()
     stop_beside(place)
     launcher = launcher_of(known, place)
     outcomes = follow(launcher, launcher.take_down)
@@ -163,6 +170,23 @@ def follow(launcher: Launcher, deed: Callable[[Tell], list[Outcome]]) -> list[Ou
                 err=True,
             )
             raise
+
+
+def mean_this_cluster() -> None:
+    """Have this process and its children look at the place, and say what goes before.
+
+    The user's configuration may name the factories of another cluster.
+    """
+    config = load()
+    for key, variable in (("factories", FACTORIES_VARIABLE), ("keys", KEYS_VARIABLE)):
+        if getattr(config.cluster, key):
+            click.echo(
+                f"mind that {key} in [cluster] ({config.origin('cluster', key)}) name "
+                f"another cluster, and go before --dir: set {variable} to nothing to "
+                "use this one",
+                err=True,
+            )
+        os.environ[variable] = ""
 
 
 def await_workers(place: Place) -> None:

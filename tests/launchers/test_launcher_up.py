@@ -37,7 +37,8 @@ def _no_other_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("OPENCLUSTER_")]:
         monkeypatch.delenv(name)
     # what the command sets is taken back
-    monkeypatch.setenv("OPENCLUSTER_DIR", "")
+    for name in ("DIR", "CLUSTER_FACTORIES", "CLUSTER_KEYS"):
+        monkeypatch.setenv(f"OPENCLUSTER_{name}", "")
 
 
 def opencluster(place: Place, *arguments: str) -> Result:
@@ -46,8 +47,10 @@ def opencluster(place: Place, *arguments: str) -> Result:
 
 @pytest.mark.processes
 def test_a_cluster_of_this_computer_from_up_to_down(
-    tmp_path: Path, place: Place
+    tmp_path: Path, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # that of a site, as a user may have it in a file
+    monkeypatch.setenv("OPENCLUSTER_CLUSTER_FACTORIES", "127.0.0.1:1")
     (tmp_path / "program.py").write_text(PROGRAM)
     path = tmp_path / "here.yaml"
     elastic = "elastic: {Nothing: {minimum: 1, maximum: 1}}\n"
@@ -59,6 +62,7 @@ def test_a_cluster_of_this_computer_from_up_to_down(
     assert begun.exit_code == 0, begun.output
     assert ": started factory and workshop (" in begun.output
     assert f"`opencluster --dir {place.path} status`" in begun.output
+    assert "set OPENCLUSTER_CLUSTER_FACTORIES to nothing to use this" in begun.output
     assert "workers of elastic types come and go with the work" in begun.output
     # what is not as it was is no reason to end what runs, without being told
     path.write_text(FILE.replace("NAME", "Nobody"))
