@@ -119,6 +119,13 @@ def test_values_for_all_and_values_that_are_joined_outlive_who_held_them(
     assert manager.gather([flat, deep])[0]["number"] == "flat"
 
 
+def holders(manager: Manager, refs: list[DataRef]) -> set[str]:
+    """Return the names of those who hold values, as far as the manager knows."""
+    known = manager.engine._values._whereabouts  # type: ignore[attr-defined]
+    ids = {worker for ref in refs for worker in known.value(ref.id).holders}
+    return {id.rpartition(".")[0] for id in ids}
+
+
 @contextmanager
 def alone(place: Path) -> Iterator[int]:
     """Run a worker that is none of the workshop's, as if on another computer."""
@@ -138,7 +145,16 @@ def test_values_of_a_computer_that_is_drained_go_to_another(
     with alone(here.place.path) as pid:
         wait_until(lambda: "Alone" in manager.worker_types())
         refs = keep(manager, log)
+        started, until = tmp_path / "started", tmp_path / "until"
+        work = WorkPiece(do="blind", number=9, started=started, until=until)
+        blind = manager.submit("Data", work)
+        wait_until(started.exists)
         here.ask_workshop("drain", {})
+        # one of them does not know yet that it is to end, and the manager does
+        wait_until(lambda: holders(manager, refs) == {f"Alone-{pid}"}, "who holds them")
+        assert not blind.done()
+        until.touch()
+        assert blind.result(DEADLINE_S)["number"] == 9
         wait_until(lambda: workers(here) == {pid}, "the others to end")
         assert [value["number"] for value in manager.gather(refs)] == list(range(COUNT))
         here.ask_workshop("undrain", {})
