@@ -14,7 +14,7 @@ from observatory import (
     browser,
     observatory,
 )
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, BrowserContext, Page
 
 
 # not longer: event loop and settings would be in the way of other tests
@@ -27,24 +27,29 @@ def chromium() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def site(chromium: Browser) -> Iterator[Observatory]:
+def site() -> Iterator[Observatory]:
     with observatory() as opened:
-        page = chromium.new_page()
-        become_administrator(page, opened)
-        page.context.storage_state(path=opened.cluster.place.path / "cookies.json")
-        page.close()
         yield opened
 
 
-@pytest.fixture
-def page(chromium: Browser, site: Observatory) -> Iterator[Page]:
-    """Yield a page of the administrator, on which no program failed."""
-    cookies = site.cluster.place.path / "cookies.json"
+@pytest.fixture(scope="module")
+def administrator(chromium: Browser, site: Observatory) -> Iterator[BrowserContext]:
+    """Yield what the pages of an administrator share: their log-in and their cache."""
     context = chromium.new_context(
-        storage_state=cookies, viewport={"width": 1280, "height": 900}
+        viewport={"width": 1280, "height": 900}, reduced_motion="reduce"
     )
     context.set_default_timeout(TIMEOUT_MS)
-    opened = context.new_page()
+    page = context.new_page()
+    become_administrator(page, site)
+    page.close()
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(administrator: BrowserContext) -> Iterator[Page]:
+    """Yield a page of the administrator, on which no program failed."""
+    opened = administrator.new_page()
     failures: list[str] = []
     opened.on("pageerror", lambda error: failures.append(str(error)))
     opened.on(
@@ -56,5 +61,5 @@ def page(chromium: Browser, site: Observatory) -> Iterator[Page]:
         ),
     )
     yield opened
-    context.close()
+    opened.close()
     assert failures == []

@@ -19,7 +19,7 @@ PROGRAM = Path(__file__).with_name("observing.py")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 NAME, PASSWORD = "anna", "nine antennas"
 SETTINGS = {
-    "cluster.heartbeat_interval_s": 0.3,
+    "cluster.heartbeat_interval_s": 0.5,
     "workshop.restart_delay_s": 0.1,
     "manager.max_kills": 2,
 }
@@ -103,11 +103,3 @@ def become_administrator(page: Page, site: Observatory) -> None:
     page.get_by_label("The same password again").fill(PASSWORD)
     page.get_by_role("button", name="Begin").click()
     page.wait_for_url(site.url)
-
-
-def log_in(page: Page, site: Observatory, name: str, password: str) -> None:
-    """Log in as people do."""
-    page.goto(site.url + "login")
-    page.get_by_label("Name").fill(name)
-    page.get_by_label("Password").fill(password)
-    page.get_by_role("button", name="Log in").click()
