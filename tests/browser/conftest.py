@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from observatory import (
@@ -15,6 +16,17 @@ from observatory import (
     observatory,
 )
 from playwright.sync_api import Browser, BrowserContext, Page
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with these tests.
+
+    What comes first is never handed on from one parallel run to another, which would
+    start a browser and an observatory once more.
+    """
+    items.sort(key=lambda item: item.path.parent != HERE)
 
 
 # not longer: event loop and settings would be in the way of other tests
