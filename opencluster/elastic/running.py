@@ -92,8 +92,8 @@ def stop_beside(place: Place) -> bool:
     """End the one in the background; ``False`` if there was none."""
     row = _noted(place)
     was_alive = local.is_alive(row)
-    if was_alive:
-        local.end(row)
+    # one that has ended by itself is reaped as well
+    local.end(row)
     _note(place).unlink(missing_ok=True)
     return was_alive
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -106,11 +106,12 @@ class HostsLauncher(FixedHosts, ABC):
 
     def launch(self, tell: Tell) -> list[Outcome]:
         """Start what the file asks for and does not run yet."""
-        self.place.make()
-        self._check_place()
-        orders = self._orders(self._keys())
         before = recorded(self.place)
-        self._record(before)
+        self.place.make()
+        self._check_place(before)
+        orders = self._orders(self._keys())
+        # killed from here on, it leaves word of where something may run
+        self._record(before or self.file, before)
         self._write_cluster_file()
         factories = [host for host in self.file.hosts if host.is_factory]
         others = [host for host in self.file.hosts if not host.is_factory]
@@ -127,7 +128,8 @@ class HostsLauncher(FixedHosts, ABC):
                 self._untouched.add(host.name)
         else:
             outcomes += self._each(others, start, tell)
-        self._record(before, self._untouched)
+        was_done = failures(outcomes) != outcomes
+        self._record(self.file if was_done else before or self.file, before)
         if not self._recorded_hosts():
             self._forget([])
         return outcomes
@@ -233,7 +235,19 @@ class HostsLauncher(FixedHosts, ABC):
             for host in self.file.hosts
         }
 
-    def _check_place(self) -> None:
+    def _check_place(self, before: ClusterFile | None) -> None:
+        """Refuse a place from which something else was launched, or runs."""
+        if before is not None:
+            for key in ("launcher", "directory"):
+                known, wanted = getattr(before, key), getattr(self.file, key)
+                if known != wanted:
+                    raise LaunchFailed(
+                        f"what runs was launched with {key}: {known}, and the file has "
+                        f"{wanted} now: `opencluster down` first"
+                    )
+        self._check_alone()
+
+    def _check_alone(self) -> None:
         """Refuse a place whose own cluster runs on this computer."""
         rows = local.daemons(self.place.read())
         alive = [row for row in rows if local.is_alive(row)]
@@ -243,21 +257,19 @@ class HostsLauncher(FixedHosts, ABC):
                 "stop it with `opencluster stop`, or choose another --dir"
             )
 
-    def _record(
-        self, before: ClusterFile | None, untouched: Collection[str] = ()
-    ) -> None:
-        """Note what is launched, and what was before the file was changed.
+    def _record(self, file: ClusterFile, before: ClusterFile | None) -> None:
+        """Note what is launched, also on hosts that the file has no more.
 
         Parameters
         ----------
+        file : ClusterFile
+            What is in force.
         before : ClusterFile, optional
             What was noted so far.
-        untouched : collection of str
-            Hosts on which nothing can have begun now.
         """
         old = {host.name: host for host in before.hosts} if before else {}
-        new = {h.name: h for h in self.file.hosts if h.name not in untouched}
-        keep_record(self.place, replace(self.file, hosts=tuple((old | new).values())))
+        new = {h.name: h for h in self.file.hosts if h.name not in self._untouched}
+        keep_record(self.place, replace(file, hosts=tuple((old | new).values())))
 
     def _recorded_hosts(self) -> tuple[Host, ...]:
         return (recorded(self.place) or self.file).hosts

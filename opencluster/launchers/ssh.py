@@ -69,12 +69,12 @@ class SshLauncher(HostsLauncher):
         """Return where others reach its factory: at what ssh takes the name for."""
         address = host.address or self._hostname(host.name)
         if not host.address and is_loopback(address):
-            self._check_alone(host, address)
+            self._check_reach(host, address)
         if ":" in address:
             address = f"[{address}]"
         return f"tcp://{address}:{host.port}"
 
-    def _check_alone(self, host: Host, address: str) -> None:
+    def _check_reach(self, host: Host, address: str) -> None:
         """Refuse a factory that no other computer could reach."""
         others = [self._hostname(h.name) for h in self.file.hosts if h != host]
         if not all(map(is_loopback, others)):

@@ -54,7 +54,7 @@ class ThisComputer(HostsLauncher):
     def _keys(self) -> Path | None:
         return None
 
-    def _check_place(self) -> None:
+    def _check_alone(self) -> None:
         """Leave that to the order, which sees whether the same runs already."""
 
     def _write_cluster_file(self) -> None:

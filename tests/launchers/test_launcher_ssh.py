@@ -28,7 +28,7 @@ from opencluster.launchers.base import Outcome, failures, launcher_of
 from opencluster.launchers.cluster_file import load_cluster_file
 from opencluster.launchers.commands import Ran
 from opencluster.launchers.description import ClusterFile, Host
-from opencluster.launchers.record import recorded
+from opencluster.launchers.record import keep_record, recorded
 from opencluster.launchers.ssh import SshLauncher
 from opencluster.net.control import Control
 from opencluster.observe import actions
@@ -428,6 +428,22 @@ def test_a_dry_run_shows_everything_but_secrets(tmp_path: Path) -> None:
     ):
         assert part in shown
     assert not place.path.exists()
+
+
+def test_what_was_launched_otherwise_is_ended_first(tmp_path: Path) -> None:
+    host = Host("a", ("factory", "workshop"), address="10.0.0.1")
+    file = ClusterFile(Path("/f"), "n", "ssh", ssh=("/nowhere/ssh",), hosts=(host,))
+    place = Place(tmp_path)
+    keep_record(place, file)
+    moved = replace(file, directory="/scratch/n")
+    with pytest.raises(LaunchFailed, match="launched with directory: ~/.local"):
+        SshLauncher(moved, place).launch(lambda _: None)
+    # whatever fails with another file, what is known of before stays
+    other = replace(file, sections={"limits": {"max_types": "7"}})
+    (outcome,) = SshLauncher(other, place).launch(lambda _: None)
+    assert not outcome.is_done
+    assert recorded(place) == file
+    place.forget()
 
 
 def test_without_a_factory_nothing_else_is_tried(tmp_path: Path) -> None:
