@@ -315,7 +315,7 @@ class Runner:
     def _attributes(self) -> dict[str, Any]:
         return {
             "class": type_name(self.worker.__class__),
-            "kept_bytes": self._station.keeper.budget,
+            "max_kept_bytes": self._station.keeper.budget,
         }
 
     def _registration(self, reactor: Reactor) -> Registration:

@@ -432,7 +432,7 @@ def test_values_that_end_with_a_worker_that_left_are_told_of(
 
 @pytest.mark.parametrize(("said", "room"), [(9, 9), (0, 0), (-1, 0), ("9", 0)])
 def test_what_a_worker_says_of_its_memory(said: object, room: int) -> None:
-    entry = Entry("w", "worker", "Tool", attributes={"kept_bytes": said})
+    entry = Entry("w", "worker", "Tool", attributes={"max_kept_bytes": said})
     assert room_of(Contact(entry, "", b"")) == room
 
 

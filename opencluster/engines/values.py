@@ -582,7 +582,7 @@ class Values:
 
 def room_of(contact: Contact) -> int:
     """Return how much a worker says that it holds in memory, 0 if it does not say."""
-    said = contact.entry.attributes.get("kept_bytes", 0)
+    said = contact.entry.attributes.get("max_kept_bytes", 0)
     return said if type(said) is int and said > 0 else 0
 
 
