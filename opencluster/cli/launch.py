@@ -12,13 +12,19 @@ import click
 import yaml
 
 from opencluster.cli.options import directory_option
-from opencluster.cli.up import conclude, follow, place_of
-from opencluster.launchers.base import launcher_of
+from opencluster.cli.up import (
+    await_workers,
+    conclude,
+    follow,
+    mean_this_cluster,
+    place_of,
+)
+from opencluster.launchers.base import failures, launcher_of
 from opencluster.launchers.batch import BatchLauncher
 from opencluster.launchers.cluster_file import ClusterFile, read_cluster_file
 from opencluster.launchers.description import DRAIN_BEFORE_S
 from opencluster.observe.actions import name_in
-from opencluster.place import DIRECTORY_VARIABLE
+from opencluster.place import DIRECTORY_VARIABLE, Place
 
 OPTIONS = Path("command line")
 """Stands for the file that the options are in place of."""
@@ -222,21 +228,26 @@ def pbs_command(**options: Any) -> None:
 
 def _launch(content: dict[str, Any], options: dict[str, Any]) -> None:
     """Launch what a cluster file with some content asks for."""
-    if os.environ.get(DIRECTORY_VARIABLE) and content["launcher"] != "ssh":
-        content["directory"] = os.environ[DIRECTORY_VARIABLE]
+    is_usual = content["name"] == DEFAULT_NAME or os.environ.get(DIRECTORY_VARIABLE)
+    if is_usual and content["launcher"] != "ssh":
+        content["directory"] = str(Place.find().path)
     text = yaml.safe_dump(content, sort_keys=False)
     file: ClusterFile = read_cluster_file(text, OPTIONS)
-    place = place_of(file)
+    place = Place.find() if is_usual else place_of(file)
     launcher = launcher_of(file, place)
+    is_waiting = not options.get("no_wait")
     if isinstance(launcher, BatchLauncher):
-        launcher.is_waiting = not options["no_wait"]
+        launcher.is_waiting = is_waiting
     if options["dry_run"]:
         click.echo(launcher.describe())
         return
+    mean_this_cluster()
     outcomes = follow(launcher, launcher.launch)
-    named = "" if content["name"] == DEFAULT_NAME else f" --dir {place.path}"
+    if is_waiting and failures(outcomes) != outcomes:
+        await_workers(place)
+    named = "" if place == Place.find() else f" --dir {place.path}"
     click.echo(
-        f"see `opencluster{named} status`, end it with `opencluster{named} down`",
+        f"see `opencluster{named} status`, and end it with `opencluster{named} down`",
         err=True,
     )
     conclude(outcomes, "failed")

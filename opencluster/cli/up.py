@@ -84,8 +84,7 @@ def up_command(path: Path, dry_run: bool, restart: bool) -> None:
         stop_beside(place)
         if start_beside(place):
             click.echo("workers of elastic types come and go with the work", err=True)
-        if isinstance(launcher, HostsLauncher):
-            await_workers(place)
+        await_workers(place)
     conclude(outcomes, "failed; `opencluster up` again tries those that did")
 
 
@@ -150,7 +149,8 @@ def follow(launcher: Launcher, deed: Callable[[Tell], list[Outcome]]) -> list[Ou
     def waited_for() -> str:
         names = list(waiting)
         more = ", ..." if len(names) > SHOWN_HOSTS else ""
-        return escape(f"waiting for {', '.join(names[:SHOWN_HOSTS])}{more}")
+        shown = ", ".join(names[:SHOWN_HOSTS]) or "the batch system"
+        return escape(f"waiting for {shown}{more}")
 
     with console.status(waited_for()) as status:
 
@@ -164,11 +164,12 @@ def follow(launcher: Launcher, deed: Callable[[Tell], list[Outcome]]) -> list[Ou
         try:
             return deed(tell)
         except KeyboardInterrupt:
-            click.echo(
-                "interrupted: what was begun goes on; the same command again does the "
-                "rest, and `opencluster down` ends everything",
-                err=True,
-            )
+            if isinstance(launcher, HostsLauncher):
+                click.echo(
+                    "interrupted: what was begun goes on; the same command again does "
+                    "the rest, and `opencluster down` ends everything",
+                    err=True,
+                )
             raise
 
 

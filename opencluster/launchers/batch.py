@@ -111,6 +111,8 @@ class BatchLauncher:
                 tell(Outcome(named(id), True, "is submitted"))
             else:
                 id = first.id
+                message = "is there already; what it runs stays as it is"
+                tell(Outcome(named(id), True, message))
         if not self.is_waiting:
             message = "waits for computers" if first is None else "is there already"
             return [Outcome(named(id), True, message)]
