@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import sunpy.map
 from astropy import units
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
@@ -62,6 +61,8 @@ def seen_at(
 def test_sunpy_sees_a_source_where_it_is(
     place: tuple[float, float], hour_angle_deg: float, tmp_path: Path
 ) -> None:
+    import sunpy.map
+
     image = seen_at(*place, hour_angle_deg)
     path = tmp_path / "image.fits"
     path.write_bytes(fits_bytes(image))
@@ -80,6 +81,8 @@ def test_sunpy_sees_a_source_where_it_is(
 
 
 def test_sunpy_knows_the_observer_and_the_time(tmp_path: Path) -> None:
+    import sunpy.map
+
     path = tmp_path / "image.fits"
     path.write_bytes(fits_bytes(seen_at(0.0, 0.0), planes=False))
     sun = sunpy.map.Map(path)

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import sunpy.map
 from astropy import units as u
 from astropy.coordinates import SkyCoord
 from image_programs import HOLD
@@ -108,6 +107,8 @@ def published(
     cluster: LocalCluster, frames: bytes, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, tuple[ImageRecord, Any]]:
     """Return what was published of the frames: record and map of each polarisation."""
+    import sunpy.map
+
     out = tmp_path_factory.mktemp("images")
     spool = tmp_path_factory.mktemp("spool")
     with (

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import schemathesis
 from click.testing import CliRunner
 from flask import Flask
 from flask.testing import FlaskClient
@@ -22,6 +21,9 @@ from opencluster_web.accounts.guard import Role
 from opencluster_web.accounts.store import AccountStore
 from opencluster_web.application import WebSettings, close_app, create_app
 from opencluster_web.command import web_command
+
+if TYPE_CHECKING:
+    import schemathesis
 
 pytestmark = pytest.mark.processes
 
@@ -81,6 +83,8 @@ def call(app: Flask, token_for: Callable[[Role], str]) -> Callable[..., Any]:
 def test_answers_are_as_the_document_says(
     app: Flask, token_for: Callable[[Role], str]
 ) -> None:
+    import schemathesis
+
     token = {"Authorization": f"Bearer {token_for(Role.ADMINISTRATOR)}"}
     found = schemathesis.openapi.from_wsgi(
         "/api/v1/openapi.json", app, headers=token
