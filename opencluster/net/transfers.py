@@ -21,6 +21,7 @@ from opencluster.core.payoff import AS_IT_IS
 from opencluster.core.roles import Credential
 from opencluster.errors import RemoteProtocolError
 from opencluster.net.compression import Compression
+from opencluster.net.cutting import joined
 from opencluster.net.rejections import Rejections
 from opencluster.net.room import room
 from opencluster.net.transport import Peer, Received, TransportCounts
@@ -33,6 +34,7 @@ from opencluster.wire.transfers import (
     TAKEN,
     THERE,
     UNWANTED,
+    WHOLE,
     Head,
     pack,
     pack_sizes,
@@ -181,6 +183,8 @@ class Transfers:
             sizes = unpack_sizes(table)
             self._incoming.begin(_now(), *key, sizes)
             self._gathered[key] = _Gathered(bytes(header), sizes, [_EMPTY] * len(sizes))
+        elif head.kind == WHOLE:
+            return joined(peer, frames, who)
         elif head.kind == CEASED:
             self._drop(peer, head.number)
         elif head.kind == REFUSED:

@@ -25,6 +25,7 @@ import zmq
 from opencluster.core.chunks import Moved
 from opencluster.core.roles import TRUSTED, Credential
 from opencluster.errors import OpenClusterError
+from opencluster.net.cutting import CUT_BYTES, cut
 from opencluster.net.monitoring import (
     EVENTS_PER_TURN,
     HANDSHAKE_FAILURES,
@@ -264,12 +265,16 @@ class ZmqTransport:
         message has left. Messages keep their order, but for large ones: others may
         come before them that were sent later.
         """
-        if buffers and sum(memoryview(b).nbytes for b in buffers) > LARGE_BYTES:
+        nbytes = sum(memoryview(b).nbytes for b in buffers) if buffers else 0
+        if nbytes > LARGE_BYTES:
             self._ticker.run(True)
             return self._transfers.send(peer, header, buffers)
         is_ours = peer[:1] == OUTBOUND
-        if self._gate is not None and not self._gate.is_open(peer, is_ours):
-            return False
+        if self._gate is not None:
+            if not self._gate.is_open(peer, is_ours):
+                return False
+            if nbytes > CUT_BYTES and header[:4] not in transfers.KINDS:
+                header, buffers = cut(header, buffers)
         if is_ours:
             send, self._client_edge.is_used = self._client_send, True
         else:

@@ -1,4 +1,4 @@
-"""The first frame of what carries a large message in chunks.
+"""The first frame of what carries a large message in chunks, or in many frames.
 
 It begins like that of a message (see `frames`), with another fourth byte. Numbers are
 little-endian.
@@ -8,7 +8,7 @@ bytes   meaning
 ======  ======================================================================
 0, 1    ``4F 43`` ("OC")
 2       version of the protocol, 1
-3       what it is: one of `BEGUN` ... `THERE`
+3       what it is: one of `BEGUN` ... `WHOLE`
 4...    number of the transfer, given by whoever sends it (8 bytes)
 12...   place in the buffers of the message, laid end to end (8 bytes)
 20...   bytes of a chunk (4 bytes)
@@ -27,6 +27,8 @@ TAKEN     receiver, sender    up to where it was taken; which codes are understo
                               bits: 1 for code 1, 2 for code 2
 REFUSED   receiver, sender    nothing more is taken of it; `UNWANTED` or `FAILED`
 THERE     either              nothing: whether it can be sent tells if the peer is there
+WHOLE     either              the message's header, the sizes of its buffers, and these
+                              in pieces of any size, one after the other
 ========  ==================  ==================================================
 
 Must not do: sockets, nor anything with what was announced.
@@ -41,7 +43,7 @@ from typing import NamedTuple
 from opencluster.errors import RemoteProtocolError
 from opencluster.wire.frames import PROTOCOL_VERSION
 
-BEGUN, CHUNK, CEASED, TAKEN, REFUSED, THERE = range(1, 7)
+BEGUN, CHUNK, CEASED, TAKEN, REFUSED, THERE, WHOLE = range(1, 8)
 """What a frame is."""
 
 UNWANTED = 0
@@ -53,7 +55,7 @@ _MARK = b"OC" + bytes([PROTOCOL_VERSION])
 _HEAD = struct.Struct("<3sBQQIB")
 _SIZE_BYTES = 8
 
-KINDS = [_MARK + bytes([kind]) for kind in range(BEGUN, THERE + 1)]
+KINDS = [_MARK + bytes([kind]) for kind in range(BEGUN, WHOLE + 1)]
 """How such frames begin."""
 
 
