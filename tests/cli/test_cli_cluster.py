@@ -14,7 +14,16 @@ from opencluster.launchers import local
 
 pytestmark = pytest.mark.processes
 
-FIELDS = ["factories", "workshops", "workers", "services", "jobs", "failures", "deaths"]
+FIELDS = [
+    "factories",
+    "workshops",
+    "workers",
+    "services",
+    "jobs",
+    "elastic",
+    "failures",
+    "deaths",
+]
 
 
 def target(name: str) -> str:
