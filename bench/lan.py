@@ -23,8 +23,8 @@ from bench.workers import TARGET
 from opencluster.config.loading import PREFIX
 
 RATE_MBIT = 1000
-ROUNDS, QUICK_ROUNDS = 4, 1
-BLOCKS, QUICK_BLOCKS = 40, 4
+ROUNDS, QUICK_ROUNDS = 3, 1
+BLOCKS, QUICK_BLOCKS = 30, 4
 WORKERS = 2
 FACTORY_PORT, PLAIN_PORT = 9100, 9200
 KEYS = (False, True)
