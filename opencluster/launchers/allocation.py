@@ -35,6 +35,8 @@ from opencluster.launchers.orders import keys_of_roles
 from opencluster.launchers.watching import System
 from opencluster.place import Place
 
+log = logging.getLogger(__name__)
+
 
 def begin(job: Job, system: System, is_first: bool) -> None:
     """Say who the factories are; those of the first job are the cluster's.
@@ -63,7 +65,11 @@ def begin(job: Job, system: System, is_first: bool) -> None:
     (job.folder / ANSWERS_FOLDER).mkdir(exist_ok=True)
     (job.folder / FACTORIES_FILE).write_text("\n".join(endpoints) + "\n")
     if not job.ends_at:
-        job.note_end(system.ends_at(job.id))
+        try:
+            job.note_end(system.ends_at(job.id))
+        except LaunchFailed as error:
+            # it is asked again while the job works
+            log.warning("when the job ends is not known yet: %s", error)
 
 
 def _resolves(name: str) -> bool:

@@ -8,6 +8,7 @@ is there, the factories know.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -20,6 +21,7 @@ from opencluster.errors import LaunchFailed
 from opencluster.launchers import local
 from opencluster.launchers.base import (
     ENDED,
+    PENDING,
     RUNNING,
     Allocation,
     Outcome,
@@ -40,7 +42,7 @@ from opencluster.launchers.script import (
     Job,
     script,
 )
-from opencluster.launchers.watching import System, Watch, named
+from opencluster.launchers.watching import YOUNG_S, System, Watch, is_of_job, named
 from opencluster.place import Place
 
 LOOK_AGAIN_S = 60.0
@@ -55,6 +57,7 @@ class _Noted:
     id: str
     nodes: int
     is_first: bool
+    submitted_at: float
 
 
 class BatchLauncher:
@@ -154,9 +157,12 @@ class BatchLauncher:
         here = self._watch.workshops()
         found = []
         for job in noted:
-            told = known.get(job.id, Allocation(job.id, ENDED, job.nodes))
+            is_young = 0 <= time.time() - job.submitted_at < YOUNG_S
+            unknown = Allocation(job.id, PENDING if is_young else ENDED, job.nodes)
+            told = known.get(job.id, unknown)
             # the queue forgets, and lags behind; a workshop that is there runs
-            state = RUNNING if here.get(job.id) else told.state
+            is_here = any(is_of_job(name, job.id) for name in here)
+            state = RUNNING if is_here else told.state
             if state != ENDED:
                 found.append(replace(told, state=state, nodes=told.nodes or job.nodes))
         return found
@@ -251,7 +257,9 @@ class BatchLauncher:
         _replace(Path(job.script_path), text)
         keep_record(self._place, self._file)
         id = self._system.submit(job.script_path, after)
-        self._note([*self._noted(), _Noted(id, job.batch.nodes, job.is_first)])
+        self._note(
+            [*self._noted(), _Noted(id, job.batch.nodes, job.is_first, time.time())]
+        )
         return id
 
     def _first(self) -> _Noted | None:

@@ -231,6 +231,11 @@ def _check(job: Job) -> None:
             f"the directory {job.directory!r} cannot stand in a job script: choose "
             "an absolute path of letters, digits and ./+,@=-_ that all computers share"
         )
+    if batch.time and time_limit_s(batch.time) <= batch.drain_before_s:
+        raise ConfigError(
+            f"the time {batch.time} is no longer than drain_before_s "
+            f"({batch.drain_before_s:g} s): nothing would ever run"
+        )
     names = {
         "name": job.cluster,
         "partition": batch.partition,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 
 from opencluster.errors import LaunchFailed
@@ -12,7 +13,7 @@ from opencluster.launchers.external import ask
 from opencluster.place import Place
 
 SUBMIT_TIMEOUT_S = 60.0
-_FORMAT = "%i|%T|%D|%e|%r"
+_TOLD = ("--noheader", "--format=%i|%T|%D|%e|%r")
 _TIMES = {"SLURM_TIME_FORMAT": "%s"}
 """Has Slurm write times as seconds since 1970."""
 _STATES = {
@@ -49,16 +50,18 @@ class Slurm:
 
     def look(self, ids: Collection[str]) -> dict[str, Allocation]:
         """Return what the queue says of some jobs; nothing of those that it forgot."""
-        command = ["squeue", "--me", "--noheader", f"--format={_FORMAT}"]
-        rows = (
-            line.split("|", 4) for line in ask(command, environment=_TIMES).split("\n")
-        )
+        if not ids:
+            return {}
+        # all of the user's: squeue refuses a job that it has forgotten
+        command = ["squeue", f"--user={os.getuid()}", "--states=all", *_TOLD]
+        lines = ask(command, environment=_TIMES).splitlines()
+        rows = (line.split("|", 4) for line in lines)
         found = [_allocation(row) for row in rows if len(row) == 5]
         return {each.id: each for each in found if each.id in ids}
 
     def ends_at(self, id: str) -> float:
         """Return when a job must have ended, in seconds since 1970; 0 if never."""
-        command = ["squeue", "--noheader", f"--jobs={id}", f"--format={_FORMAT}"]
+        command = ["squeue", f"--jobs={id}", *_TOLD]
         for line in ask(command, environment=_TIMES).splitlines():
             return _allocation(line.split("|", 4)).ends_at
         return 0.0

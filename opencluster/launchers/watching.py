@@ -25,6 +25,8 @@ from opencluster.place import Place
 
 QUEUE_LOOKS_S = (0.5, 10.0)
 """After this long the queue is asked again, at first and when a job waits for long."""
+YOUNG_S = 60.0
+"""For so long a job may be unknown to the queue to which it was submitted."""
 POLL_S = 0.5
 READY_TIMEOUT_S = 300.0
 """How long the workshops of a running job may take to register."""
@@ -62,6 +64,11 @@ class System(Protocol):
         """End a job, soon by force."""
 
 
+def is_of_job(workshop: str, id: str) -> bool:
+    """Return whether a workshop is in a job, by their names."""
+    return workshop.endswith(f".{id}")
+
+
 def named(id: str) -> str:
     """Return what a job is called in messages."""
     return f"job {id}"
@@ -96,6 +103,7 @@ class Watch:
         told: dict[str, Outcome] = {}
         state, look_at, deadline = "", 0.0, 0.0
         pause_s = QUEUE_LOOKS_S[0]
+        began = time.monotonic()
         while True:
             now = time.monotonic()
             nodes = _words(folder / NODES_FILE) if self._is_begun(id) else []
@@ -110,8 +118,9 @@ class Watch:
             if now >= look_at:
                 look_at = now + pause_s
                 pause_s = min(1.5 * pause_s, QUEUE_LOOKS_S[1])
-                found = self.glimpse(id)
-                if found and found.state == ENDED and not self.workshops().get(id):
+                is_new = now - began < YOUNG_S
+                found = self.glimpse(id, PENDING if is_new else ENDED)
+                if found and found.state == ENDED and not self.has_workshop(id):
                     return [*told.values(), self._too_early(id, tell)]
                 if found and found.state not in (state, ENDED):
                     state = found.state
@@ -122,19 +131,27 @@ class Watch:
     def _is_begun(self, id: str) -> bool:
         return bool(self._place.read().get("job") == id)
 
-    def glimpse(self, id: str) -> Allocation | None:
-        """Return what the queue says of a job; ``None`` when it does not answer."""
+    def glimpse(self, id: str, unknown: str) -> Allocation | None:
+        """Return what the queue says of a job; ``None`` when it does not answer.
+
+        Parameters
+        ----------
+        id : str
+            The job.
+        unknown : str
+            Its state when the queue does not know it (yet, or any more).
+        """
         try:
             known = self._system.look([id])
         except LaunchFailed:
             return None
-        return known.get(id, Allocation(id, ENDED, 0))
+        return known.get(id, Allocation(id, unknown, 0))
 
     def _arrivals(
         self, id: str, folder: Path, nodes: Sequence[str], is_late: bool
     ) -> Iterator[Outcome]:
         """Yield the computers that are at work, and those that have failed."""
-        here = self.workshops().get(id, []) if nodes else []
+        here = self.workshops() if nodes else []
         for name in nodes:
             if f"{name}.{id}" in here:
                 yield Outcome(name, True, "is at work")
@@ -154,13 +171,13 @@ class Watch:
         tell(outcome)
         return outcome
 
-    def workshops(self) -> dict[str, list[str]]:
-        """Return the workshops that are registered, by the job that they are in."""
-        found: dict[str, list[str]] = {}
-        for shop in self.registered():
-            id = shop["name"].partition(".")[2]
-            found.setdefault(id, []).append(shop["name"])
-        return found
+    def workshops(self) -> list[str]:
+        """Return the names of the workshops that are registered."""
+        return [str(shop["name"]) for shop in self.registered()]
+
+    def has_workshop(self, id: str) -> bool:
+        """Return whether a workshop of a job is registered."""
+        return any(is_of_job(name, id) for name in self.workshops())
 
     def registered(self) -> list[Mapping[str, Any]]:
         """Return what the workshops of all jobs registered; none without a factory."""
@@ -176,7 +193,7 @@ class Watch:
 
     def end(self, id: str, state: str) -> None:
         """Ask a job to end that is in a state as the queue has it."""
-        if state == PENDING or not self.workshops().get(id):
+        if state == PENDING or not self.has_workshop(id):
             # nobody is there yet whom to ask
             self._system.cancel(id)
         else:
@@ -184,7 +201,7 @@ class Watch:
 
     def drain(self, id: str, limit_s: float) -> None:
         """Let the workshops of a job finish what they have in hand, and wait for it."""
-        shops = [s for s in self.registered() if s["name"].partition(".")[2] == id]
+        shops = [s for s in self.registered() if is_of_job(s["name"], id)]
         if not shops:
             return
         deadline = time.monotonic() + limit_s
@@ -200,7 +217,7 @@ class Watch:
         """Wait until a job that was asked to end has ended, and insist if need be."""
         deadline = time.monotonic() + END_TIMEOUT_S
         is_cancelled = False
-        while (found := self.glimpse(id)) is None or found.state != ENDED:
+        while (found := self.glimpse(id, ENDED)) is None or found.state != ENDED:
             if time.monotonic() > deadline:
                 if is_cancelled:
                     outcome = Outcome(named(id), False, "does not end")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -88,9 +89,9 @@ def launcher(tmp_path: Path, queue: Queue) -> BatchLauncher:
 
 
 @pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
-    """Workshops that are registered, by the job that they are in."""
-    found: dict[str, list[str]] = {}
+def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of workshops that are registered."""
+    found: list[str] = []
     monkeypatch.setattr(Watch, "workshops", lambda self: found)
     return found
 
@@ -125,14 +126,26 @@ def test_further_jobs_begin_after_the_first_and_have_one_computer_each(
 
 
 def test_a_job_runs_while_its_workshops_do_whatever_the_queue_says(
-    launcher: BatchLauncher, queue: Queue, here: dict[str, list[str]]
+    launcher: BatchLauncher, queue: Queue, here: list[str]
 ) -> None:
     launcher.launch(quiet)
-    here["1"] = ["n1.1"]
-    for forget in (lambda: queue.jobs.update({"1": PENDING}), queue.jobs.clear):
+    here.append("n1.site.org.1")
+    for forget in (lambda: queue.jobs.update({"1": ENDED}), queue.jobs.clear):
         forget()
         assert [each.state for each in launcher.allocations()] == [RUNNING]
-    here.clear()
+
+
+def test_a_job_that_the_queue_does_not_know_has_ended_unless_it_is_new(
+    launcher: BatchLauncher,
+    queue: Queue,
+    here: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    launcher.launch(quiet)
+    queue.jobs.clear()
+    assert [each.state for each in launcher.allocations()] == [PENDING]
+    later = time.time() + 61.0
+    monkeypatch.setattr("opencluster.launchers.batch.time.time", lambda: later)
     assert launcher.allocations() == []
 
 
@@ -149,12 +162,12 @@ def test_no_job_counts_as_ended_because_the_queue_is_silent(
 
 
 def test_a_job_is_removed_but_not_the_one_with_the_factories(
-    launcher: BatchLauncher, queue: Queue, here: dict[str, list[str]]
+    launcher: BatchLauncher, queue: Queue, here: list[str]
 ) -> None:
     launcher.launch(quiet)
     (id,) = launcher.add(1)
     queue.jobs[id] = RUNNING
-    here[id] = [f"n1.{id}"]
+    here.append(f"n1.{id}")
     launcher.remove(id)
     assert queue.asked_to_end == [id]
     here.clear()
@@ -187,7 +200,7 @@ def test_ctrl_c_cancels_the_job_that_is_waited_for(
     def interrupt(id: str) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Watch, "glimpse", lambda self, id: interrupt(id))
+    monkeypatch.setattr(Watch, "glimpse", lambda self, id, unknown: interrupt(id))
     with pytest.raises(KeyboardInterrupt):
         launcher.launch(told.append)
     assert told[-1] == Outcome("job 1", False, "is cancelled")
@@ -211,7 +224,7 @@ def test_a_job_that_ends_before_it_is_at_work_is_told_with_what_it_printed(
 
 
 def test_each_computer_of_a_job_is_told_what_became_of_it(
-    launcher: BatchLauncher, here: dict[str, list[str]], tmp_path: Path
+    launcher: BatchLauncher, here: list[str], tmp_path: Path
 ) -> None:
     launcher.is_waiting = True
     folder = tmp_path / "night" / "jobs-of-slurm" / "1"
@@ -222,7 +235,7 @@ def test_each_computer_of_a_job_is_told_what_became_of_it(
     def begin_work(outcome: Outcome) -> None:
         if outcome.message == "is submitted":
             launcher._place.write({"job": "1"})
-            here["1"] = ["n1.1"]
+            here.append("n1.1")
             told = json.dumps({"opencluster_node": answer})
             (folder / "answers" / "n2").write_text(told)
 

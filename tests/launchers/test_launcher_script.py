@@ -93,6 +93,7 @@ def test_a_time_that_could_mean_something_else_is_refused(text: str) -> None:
         (replace(WHOLE, batch=Batch(account="a b")), "account: got 'a b'"),
         (replace(WHOLE, batch=Batch(partition="x\n#SBATCH -w n1")), "partition: got"),
         (replace(WHOLE, batch=Batch(options=("a\nrm -r .",))), "more than one line"),
+        (replace(WHOLE, batch=Batch(time="2:00")), "nothing would ever run"),
         (replace(WHOLE, batch=Batch(time="90")), "got '90', expected hours"),
     ],
 )
