@@ -21,6 +21,8 @@ SSH_VARIABLE = "OPENCLUSTER_SSH"
 OPTIONS = (
     *("-T", "-x", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10"),
     *("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=4"),
+    # of the user's configuration, what is for people at a terminal
+    *("-o", "ClearAllForwardings=yes", "-o", "RemoteCommand=none"),
 )
 LOOK_UP_S = 10.0
 SSH_FAILED = 255

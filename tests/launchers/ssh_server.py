@@ -43,6 +43,10 @@ Host closed
 Host * !stranger
   IdentityFile {folder}/user_key
 Host *
+  RemoteCommand exit 3
+  RequestTTY yes
+  LocalForward 127.0.0.1:{port} 127.0.0.1:1
+  ExitOnForwardFailure yes
   IdentitiesOnly yes
   IdentityAgent none
   UserKnownHostsFile {folder}/known_hosts
