@@ -20,7 +20,7 @@ from opencluster.cli.up import (
     place_of,
 )
 from opencluster.launchers.base import failures, launcher_of
-from opencluster.launchers.batch import BatchLauncher
+from opencluster.launchers.batch.launcher import BatchLauncher
 from opencluster.launchers.cluster_file import ClusterFile, read_cluster_file
 from opencluster.launchers.description import DRAIN_BEFORE_S
 from opencluster.observe.actions import name_in

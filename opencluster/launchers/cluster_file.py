@@ -30,6 +30,7 @@ from opencluster.config.sources import (
 from opencluster.config.values import shown
 from opencluster.core.roles import FACTORY, WORKSHOP
 from opencluster.errors import ConfigError
+from opencluster.launchers.batch.script import time_limit_s
 from opencluster.launchers.description import (
     DRAIN_BEFORE_S,
     FACTORY_PORT,
@@ -37,7 +38,6 @@ from opencluster.launchers.description import (
     ClusterFile,
     Host,
 )
-from opencluster.launchers.script import time_limit_s
 from opencluster.launchers.yaml_checks import Checker
 from opencluster.launchers.yaml_lines import Item, parse_yaml, read_yaml
 

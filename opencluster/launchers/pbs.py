@@ -9,10 +9,10 @@ from typing import Any
 
 from opencluster.errors import ConfigError, LaunchFailed
 from opencluster.launchers.base import ENDED, PENDING, RUNNING, Allocation
-from opencluster.launchers.batch import BatchLauncher
+from opencluster.launchers.batch.external import ask
+from opencluster.launchers.batch.launcher import BatchLauncher
+from opencluster.launchers.batch.script import time_limit_s
 from opencluster.launchers.description import ClusterFile
-from opencluster.launchers.external import ask
-from opencluster.launchers.script import time_limit_s
 from opencluster.place import Place
 
 SUBMIT_TIMEOUT_S = 60.0

@@ -7,9 +7,9 @@ from collections.abc import Collection
 
 from opencluster.errors import LaunchFailed
 from opencluster.launchers.base import ENDED, PENDING, RUNNING, Allocation
-from opencluster.launchers.batch import BatchLauncher
+from opencluster.launchers.batch.external import ask
+from opencluster.launchers.batch.launcher import BatchLauncher
 from opencluster.launchers.description import ClusterFile
-from opencluster.launchers.external import ask
 from opencluster.place import Place
 
 SUBMIT_TIMEOUT_S = 60.0

@@ -10,16 +10,21 @@ from pathlib import Path
 import pytest
 
 from opencluster.errors import LaunchFailed
-from opencluster.launchers.allocation import begin, order_for
 from opencluster.launchers.base import ENDED, PENDING, RUNNING, Allocation, Outcome
-from opencluster.launchers.batch import BatchLauncher
+from opencluster.launchers.batch.allocation import begin, order_for
+from opencluster.launchers.batch.external import ask
+from opencluster.launchers.batch.following import DRAIN, END, WORK, Follower, phase_at
+from opencluster.launchers.batch.job_folder import (
+    Job,
+    factory_endpoints,
+    own_name,
+    port_of,
+)
+from opencluster.launchers.batch.launcher import BatchLauncher
+from opencluster.launchers.batch.watching import Watch
 from opencluster.launchers.description import Batch, ClusterFile
-from opencluster.launchers.external import ask
-from opencluster.launchers.following import DRAIN, END, WORK, Follower, phase_at
-from opencluster.launchers.job_folder import Job, factory_endpoints, own_name, port_of
 from opencluster.launchers.pbs import SYSTEM as PBS
 from opencluster.launchers.slurm import SYSTEM as SLURM
-from opencluster.launchers.watching import Watch
 from opencluster.place import Place
 
 SECTIONS = {"worker:Count": {"target": "count.py:CountWorker", "count": "2"}}
@@ -145,7 +150,7 @@ def test_a_job_that_the_queue_does_not_know_has_ended_unless_it_is_new(
     queue.jobs.clear()
     assert [each.state for each in launcher.allocations()] == [PENDING]
     later = time.time() + 61.0
-    monkeypatch.setattr("opencluster.launchers.batch.time.time", lambda: later)
+    monkeypatch.setattr("opencluster.launchers.batch.launcher.time.time", lambda: later)
     assert launcher.allocations() == []
 
 
@@ -374,9 +379,9 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("opencluster.launchers.following.time.time", clock.time)
+    monkeypatch.setattr("opencluster.launchers.batch.following.time.time", clock.time)
     monkeypatch.setattr(
-        "opencluster.launchers.following.time.monotonic", clock.monotonic
+        "opencluster.launchers.batch.following.time.monotonic", clock.monotonic
     )
     return clock
 

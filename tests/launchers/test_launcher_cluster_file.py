@@ -12,6 +12,7 @@ import pytest
 from opencluster.config import load
 from opencluster.config.render import render_sections
 from opencluster.errors import ConfigError
+from opencluster.launchers.batch.script import Job, script
 from opencluster.launchers.cluster_file import (
     Batch,
     ClusterFile,
@@ -182,8 +183,11 @@ def test_counts_of_a_host_replace_those_of_the_catalogue() -> None:
 def test_the_files_of_the_page_are_in_order(tmp_path: Path) -> None:
     (tmp_path / "wordcount.py").write_text("")
     found = re.findall(r"^```yaml\n(.*?)^```", PAGE.read_text(), re.M | re.S)
-    names = [read(tmp_path, text).name for text in found]
-    assert names[:2] == ["night", "observatory"]
+    files = [read(tmp_path, text) for text in found]
+    launchers = [file.launcher for file in files]
+    assert launchers[:3] == ["ssh", "slurm", "ssh"]
+    assert files[2].name == "observatory"
+    assert script("slurm", Job("night", "/scratch/night", "python3", files[1].batch))
 
 
 # --- mistakes ---------------------------------------------------------------

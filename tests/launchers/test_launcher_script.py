@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from opencluster.errors import ConfigError
+from opencluster.launchers.batch.script import Job, script, time_limit_s
 from opencluster.launchers.description import Batch
-from opencluster.launchers.script import Job, script, time_limit_s
 
 EXPECTED = Path(__file__).parent / "expected"
 SMALL = Job(

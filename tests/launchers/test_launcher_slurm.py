@@ -21,7 +21,7 @@ from opencluster.config import load
 from opencluster.errors import FactoryUnreachable
 from opencluster.launchers import local
 from opencluster.launchers.base import RUNNING, Outcome
-from opencluster.launchers.batch import BatchLauncher
+from opencluster.launchers.batch.launcher import BatchLauncher
 from opencluster.launchers.cluster_file import read_cluster_file
 from opencluster.launchers.slurm import SYSTEM
 from opencluster.net.control import Control

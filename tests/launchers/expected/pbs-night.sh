@@ -12,7 +12,7 @@
 #PBS -V
 set -euo pipefail
 umask 077
-run=('/opt/open cluster/bin/python' -m opencluster.launchers.allocation)
+run=('/opt/open cluster/bin/python' -m opencluster.launchers.batch.allocation)
 job=/scratch/night/jobs-of-pbs/"$PBS_JOBID"
 mkdir -p "$job"
 awk '!seen[$0]++' "$PBS_NODEFILE" >"$job/nodes"

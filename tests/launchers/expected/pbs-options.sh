@@ -10,7 +10,7 @@
 #PBS -l mem=64gb
 set -euo pipefail
 umask 077
-run=(/usr/bin/python3 -m opencluster.launchers.allocation)
+run=(/usr/bin/python3 -m opencluster.launchers.batch.allocation)
 job=/home/ann/small/jobs-of-pbs/"$PBS_JOBID"
 mkdir -p "$job"
 awk '!seen[$0]++' "$PBS_NODEFILE" >"$job/nodes"

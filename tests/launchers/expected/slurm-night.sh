@@ -13,7 +13,7 @@
 #SBATCH --no-requeue
 set -euo pipefail
 umask 077
-run=('/opt/open cluster/bin/python' -m opencluster.launchers.allocation)
+run=('/opt/open cluster/bin/python' -m opencluster.launchers.batch.allocation)
 job=/scratch/night/jobs-of-slurm/"$SLURM_JOB_ID"
 mkdir -p "$job"
 scontrol show hostnames "$SLURM_JOB_NODELIST" >"$job/nodes"

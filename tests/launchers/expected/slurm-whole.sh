@@ -9,7 +9,7 @@
 #SBATCH --no-requeue
 set -euo pipefail
 umask 077
-run=(/usr/bin/python3 -m opencluster.launchers.allocation)
+run=(/usr/bin/python3 -m opencluster.launchers.batch.allocation)
 job=/scratch/whole/jobs-of-slurm/"$SLURM_JOB_ID"
 mkdir -p "$job"
 scontrol show hostnames "$SLURM_JOB_NODELIST" >"$job/nodes"

@@ -2,7 +2,7 @@
 
 Owns their text. Runs nothing and reads nothing: the same options give the same text.
 A script writes down which computers the job has, and starts
-`opencluster.launchers.allocation` once on each.
+`opencluster.launchers.batch.allocation` once on each.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def script(system: str, job: Job) -> str:
 _BEGINNING = """\
 set -euo pipefail
 umask 077
-run=({python} -m opencluster.launchers.allocation)
+run=({python} -m opencluster.launchers.batch.allocation)
 job={folder}/"${number}"
 mkdir -p "$job"
 """

@@ -22,17 +22,17 @@ from pathlib import Path
 from opencluster.core.roles import FACTORY, WORKSHOP
 from opencluster.errors import LaunchFailed, OpenClusterError
 from opencluster.launchers import node
-from opencluster.launchers.following import Follower
-from opencluster.launchers.job_folder import (
+from opencluster.launchers.batch.following import Follower
+from opencluster.launchers.batch.job_folder import (
     ANSWERS_FOLDER,
     FACTORIES_FILE,
     Job,
     factory_endpoints,
     own_name,
 )
+from opencluster.launchers.batch.watching import System
 from opencluster.launchers.order import Answer, Order
 from opencluster.launchers.orders import keys_of_roles
-from opencluster.launchers.watching import System
 from opencluster.place import Place
 
 log = logging.getLogger(__name__)

@@ -16,9 +16,9 @@ from opencluster.config import load
 from opencluster.core.roles import FACTORY, WORKSHOP
 from opencluster.errors import LaunchFailed, OpenClusterError
 from opencluster.launchers import local
-from opencluster.launchers.job_folder import END_MARGIN_S, Job
+from opencluster.launchers.batch.job_folder import END_MARGIN_S, Job
+from opencluster.launchers.batch.watching import System
 from opencluster.launchers.order import Order
-from opencluster.launchers.watching import System
 from opencluster.place import Place
 
 log = logging.getLogger(__name__)

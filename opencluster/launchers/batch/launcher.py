@@ -27,8 +27,20 @@ from opencluster.launchers.base import (
     Outcome,
     Tell,
 )
+from opencluster.launchers.batch.job_folder import END_MARGIN_S, ORDER_FILE
+from opencluster.launchers.batch.script import (
+    LAUNCH_FOLDER,
+    Job,
+    script,
+)
+from opencluster.launchers.batch.watching import (
+    YOUNG_S,
+    System,
+    Watch,
+    is_of_job,
+    named,
+)
 from opencluster.launchers.description import ClusterFile, Host
-from opencluster.launchers.job_folder import END_MARGIN_S, ORDER_FILE
 from opencluster.launchers.order import Order
 from opencluster.launchers.orders import (
     ANY_ADDRESS,
@@ -37,12 +49,6 @@ from opencluster.launchers.orders import (
     sections_of,
 )
 from opencluster.launchers.record import forget_record, keep_record
-from opencluster.launchers.script import (
-    LAUNCH_FOLDER,
-    Job,
-    script,
-)
-from opencluster.launchers.watching import YOUNG_S, System, Watch, is_of_job, named
 from opencluster.place import Place
 
 LOOK_AGAIN_S = 60.0

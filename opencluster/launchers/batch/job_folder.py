@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from opencluster.errors import LaunchFailed
+from opencluster.launchers.batch.script import ENDS_AT_FILE, LAUNCH_FOLDER, NODES_FILE
 from opencluster.launchers.order import Order
-from opencluster.launchers.script import ENDS_AT_FILE, LAUNCH_FOLDER, NODES_FILE
 from opencluster.place import Place
 
 ENOUGH_FACTORIES = 3

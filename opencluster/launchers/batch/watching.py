@@ -17,9 +17,9 @@ from opencluster.core.roles import WORKSHOP
 from opencluster.errors import FactoryUnreachable, LaunchFailed, OpenClusterError
 from opencluster.launchers import local
 from opencluster.launchers.base import ENDED, PENDING, Allocation, Outcome, Tell
-from opencluster.launchers.job_folder import ANSWERS_FOLDER
+from opencluster.launchers.batch.job_folder import ANSWERS_FOLDER
+from opencluster.launchers.batch.script import LAUNCH_FOLDER, NODES_FILE, jobs_folder
 from opencluster.launchers.order import answer_in
-from opencluster.launchers.script import LAUNCH_FOLDER, NODES_FILE, jobs_folder
 from opencluster.node.output import read_tail
 from opencluster.place import Place
 
@@ -30,7 +30,7 @@ YOUNG_S = 60.0
 POLL_S = 0.5
 READY_TIMEOUT_S = 300.0
 """How long the workshops of a running job may take to register."""
-END_TIMEOUT_S = 60.0
+END_TIMEOUT_S = 90.0
 """How long the daemons of a job may take to end before it is cancelled."""
 LOG_LINES = 20
 
