@@ -29,7 +29,7 @@ from opencluster.launchers import local
 from opencluster.place import Place
 
 TIMEOUT_S = 60.0
-AT_MOST_NOT_RUN = 40
+AT_MOST_NOT_RUN = 44
 """Whoever adds a block that cannot be run has to change this, and think twice."""
 WITH_BLOCKS = [page for page in PAGES if blocks_of(page)]
 
