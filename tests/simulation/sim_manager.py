@@ -90,6 +90,8 @@ class SimManager(Process):
         reactor: Any = _Reactor(self)
         self._reactor = reactor
         self.roster = Roster(reactor, self.dispatch, self._do, self.identity)
+        # it would be found out on sockets, and here are none
+        self.roster.unreached.await_answer = lambda contact: None
         self.jobs: dict[str, Job] = {}
         self.tickets: dict[int, tuple[Payload, Job]] = {}
         self._number = 0

@@ -36,6 +36,8 @@ class Mutation:
         A text, which stands in the module exactly once, and what it becomes.
     focus : Focus
         Where it is searched.
+    first : int
+        Seed with which the search begins: not 0 when it takes long from there.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Mutation:
     right: str
     wrong: str
     focus: Focus = Focus()
+    first: int = 0
 
 
 LATE = Faults(delay_s=0.002, lateness=0.3, late_s=2.0)
@@ -164,6 +167,7 @@ MUTATIONS = [
         "self._promise.give(SOMEBODY)",
         "pass",
         RESTARTS,
+        75,
     ),
     Mutation(
         "half of the factories are a majority",
@@ -185,6 +189,7 @@ MUTATIONS = [
         "sent_at = self._sent_at.get(sequence)",
         "sent_at = max(self._sent_at.values(), default=None)",
         LATE_PROMISES,
+        180,
     ),
     Mutation(
         "a leader goes on when its promises are over",
@@ -327,6 +332,7 @@ MUTATIONS = [
         "piece.is_over = bundle.is_over or piece.id in bundle.gone",
         "piece.is_over = bundle.is_over",
         INTERRUPTS,
+        50,
     ),
     Mutation(
         "an interrupted piece runs again",
@@ -334,6 +340,7 @@ MUTATIONS = [
         "if piece.interrupted_at is not None:\n            verdict =",
         "if False:\n            verdict =",
         INTERRUPTS,
+        40,
     ),
     Mutation(
         "a worker forgets what it was asked to give back",
@@ -461,7 +468,7 @@ def applied(mutation: Mutation) -> Iterator[None]:
 
 
 def search(mutation: Mutation, seeds: int) -> tuple[int, str]:
-    """Return how many seeds it took to find a mistake, and what it broke.
+    """Return the seed that shows a mistake, and what it broke.
 
     Raises
     ------
@@ -469,11 +476,11 @@ def search(mutation: Mutation, seeds: int) -> tuple[int, str]:
         When it was not found.
     """
     with applied(mutation):
-        for seed in range(seeds):
+        for seed in range(mutation.first, mutation.first + seeds):
             try:
                 run_world(World(draw(seed, mutation.focus)))
             except Broken as broken:
-                return seed + 1, broken.rule
+                return seed, broken.rule
             except Exception as error:
-                return seed + 1, f"{type(error).__name__} in {mutation.module}"
+                return seed, f"{type(error).__name__} in {mutation.module}"
     raise AssertionError(f"{mutation.name}: not found in {seeds} seeds")
