@@ -5,6 +5,7 @@ Owns the order of events and the report. How a host is reached is its subclass's
 
 from __future__ import annotations
 
+import random
 import shlex
 import time
 from abc import ABC, abstractmethod
@@ -38,6 +39,10 @@ UP_LIMIT_S = 180.0
 DOWN_LIMIT_S = 180.0
 """How long a host may take to end them: workers finish what they have in hand."""
 
+ATTEMPTS = 4
+PAUSE_S = 1.0
+"""Before a command is run again that failed in passing; then doubled."""
+
 Deed = Callable[[Host], Outcome]
 
 
@@ -51,10 +56,13 @@ class Cause:
         For people, on one line, with what to do next.
     may_run : bool
         Whether something may have begun on the host all the same.
+    is_passing : bool
+        Whether the same command may well succeed in a moment.
     """
 
     message: str
     may_run: bool = True
+    is_passing: bool = False
 
 
 class HostsLauncher(FixedHosts, ABC):
@@ -168,8 +176,7 @@ class HostsLauncher(FixedHosts, ABC):
     def _order(self, host: Host, deed: str, order: Order, limit_s: float) -> Outcome:
         begun = time.monotonic()
         try:
-            command = self.command(host, deed)
-            ran = self._commands.run(command, order.to_json(), limit_s)
+            ran = self._run(host, self.command(host, deed), order, limit_s)
         except OpenClusterError as error:
             self._untouched.add(host.name)
             return Outcome(host.name, False, str(error))
@@ -183,6 +190,17 @@ class HostsLauncher(FixedHosts, ABC):
         if not cause.may_run:
             self._untouched.add(host.name)
         return Outcome(host.name, False, cause.message, ran.errors.strip())
+
+    def _run(self, host: Host, command: list[str], order: Order, limit_s: float) -> Ran:
+        """Run a command, and again after a while when it failed in passing."""
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                time.sleep(PAUSE_S * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
+            ran = self._commands.run(command, order.to_json(), limit_s)
+            has_failed = ran.code is not None and answer_in(ran.output) is None
+            if not has_failed or not self.explain(host, ran).is_passing:
+                break
+        return ran
 
     def _outcome(self, host: Host, answer: Answer, elapsed_s: float) -> Outcome:
         first, _, rest = answer.message.partition("\n")

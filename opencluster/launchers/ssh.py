@@ -51,6 +51,8 @@ _LOST = (
     ("connection reset", "its ssh server closed the connection; see its log"),
 )
 """Signs in what ssh says, in lower case, and what they mean."""
+_CROWDED = "exchange_identification"
+"""In what ssh says when a server, such as a jump host, hangs up before any greeting."""
 _NO_MODULE = re.compile(r"no module named '?(opencluster[\w.]*)")
 
 
@@ -91,6 +93,12 @@ class SshLauncher(HostsLauncher):
         said = ran.errors.lower()
         by_hand = shlex.join([*self._ssh(), host.name])
         if ran.code == SSH_FAILED:
+            if _CROWDED in said:
+                told = (
+                    "its ssh server, or one on the way, takes no more connections at "
+                    "a time: raise MaxStartups there, or run the command again"
+                )
+                return Cause(told, may_run=False, is_passing=True)
             for sign, cause in (*_NOT_ENTERED, *_LOST):
                 if sign in said:
                     told = cause.format(host=host.name, by_hand=by_hand)

@@ -26,6 +26,7 @@ UsePAM no
 PasswordAuthentication no
 KbdInteractiveAuthentication no
 PrintMotd no
+MaxStartups 100
 SetEnv HOME={folder} PYTHONPATH={root} {variable}={mark} TMPDIR={temporary}
 """
 

@@ -18,16 +18,19 @@ from ssh_server import (
     free_ports,
     python_with_version,
     python_without_opencluster,
+    script,
 )
 from traces import VARIABLE
 
 from opencluster.config import load
 from opencluster.errors import LaunchFailed, StartFailed
+from opencluster.launchers import hosts as hosts_module
 from opencluster.launchers import local
 from opencluster.launchers.base import Outcome, failures, launcher_of
 from opencluster.launchers.cluster_file import load_cluster_file
 from opencluster.launchers.commands import Ran
 from opencluster.launchers.description import ClusterFile, Host
+from opencluster.launchers.order import Answer
 from opencluster.launchers.record import keep_record, recorded
 from opencluster.launchers.ssh import SshLauncher
 from opencluster.net.control import Control
@@ -444,6 +447,30 @@ def test_what_was_launched_otherwise_is_ended_first(tmp_path: Path) -> None:
     assert not outcome.is_done
     assert recorded(place) == file
     place.forget()
+
+
+@pytest.mark.parametrize("failures_in_passing", [3, 4])
+def test_a_server_that_is_crowded_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failures_in_passing: int
+) -> None:
+    monkeypatch.setattr(hosts_module, "PAUSE_S", 0.0)
+    said = "kex_exchange_identification: Connection closed by remote host"
+    ssh = script(
+        tmp_path / "ssh",
+        f"echo >>{tmp_path}/calls\n"
+        f"if [ $(wc -l <{tmp_path}/calls) -le {failures_in_passing} ]; then\n"
+        f"  echo '{said}' >&2; exit 255\nfi\n"
+        f"echo '{Answer(True, 'started factory').to_json()}'",
+    )
+    host = Host("a", ("factory",), address="10.0.0.1")
+    file = ClusterFile(Path("/f"), "n", "ssh", ssh=(ssh,), hosts=(host,))
+    place = Place(tmp_path / "place")
+    (outcome,) = SshLauncher(file, place).launch(lambda _: None)
+    place.forget()
+    if failures_in_passing < hosts_module.ATTEMPTS:
+        assert outcome.message.startswith("started factory")
+    else:
+        assert outcome.message.startswith("its ssh server, or one on the way, takes no")
 
 
 def test_without_a_factory_nothing_else_is_tried(tmp_path: Path) -> None:
