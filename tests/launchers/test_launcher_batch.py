@@ -255,11 +255,16 @@ def test_each_computer_of_a_job_is_told_what_became_of_it(
 
 
 @pytest.fixture
-def job(launcher: BatchLauncher, tmp_path: Path) -> Job:
+def job(
+    launcher: BatchLauncher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Job:
+    """A job of four computers whose names resolve."""
+    resolve = "opencluster.launchers.batch.allocation._resolves"
+    monkeypatch.setattr(resolve, lambda name: True)
     launcher.launch(quiet)
     folder = tmp_path / "night" / "jobs-of-slurm" / "1"
     folder.mkdir(parents=True)
-    names = ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"]
+    names = ["n1", "n2", "n3", "n4.site.org"]
     (folder / "nodes").write_text("\n".join(names) + "\n")
     return Job(folder)
 
@@ -270,7 +275,7 @@ def test_the_first_three_computers_of_a_job_run_factories(
     queue.end_s = 5000.0
     begin(job, queue, is_first=True)
     ports = [20003, 20004, 20005]
-    factories = [f"tcp://127.0.0.{n}:{p}" for n, p in enumerate(ports, start=1)]
+    factories = [f"tcp://n{n}:{p}" for n, p in enumerate(ports, start=1)]
     assert job.factories == factories
     assert job.ends_at == 5000.0
     rows = job.shared.read()["factories"]
@@ -282,7 +287,7 @@ def test_the_first_three_computers_of_a_job_run_factories(
         ("workshop",),
     ]
     assert orders[3].keys.keys() == {"workshop.key", "worker.key"}
-    assert orders[3].sections["workshop"]["name"] == "127.0.0.4.1"
+    assert orders[3].sections["workshop"]["name"] == "n4.1"
     assert orders[3].sections["worker:Count"] == SECTIONS["worker:Count"]
     # of the two minutes before the end
     assert orders[3].sections["worker"]["drain_timeout_s"] == "70"
@@ -414,7 +419,7 @@ def test_a_computer_without_a_factory_ends_as_soon_as_it_is_drained(
     job: Job, queue: Queue, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue.end_s, shop = 1000.0, Shop()
-    follower = follower_of(job, "127.0.0.4", queue, shop, monkeypatch)
+    follower = follower_of(job, "n4.site.org", queue, shop, monkeypatch)
     for clock.now_s in (1.0, 500.0, 879.0):
         assert not follower.look()
     assert shop.heard == []
@@ -430,7 +435,7 @@ def test_a_computer_with_a_factory_stays_until_shortly_before_the_end(
     job: Job, queue: Queue, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue.end_s, shop = 1000.0, Shop()
-    follower = follower_of(job, "127.0.0.2", queue, shop, monkeypatch)
+    follower = follower_of(job, "n2", queue, shop, monkeypatch)
     shop.is_empty = True
     for clock.now_s in (890.0, 984.0):
         assert not follower.look()
@@ -444,7 +449,7 @@ def test_a_job_that_was_given_more_time_works_again(
 ) -> None:
     queue.end_s, shop = 1000.0, Shop()
     # the first computer asks the queue, for all others
-    follower = follower_of(job, "127.0.0.1", queue, shop, monkeypatch)
+    follower = follower_of(job, "n1", queue, shop, monkeypatch)
     clock.now_s = 900.0
     follower.look()
     queue.end_s, clock.now_s = 5000.0, 961.0
@@ -459,7 +464,7 @@ def test_what_was_heard_of_the_end_holds_while_the_queue_is_silent(
     job: Job, queue: Queue, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue.end_s, shop = 1000.0, Shop()
-    follower = follower_of(job, "127.0.0.1", queue, shop, monkeypatch)
+    follower = follower_of(job, "n1", queue, shop, monkeypatch)
     queue.is_silent, clock.now_s = True, 100.0
     follower.look()
     assert job.ends_at == 1000.0
@@ -472,7 +477,7 @@ def test_a_job_whose_cluster_is_gone_ends(
     job: Job, queue: Queue, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop = Shop()
-    follower = follower_of(job, "127.0.0.4", queue, shop, monkeypatch)
+    follower = follower_of(job, "n4.site.org", queue, shop, monkeypatch)
     assert not follower.look()
     shop.is_there = False
     for clock.now_s in (60.0, 120.0, 299.0):

@@ -29,6 +29,7 @@ from opencluster.launchers.batch.job_folder import (
     Job,
     factory_endpoints,
     own_name,
+    workshop_name,
 )
 from opencluster.launchers.batch.watching import System
 from opencluster.launchers.order import Answer, Order
@@ -91,7 +92,7 @@ def order_for(job: Job, name: str) -> Order:
     roles = (FACTORY, WORKSHOP) if number else (WORKSHOP,)
     sections = {key: dict(values) for key, values in order.sections.items()}
     sections.setdefault("cluster", {})["factories"] = ", ".join(factories)
-    sections.setdefault("workshop", {})["name"] = f"{name}.{job.id}"
+    sections.setdefault("workshop", {})["name"] = workshop_name(name, job.id)
     keys = job.shared.path / "keys"
     return replace(
         order,

@@ -109,6 +109,11 @@ def port_of(id: str, index: int) -> int:
     return FIRST_PORT + (int(digits) * ENOUGH_FACTORIES + index) % PORTS
 
 
+def workshop_name(node: str, id: str) -> str:
+    """Return what the workshop of a job's computer is called: ``node.job``."""
+    return f"{node.partition('.')[0]}.{id}"
+
+
 def own_name(nodes: Sequence[str], environ: Mapping[str, str], host: str) -> str:
     """Return which of a job's computers this one is.
 

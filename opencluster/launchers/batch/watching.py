@@ -17,7 +17,7 @@ from opencluster.core.roles import WORKSHOP
 from opencluster.errors import FactoryUnreachable, LaunchFailed, OpenClusterError
 from opencluster.launchers import local
 from opencluster.launchers.base import ENDED, PENDING, Allocation, Outcome, Tell
-from opencluster.launchers.batch.job_folder import ANSWERS_FOLDER
+from opencluster.launchers.batch.job_folder import ANSWERS_FOLDER, workshop_name
 from opencluster.launchers.batch.script import LAUNCH_FOLDER, NODES_FILE, jobs_folder
 from opencluster.launchers.order import answer_in
 from opencluster.node.output import read_tail
@@ -153,7 +153,7 @@ class Watch:
         """Yield the computers that are at work, and those that have failed."""
         here = self.workshops() if nodes else []
         for name in nodes:
-            if f"{name}.{id}" in here:
+            if workshop_name(name, id) in here:
                 yield Outcome(name, True, "is at work")
                 continue
             answer = answer_in(_text(folder / ANSWERS_FOLDER / name))
