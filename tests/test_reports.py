@@ -39,7 +39,7 @@ class Desk:
     def __init__(self) -> None:
         self.link = FakeLink()
         self.told: list[list[str]] = []
-        self.work = {"T": Work(7, 2.5, True), "U": Work()}
+        self.work = {"T": Work(7, 2.5), "U": Work()}
         self.reports = Reports(
             cast(FactoryLink, self.link),
             lambda job, answer: None,
@@ -73,14 +73,14 @@ def test_one_job_tells_of_the_work_of_all() -> None:
     desk.link.answer(expected=["T", "U"])
     # once it is known, it is told at once
     assert [row.get("queued") for row in desk.link.rows] == [
-        {"T": [7, 2.5, True], "U": [0, None, False]},
+        {"T": [7, 2.5], "U": [0, None]},
         None,
     ]
     assert desk.told == [["T", "U"]]
     first.end("done")
     desk.reports.note(first)
     desk.link.answer(expected=["T", "U"])
-    assert desk.queued() == [{"T": [7, 2.5, True], "U": [0, None, False]}]
+    assert desk.queued() == [{"T": [7, 2.5], "U": [0, None]}]
     desk.link.answer(expected=[])
     assert desk.told == [["T", "U"], []]
     assert desk.queued() == [None]
@@ -106,7 +106,7 @@ def test_what_mappings_will_hand_in_counts() -> None:
     desk.reports.note(first)
     desk.reports.note(second)
     desk.link.answer(expected=["T", "U"])
-    assert desk.queued() == [{"T": [1107, 2.5, True], "U": [3, None, False]}, None]
+    assert desk.queued() == [{"T": [1107, 2.5], "U": [3, None]}, None]
 
 
 def test_what_makes_no_sense_is_no_type() -> None:

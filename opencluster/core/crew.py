@@ -324,13 +324,14 @@ class Crew:
     def piece_s(self, now: float) -> float | None:
         """Return how long a piece takes, in seconds; ``None`` if nobody knows.
 
-        Before the first one is done, that is as long as one has run.
+        Before the first one is done, that is as long as one has run; and later at least
+        as long as all have that run, as they may take longer than those before.
         """
-        if self._piece_s is not None:
-            return self._piece_s
         firsts = (next(iter(w.pieces.values()), None) for w in self.workers.values())
-        sent_at = min((p.sent_at for p in firsts if p is not None), default=None)
-        return None if sent_at is None else now - sent_at
+        ages_s = [now - piece.sent_at for piece in firsts if piece is not None]
+        if self._piece_s is None:
+            return max(ages_s, default=None)
+        return max(self._piece_s, min(ages_s, default=0.0))
 
     def unclaimed(self) -> Iterator[Piece]:
         """Iterate over the pieces that wait for any worker."""

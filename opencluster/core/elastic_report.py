@@ -42,13 +42,10 @@ class Work(NamedTuple):
         Pieces that are not done.
     mean_s : float or None
         How long one takes, in seconds, if that is known.
-    is_holding : bool
-        Workers of the type keep values that a manager refers to.
     """
 
     pieces: int = 0
     mean_s: float | None = None
-    is_holding: bool = False
 
 
 def is_report(row: Row) -> bool:
@@ -131,36 +128,31 @@ def work_in(rows: Iterable[Row]) -> dict[str, Work]:
         The rows of jobs.
     """
     pieces: dict[str, int] = {}
-    holding: set[str] = set()
     known: dict[str, tuple[int, float]] = {}
     for row in rows:
         told = row.get(QUEUED)
         if row.get("state") != "running" or not isinstance(told, Mapping):
             continue
         for type, work in told.items():
-            count, mean_s, is_holding = _read(work)
+            count, mean_s = _read(work)
             pieces[type] = pieces.get(type, 0) + count
-            holding |= {type} if is_holding else set()
             if mean_s is not None and count:
                 many, total_s = known.get(type, (0, 0.0))
                 known[type] = (many + count, total_s + count * mean_s)
     means = {type: total_s / count for type, (count, total_s) in known.items()}
-    return {
-        type: Work(count, means.get(type), type in holding)
-        for type, count in pieces.items()
-    }
+    return {type: Work(count, means.get(type)) for type, count in pieces.items()}
 
 
 def _read(work: Any) -> Work:
     """Return what a manager says of a type, nothing where that makes no sense."""
-    if not isinstance(work, list | tuple) or len(work) != 3:
+    if not isinstance(work, list | tuple) or len(work) != 2:
         return Work()
-    count, mean_s, is_holding = work
+    count, mean_s = work
     if type(count) is not int or not 0 <= count <= MAX_PIECES:
         return Work()
     if type(mean_s) not in (int, float) or not 0.0 <= mean_s < math.inf:
-        mean_s = None
-    return Work(count, mean_s, is_holding is True)
+        return Work(count)
+    return Work(count, float(mean_s))
 
 
 def _seniority(row: Row) -> tuple[float, str]:

@@ -154,7 +154,7 @@ class Workshops:
             work.mean_s,
             len(hands.staying),
             len(idle),
-            is_holding=work.is_holding,
+            is_holding=hands.is_holding,
             obstacle=obstacle,
         )
 
@@ -219,7 +219,7 @@ class Jobs:
                 len(staying),
                 len(idle),
                 count.pending.get(type, 0),
-                work.is_holding,
+                hands.is_holding,
                 self._trouble,
             )
         stand = len(self._allotment.own) + self._allotment.asking

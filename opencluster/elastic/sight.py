@@ -26,11 +26,15 @@ class Hands:
     staying : tuple of Entry
         Those that take pieces.
     idle : tuple of Entry
-        Those of them that have done nothing since the last look, the newest first.
+        Those of them that have done nothing since the last look: who keeps least
+        first, and then the newest.
+    is_holding : bool
+        Some of them keep values that managers refer to.
     """
 
     staying: tuple[Entry, ...] = ()
     idle: tuple[Entry, ...] = ()
+    is_holding: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,8 @@ def sight_of(
     entries, figures = answer["entries"], answer["figures"]
     done: dict[str, int] = {}
     staying: dict[str, list[Entry]] = {type: [] for type in types}
-    idle: dict[str, list[Entry]] = {type: [] for type in types}
+    idle: dict[str, list[tuple[int, Entry]]] = {type: [] for type in types}
+    holding = set()
     for entry in entries:
         type, identity = entry["type"], entry["id"]
         if entry["kind"] != "worker" or type not in staying:
@@ -85,13 +90,23 @@ def sight_of(
             continue
         staying[type].append(entry)
         done[identity] = _ended(own)
+        kept_bytes = own.get("kept_bytes")
+        kept_bytes = kept_bytes if isinstance(kept_bytes, int) else 0
+        holding |= {type} if kept_bytes else set()
         # what is so short that no look finds it running is work as well
         is_same = before.get(identity) == done[identity]
         if is_same and own.get("state") not in ("busy", "lost"):
-            idle[type].insert(0, entry)
+            idle[type].insert(0, (kept_bytes, entry))
     return Sight(
         work_in(answer["jobs"]),
-        {type: Hands(tuple(staying[type]), tuple(idle[type])) for type in staying},
+        {
+            type: Hands(
+                tuple(staying[type]),
+                tuple(entry for _, entry in sorted(idle[type], key=lambda i: i[0])),
+                type in holding,
+            )
+            for type in staying
+        },
         {entry["id"]: entry for entry in entries if entry["kind"] == "workshop"},
         _failures(entries, types),
         done,

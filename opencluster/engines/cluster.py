@@ -487,11 +487,9 @@ class ClusterEngine:
     def _work(self, types: Collection[str]) -> dict[str, Work]:
         """Return how much there is to do; who waits for a worker has a piece for it."""
         self._take_in()
-        awaited, holds = self._roster.awaited, self._values.holds
-        contacts = self._directory.contacts
-        holding = {c.type for c in contacts.values() if c.type in types and holds(c.id)}
+        awaited = self._roster.awaited
         return {
-            type: Work(count or min(1, awaited[type]), mean_s, type in holding)
+            type: Work(count or min(1, awaited[type]), mean_s)
             for type, (count, mean_s) in self._dispatch.work(_now(), types).items()
         }
 

@@ -354,10 +354,6 @@ class Values:
         else:
             self._orders.answered(contact, fields)
 
-    def holds(self, worker: str) -> bool:
-        """Return whether a worker keeps something that is referred to here."""
-        return self._whereabouts.nbytes_at(worker) > 0
-
     def joined(self, contact: Contact) -> None:
         """Note that a worker is there."""
         if contact.is_worker:

@@ -32,28 +32,28 @@ def job(identity: str, **queued: Any) -> dict[str, Any]:
 
 def test_what_managers_have_to_do_is_added_up() -> None:
     rows = [
-        job("a", Fit=[10, 2.0, False], Sun=[5, None, False]),
-        job("b", Fit=[30, 4.0, True]),
-        job("c", Fit=[60, None, False]),
-        job("d", Fit=[1000, 1.0, True], Sun=[1, 1.0, True]) | {"state": "lost"},
+        job("a", Fit=[10, 2.0], Sun=[5, None]),
+        job("b", Fit=[30, 4.0]),
+        job("c", Fit=[60, None]),
+        job("d", Fit=[1000, 1.0], Sun=[1, 1.0]) | {"state": "lost"},
         {"id": "e", "state": "running"},
     ]
-    assert work_in(rows) == {"Fit": (100, 3.5, True), "Sun": (5, None, False)}
+    assert work_in(rows) == {"Fit": (100, 3.5), "Sun": (5, None)}
 
 
 @pytest.mark.parametrize(
     "told",
-    [None, 7, [7], *([n, 1.0, False] for n in ("7", -1, True, 10**13)), {}, [1, 2]],
+    [None, 7, [7], *([n, 1.0] for n in ("7", -1, True, 10**13)), {}, [1, 2, 3]],
     ids=repr,
 )
 def test_figures_that_are_none_count_as_none(told: Any) -> None:
-    rows = [job("a", Fit=told), job("b", Fit=[2, 1.0, False])]
-    assert work_in(rows) == {"Fit": (2, 1.0, False)}
+    rows = [job("a", Fit=told), job("b", Fit=[2, 1.0])]
+    assert work_in(rows) == {"Fit": (2, 1.0)}
 
 
 @pytest.mark.parametrize("mean_s", [-1.0, float("nan"), float("inf"), "2", True])
 def test_durations_that_are_none_are_unknown(mean_s: Any) -> None:
-    assert work_in([job("a", Fit=[2, mean_s, 1])]) == {"Fit": (2, None, False)}
+    assert work_in([job("a", Fit=[2, mean_s])]) == {"Fit": (2, None)}
     assert work_in([job("a") | {"queued": [1]}]) == {}
 
 

@@ -64,7 +64,12 @@ def test_how_much_there_is_to_do() -> None:
     assert d.work(14.0, ["T"]) == {"T": (7, 4.0)}
     d.finished(15.0, "a", 1, Verdict.DONE, 5.0)
     d.assign(15.0)
+    assert d.work(19.0, ["T"]) == {"T": (6, 5.0)}
+    # those that follow may take longer
+    assert d.work(99.0, ["T"]) == {"T": (6, 84.0)}
+    d.worker_joined(98.0, "b", "T")
     assert d.work(99.0, ["T"]) == {"T": (6, 5.0)}
+    d.worker_lost(99.0, "b", DeathEvidence("gone"))
     d.worker_lost(99.0, "a", DeathEvidence("gone"))
     assert d.work(99.0, ["T"]) == {"T": (6, 5.0)}
     d.cancel(99.0, range(1, 8))
