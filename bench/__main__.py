@@ -33,6 +33,7 @@ def main() -> None:
         python -m bench all --quick        see that all subjects work
         python -m bench sizing             how many workers for each core
         python -m bench pages              how soon web pages answer
+        python -m bench dask               what the engine on Dask makes of Dask
         python -m bench lan                what it makes of 1 Gbit/s
         python -m bench peers              what it can be compared with here
         python -m bench compare            side by side, all that is installed
@@ -123,6 +124,14 @@ main.add_command(
         "Blocks over a 1 Gbit/s network, without and with keys, beside plain TCP.",
         ("lan",),
         "lan",
+    )
+)
+main.add_command(
+    _subject(
+        "dask",
+        "The engine on Dask beside Dask itself, on the same scheduler and workers.",
+        ("dask",),
+        "dask",
     )
 )
 main.add_command(_subject("all", "All of these subjects.", tuple(SUBJECTS)))

@@ -1,7 +1,9 @@
-"""Dask workers in a process: ``python dask_host.py ADDRESS COUNT TYPE...``.
+"""Dask workers in a process: ``python dask_host.py ADDRESS COUNT TYPE[=N]...``.
 
-Each has one thread and one of each resource that is named. It ends when its standard
-input does, as it is its parent's.
+Each offers the resources that are named, one of each unless it is said how many, and
+has as many threads as are needed for one of them. What stands behind a lone ``first``
+is offered by the first of them alone. It ends when its standard input does, as it is
+its parent's.
 """
 
 from __future__ import annotations
@@ -20,13 +22,22 @@ QUIET = {
 }
 
 
+def resources(types: list[str], is_first: bool) -> dict[str, int]:
+    """Return what a worker offers."""
+    place = types.index("first") if "first" in types else len(types)
+    meant = types[:place] + (types[place + 1 :] if is_first else [])
+    pairs = (text.partition("=") for text in meant)
+    return {name: int(number or 1) for name, _, number in pairs}
+
+
 async def main(address: str, count: int, types: list[str]) -> None:
     """Run Dask workers until the parent closes its end of the pipe, or has gone."""
+    offers = [resources(types, number == 0) for number in range(count)]
     workers = [
         Worker(
             address,
-            nthreads=1,
-            resources=dict.fromkeys(types, 1),
+            nthreads=max(offers[number].values()),
+            resources=offers[number],
             host="127.0.0.1",
             name=f"{os.getpid()}-{number}",
             dashboard=False,

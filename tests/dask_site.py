@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -29,7 +30,7 @@ def dask_scheduler() -> Iterator[str]:
             processes=False,
             protocol="tcp://",
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address=":0",
             silence_logs=False,
         ) as cluster,
     ):
@@ -43,6 +44,7 @@ def start_workers(address: str, count: int, *types: str) -> subprocess.Popen[str
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        env=os.environ | {"PYTHONPATH": str(HOST.parent.parent)},
     )
     assert process.stdout is not None
     if process.stdout.readline() != "ready\n":
@@ -76,5 +78,6 @@ def on_dask(address: str, settings: Mapping[str, object]) -> Iterator[None]:
         for name, value in settings.items():
             variable = f"OPENCLUSTER_{name}".upper().replace(".", "_")
             patch.setenv(variable, str(value))
+        close_engines()
         yield
         close_engines()

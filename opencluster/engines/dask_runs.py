@@ -211,4 +211,28 @@ def _raise_in(thread: int, kind: type[BaseException] | None) -> None:
 
 _watch = _Watch()
 begin, end = _watch.begin, _watch.end
-stop, stop_worker, stop_session = _watch.stop, _watch.stop_worker, _watch.stop_session
+
+
+def stop(session: str, numbers: Iterable[int], reason: str) -> list[int]:
+    """Have pieces stop, and return those that run; others will not begin here.
+
+    Parameters
+    ----------
+    session : str
+        Whose pieces they are.
+    numbers : iterable of int
+        Which.
+    reason : str
+        Why, as the inbox of a worker has it.
+    """
+    return _watch.stop(session, numbers, reason)
+
+
+def stop_worker(session: str, worker: str) -> None:
+    """Have what an instance performs for a session stop."""
+    _watch.stop_worker(session, worker)
+
+
+def stop_session(session: str, reason: str) -> None:
+    """Have all that runs for a session stop."""
+    _watch.stop_session(session, reason)

@@ -1,0 +1,317 @@
+"""What is special about the engine on a Dask cluster."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import dask_programs
+import numpy as np
+import pytest
+from dask_site import dask_scheduler, dask_workers, end_workers, on_dask, start_workers
+
+from opencluster import Manager, Worker, WorkPiece
+from opencluster.engines import dask_classes
+from opencluster.engines.choice import close_engines, engine_at, find_engine
+from opencluster.errors import (
+    ConfigError,
+    DataLost,
+    FactoryUnreachable,
+    Interrupted,
+    NoSuitableWorker,
+    PieceCancelled,
+    PieceTimeout,
+    PoisonPiece,
+    WorkerDied,
+)
+
+DEADLINE_S = 20.0
+SETTINGS = {
+    "manager.worker_wait_s": 20,
+    "manager.max_kills": 2,
+    "worker.interrupt_grace_s": 0.1,
+    "worker.kill_grace_s": 0.2,
+}
+
+
+@pytest.fixture(scope="module")
+def engine(dask_address: str) -> Iterator[None]:
+    with on_dask(dask_address, SETTINGS):
+        yield
+
+
+@pytest.fixture
+def manager(engine: None, monkeypatch: pytest.MonkeyPatch) -> Manager:
+    # other tests have classes of these types, and the last one that was made counts
+    programs = {"Pair": dask_programs.PairWorker, "Solo": dask_programs.SoloWorker}
+    known = dask_classes.worker_class
+    monkeypatch.setattr(
+        dask_classes,
+        "worker_class",
+        lambda type, config: programs.get(type) or known(type, config),
+    )
+    return Manager("dask")
+
+
+def wait_until(condition: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + DEADLINE_S
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "what was awaited did not come"
+        time.sleep(0.01)
+    return found
+
+
+# --- how it is found -------------------------------------------------------------
+
+
+def test_without_dask_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(ConfigError, match=r"pip install 'opencluster\[dask\]'"):
+        find_engine("dask@tcp://127.0.0.1:1")
+
+
+def test_a_scheduler_must_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENCLUSTER_DASK_ADDRESS", raising=False)
+    with pytest.raises(ConfigError, match="--dask-address"):
+        find_engine("dask")
+
+
+def test_a_scheduler_must_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENCLUSTER_DASK_CONNECT_TIMEOUT_S", "0.2")
+    with pytest.raises(FactoryUnreachable, match="no Dask scheduler answers at tcp://"):
+        find_engine("dask@tcp://127.0.0.1:1")
+
+
+def test_an_address_is_for_dask_alone(dask_address: str) -> None:
+    assert engine_at("cluster", None) == "cluster"
+    assert engine_at(None, "a:1") == engine_at("dask", "a:1") == "dask@a:1"
+    with pytest.raises(ConfigError, match="not for the engine local"):
+        engine_at("local", "a:1")
+    with pytest.raises(ConfigError, match="no engine"):
+        find_engine("local@a:1")
+
+
+def test_what_is_missing_is_told_with_the_command_that_helps(
+    dask_address: str,
+) -> None:
+    with on_dask(dask_address, {"manager.worker_wait_s": 0.2}):
+        future = Manager("dask").submit("Telescope", WorkPiece())
+        with pytest.raises(NoSuitableWorker) as caught:
+            future.result(DEADLINE_S)
+    assert "no Dask worker offers a resource of that name" in str(caught.value)
+    assert f'dask worker {dask_address} --resources "Telescope=1"' in str(caught.value)
+    assert "Tool (2)" in str(caught.value)
+
+
+# --- classes and instances -------------------------------------------------------
+
+
+def test_a_worker_with_two_of_a_resource_has_two_instances(
+    manager: Manager, tmp_path: Path
+) -> None:
+    pieces = [WorkPiece(do="meet", folder=tmp_path) for _ in range(2)]
+    first = list(manager.map("Pair", pieces))
+    again = list(manager.map("Pair", pieces))
+    assert len({result["instance"] for result in first}) == 2
+    assert len({result["pid"] for result in first + again}) == 1
+    # they stay, and count on
+    assert max(result["count"] for result in again) > 1
+    handles = manager.get_available_workers("Pair")
+    assert len({handle.id for handle in handles}) == 2
+    assert manager.worker_types()["Pair"] == 2
+
+
+def test_instances_end_with_the_client(dask_address: str, tmp_path: Path) -> None:
+    for is_sudden in (False, True):
+        folder = tmp_path / str(is_sudden)
+        folder.mkdir()
+        with on_dask(dask_address, SETTINGS):
+            pieces = [WorkPiece(do="meet", folder=folder) for _ in range(2)]
+            list(Manager("dask").map("Pair", pieces))
+            engine: Any = find_engine("dask")
+            if is_sudden:
+                # as if the program was killed: the scheduler sees that it is gone
+                engine._client.close()
+            else:
+                close_engines()
+            wait_until(lambda: len(list(folder.glob("ended-*"))) == 2)  # noqa: B023
+
+
+def test_a_class_that_workers_cannot_import_goes_by_value(manager: Manager) -> None:
+    secret = os.urandom(4)
+
+    class EchoWorker(Worker):
+        def perform(self, work: WorkPiece) -> WorkPiece:
+            return WorkPiece(secret=secret)
+
+    assert manager.submit("Echo", WorkPiece()).result(DEADLINE_S) == {"secret": secret}
+    del EchoWorker
+
+
+def test_what_does_not_start_is_told(
+    manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stillborn = dask_programs.StillbornWorker
+    monkeypatch.setattr(dask_classes, "worker_class", lambda type, config: stillborn)
+    with pytest.raises(NoSuitableWorker, match="the camera is unplugged"):
+        manager.submit("Echo", WorkPiece()).result(DEADLINE_S)
+    with pytest.raises(NoSuitableWorker, match="the clock has stopped"):
+        manager.service("stillborn").time()
+
+
+def test_every_worker_may_perform_every_type(dask_address: str) -> None:
+    class AnyWorker(Worker):
+        def perform(self, work: WorkPiece) -> WorkPiece:
+            return WorkPiece(number=-work["number"])
+
+    with on_dask(dask_address, SETTINGS | {"dask.resources": "no"}):
+        manager = Manager("dask")
+        results = manager.map("Any", [WorkPiece(number=n) for n in range(9)])
+        assert [result["number"] for result in results] == [-n for n in range(9)]
+        # one worker has two threads, the other one
+        assert manager.worker_types() == {"Any": 3}
+        assert len(manager.get_available_workers("Any")) == 3
+    del AnyWorker
+
+
+def test_a_piece_may_be_a_manager(manager: Manager) -> None:
+    work = WorkPiece(do="manage", number=7)
+    result = manager.submit("Solo", work).result(DEADLINE_S)
+    assert result["total"] == 20
+    assert manager.gather(result["ref"]) == {"deep": 7}
+
+
+# --- order, and the end of pieces ------------------------------------------------
+
+
+def gate(folder: Path, do: str = "wait") -> WorkPiece:
+    started, until = folder / "started", folder / "until"
+    return WorkPiece(do=do, started=started, until=until, folder=folder)
+
+
+def test_what_is_urgent_goes_first(manager: Manager, tmp_path: Path) -> None:
+    work = gate(tmp_path)
+    first = manager.submit("Solo", work)
+    wait_until(work["started"].exists)
+    note = {"do": "note", "log": tmp_path / "log"}
+    options: list[dict[str, Any]] = [
+        {},
+        {"priority": -1},
+        {"priority": 5},
+        {"priority": "realtime"},
+    ]
+    futures = [
+        manager.submit("Solo", WorkPiece(note, number=number), **option)
+        for number, option in enumerate(options)
+    ]
+    # all of them are with the worker when it comes to choose
+    engine: Any = find_engine("dask")
+    wait_until(
+        lambda: sum(map(len, engine._client.processing().values())) >= len(options)
+    )
+    work["until"].touch()
+    for future in [first, *futures]:
+        future.result(DEADLINE_S)
+    assert (tmp_path / "log").read_text().split() == ["3", "2", "0", "1"]
+
+
+def test_a_piece_that_asks_is_interrupted_at_once(
+    manager: Manager, tmp_path: Path
+) -> None:
+    work = gate(tmp_path)
+    future: Any = manager.submit("Solo", work)
+    wait_until(work["started"].exists)
+    never = manager.submit("Solo", gate(tmp_path / "never"))
+    assert never.cancel()
+    future.interrupt()
+    with pytest.raises(Interrupted, match="interrupted on Solo@"):
+        future.result(DEADLINE_S)
+    with pytest.raises(PieceCancelled):
+        never.result(DEADLINE_S)
+    assert manager.submit("Solo", WorkPiece(do="who")).result(DEADLINE_S)
+
+
+def test_a_handle_interrupts(manager: Manager, tmp_path: Path) -> None:
+    (solo,) = manager.get_available_workers("Solo")
+    work = gate(tmp_path)
+    future = solo.submit(work)
+    wait_until(work["started"].exists)
+    solo.interrupt()
+    with pytest.raises(Interrupted):
+        future.result(DEADLINE_S)
+
+
+def test_what_asks_nobody_has_an_exception_raised(
+    manager: Manager, tmp_path: Path
+) -> None:
+    with pytest.raises(PieceTimeout, match="time limit of 0.1 s on Pair@"):
+        manager.submit("Pair", gate(tmp_path, "ignore"), timeout_s=0.1).result(
+            DEADLINE_S
+        )
+
+
+def test_what_goes_on_nevertheless_is_given_up(
+    manager: Manager, tmp_path: Path
+) -> None:
+    work = gate(tmp_path, "resist")
+    with pytest.raises(PieceTimeout):
+        manager.submit("Pair", work, timeout_s=0.1).result(DEADLINE_S)
+    assert (tmp_path / "resisted").exists()
+    work["until"].touch()
+
+
+def test_pieces_that_turn_out_long_do_not_wait_for_each_other(
+    manager: Manager, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    # from these it seems that they are short
+    quick = [WorkPiece(do="note", number=0, log=tmp_path / "quick") for _ in range(40)]
+    list(manager.map("Solo", quick))
+    pieces = [WorkPiece(do="nap", number=n, log=log) for n in range(8)]
+    assert len(list(manager.map("Solo", pieces))) == 8
+    assert sorted(log.read_text().split()) == [str(n) for n in range(8)]
+
+
+# --- losses ----------------------------------------------------------------------
+
+
+def test_lost_workers_are_counted_for_each_piece(tmp_path: Path) -> None:
+    with dask_scheduler() as address, on_dask(address, SETTINGS):
+        manager = Manager("dask")
+        log = tmp_path / "log"
+        first = start_workers(address, 1, "Solo")
+        handle = manager.get_available_workers("Solo")[0]
+        ref = manager.scatter("value", to=handle)
+        assert manager.gather(ref) == "value"
+        future = handle.submit(WorkPiece(do="die", log=log, times=1))
+        wait_until(log.exists)
+        end_workers(first)
+        with pytest.raises(DataLost, match="are gone"):
+            manager.gather(ref)
+        with dask_workers(address, 1, "Solo") as second:
+            assert future.result(DEADLINE_S) == {"pid": second.pid}
+            once = WorkPiece(do="die", log=tmp_path / "once", times=1)
+            with pytest.raises(WorkerDied, match="once, 0 retries") as caught:
+                manager.submit("Solo", once, retries=0).result(DEADLINE_S)
+            assert "was lost" in caught.value.evidence.reason
+        poison = WorkPiece(do="die", log=tmp_path / "poison", times=9)
+        doomed = manager.submit("Solo", poison)
+        for _ in range(2):
+            end_workers(start_workers(address, 1, "Solo"))
+        with pytest.raises(PoisonPiece, match="ended 2 workers"):
+            doomed.result(DEADLINE_S)
+
+
+def test_a_lost_scheduler_ends_what_waits() -> None:
+    with dask_scheduler() as address:
+        future = Manager(f"dask@{address}").submit("Tool", WorkPiece(do="who"))
+        array = np.zeros(100_000)
+        large = Manager(f"dask@{address}").submit("Tool", WorkPiece(array=array))
+    with pytest.raises(PieceCancelled, match="the Dask scheduler at .* was lost"):
+        future.result(DEADLINE_S)
+    large.cancel()
+    close_engines()
