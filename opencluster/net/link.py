@@ -26,6 +26,7 @@ from opencluster.errors import (
     OpenClusterError,
     RegistryError,
     RemoteProtocolError,
+    SecurityError,
 )
 from opencluster.net.reach import here, look
 from opencluster.net.reactor import Reactor
@@ -286,8 +287,9 @@ class FactoryLink:
         if self.is_up or not seen.result():
             return
         self._unreached[endpoint] = seen.result()
-        for text in self._why_unreached():
-            self._warn(text)
+        if self._is_loud:
+            for text in self._why_unreached():
+                self._warn(text)
 
     def _why_unreached(self) -> list[str]:
         """Return who does not reach which factories, in a sentence for each reason."""
@@ -301,7 +303,7 @@ class FactoryLink:
 
     def _warn(self, text: str) -> None:
         """Log why there is no leader, each reason once until there is one again."""
-        if self._is_loud and text not in self._told:
+        if text not in self._told:
             self._told.add(text)
             log.warning("%.1000s", text)
 
@@ -331,7 +333,9 @@ class FactoryLink:
         try:
             peer = self._reactor.transport.connect(name, self._factory_key)
         except OpenClusterError as error:
-            self._warn(str(error))
+            if isinstance(error, SecurityError) or not name.startswith("tcp://"):
+                self._warn(str(error))
+            # of others it is found out soon, see `_look_around`
             self._do(self._seeker.unanswered(name))
             return
         self._peers[name] = peer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -233,6 +234,22 @@ def test_a_holder_that_is_not_reached_is_given_up(
     assert asker.failed == {A: "one: it was not reached"}
     asker.exchange.lost(b"other")
     assert asker.failed[B] == "other: the connection to it broke"
+
+
+def test_a_holder_on_another_computer_that_is_not_reached_is_told_with_both_ends(
+    net: Net, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(exchange_module, "_now", lambda: now)
+    asker, far = Node(net, "asker"), Node(net, "far", "elsewhere")
+    endpoints = ("ipc:///x", "tcp://127.0.0.1:9")
+    asker.exchange.want(A, 10, [Holder(far.name, "elsewhere", endpoints)])
+    net.queue.clear()
+    now += CONNECT_S
+    asker.exchange.tick()
+    here = f"{socket.gethostname()} (127.0.0.1)"
+    why = f"far: {here} did not reach it at tcp://127.0.0.1:9 in time"
+    assert asker.failed == {A: why}
 
 
 def test_connections_that_are_not_used_are_left(

@@ -7,6 +7,7 @@ import itertools
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from queue import SimpleQueue
@@ -175,6 +176,34 @@ def test_requests_time_out_when_the_factories_cannot_be_found(make: Make) -> Non
     for future in asked:
         with pytest.raises(FactoryUnreachable, match="is torn"):
             future.result(DEADLINE_S)
+
+
+def test_why_a_factory_is_not_reached_is_logged_once(
+    make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK_AFTER_S", 0.0)
+    monkeypatch.setattr(module, "LOOK_INTERVAL_S", 0.01)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        closed = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+    unknown = "tcp://no-such-computer.invalid:9100"
+    make(Client, lambda: [[closed], [unknown]], is_loud=False)
+    client = make(Client, lambda: [[closed], [unknown]])
+    seen = [0]
+
+    def count(*arguments: Any) -> Any:
+        seen[0] += 1
+        return look(*arguments)
+
+    look = module.look
+    monkeypatch.setattr(module, "look", count)
+    deadline = time.monotonic() + DEADLINE_S
+    while seen[0] < 20 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    first, second = sorted(caplog.messages, key=lambda text: closed not in text)
+    here = f"{socket.gethostname()} (127.0.0.1)"
+    assert first.startswith(f"{here} cannot reach {closed}: connection refused")
+    assert f"cannot reach {unknown}: 'no-such-computer.invalid' has no" in second
+    assert client.link.why_down().startswith("no factory answered: ")
 
 
 def test_greetings_do_not_pile_up_for_a_factory_that_is_dead(
