@@ -18,7 +18,7 @@ from opencluster.net.control import Control
 from opencluster.place import Place, factories
 
 PROGRAM = str(Path(__file__).absolute())
-PAUSE_S = 0.01
+PAUSE_S = 0.02
 
 
 def probe(path: Path) -> None:

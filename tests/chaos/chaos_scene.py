@@ -69,7 +69,7 @@ class Scene:
         runs = {ledger.RUNS_VARIABLE: str(self.runs(name))}
         self.cluster.start_workshop(name, ledger.TARGET, WORKERS, **runs | variables)
 
-    def start_map(self, count: int, seconds: float = 0.02) -> None:
+    def start_map(self, count: int, seconds: float = 0.04) -> None:
         """Start a map of at least so many pieces, that goes on until `finish_map`."""
         until = self.path / "until"
         until.touch()

@@ -54,7 +54,7 @@ def accepted_writes(
     Returns when each write that was accepted was begun, and when that was known.
     """
     accepted = []
-    while not is_over.wait(0.01):
+    while not is_over.wait(0.03):
         for factory in factories:
             begun_at = time.monotonic()
             if takes_writes(cluster, factory):
