@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from opencluster.errors import LaunchFailed
+from opencluster.launchers import local
 from opencluster.launchers.base import ENDED, PENDING, RUNNING, Allocation, Outcome
 from opencluster.launchers.batch.allocation import begin, order_for
 from opencluster.launchers.batch.external import ask
@@ -24,6 +26,7 @@ from opencluster.launchers.batch.launcher import BatchLauncher
 from opencluster.launchers.batch.watching import Watch
 from opencluster.launchers.description import Batch, ClusterFile
 from opencluster.launchers.pbs import SYSTEM as PBS
+from opencluster.launchers.record import keep_record
 from opencluster.launchers.slurm import SYSTEM as SLURM
 from opencluster.place import Place
 
@@ -194,6 +197,21 @@ def test_all_jobs_are_taken_down_the_first_one_last(
     assert all(outcome.is_done for outcome in told)
     assert set(queue.jobs.values()) == {ENDED}
     assert launcher.take_down(quiet) == []
+
+
+def test_a_place_where_something_else_runs_is_refused(
+    launcher: BatchLauncher, queue: Queue, tmp_path: Path
+) -> None:
+    place = Place(tmp_path / "night")
+    place.path.mkdir()
+    keep_record(place, ClusterFile(tmp_path / "other.yaml", "other", launcher="ssh"))
+    with pytest.raises(LaunchFailed, match="was launched by ssh"):
+        launcher.launch(quiet)
+    pid = os.getpid()
+    place.write({"factories": [{"pid": pid, "start_time": local.start_time(pid)}]})
+    with pytest.raises(LaunchFailed, match="another cluster runs in"):
+        launcher.launch(quiet)
+    assert queue.jobs == {}
 
 
 def test_ctrl_c_cancels_the_job_that_is_waited_for(
@@ -399,10 +417,9 @@ class Shop:
         self.is_empty = False
         self.heard: list[str] = []
 
-    def ask(self, shop: object, operation: str) -> dict[str, bool]:
-        if operation != "status":
-            self.heard.append(operation)
-        return {"is_empty": self.is_empty}
+    def tell(self, operation: str) -> bool:
+        self.heard.append(operation)
+        return True
 
 
 def follower_of(
@@ -411,7 +428,8 @@ def follower_of(
     begin(job, queue, is_first=True)
     follower = Follower(job, order_for(job, name), queue, 120.0, 60.0)
     monkeypatch.setattr(follower, "_shop", lambda: {} if shop.is_there else None)
-    monkeypatch.setattr(follower, "_ask", shop.ask)
+    monkeypatch.setattr(follower, "_tell", shop.tell)
+    monkeypatch.setattr(follower, "_is_empty", lambda: shop.is_empty)
     return follower
 
 

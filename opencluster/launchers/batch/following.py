@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from opencluster.config import load
@@ -26,8 +27,8 @@ log = logging.getLogger(__name__)
 FORSAKEN_S = 300.0
 """After this long without any factory a job is of no use, and ends."""
 LOOK_S = 1.0
-DRAINED_LOOK_S = 2.0
-"""How often a drained workshop is asked whether it is empty."""
+NEAR_LOOK_S = 10.0
+"""How often the batch system is asked at most when the end is near."""
 WORK, DRAIN, END = "work", "drain", "end"
 
 
@@ -78,6 +79,7 @@ class Follower:
         self._system = system
         self._drain_before_s = drain_before_s
         self._look_again_s = look_again_s
+        self._place = Place(Path(order.directory))
         self._name = order.sections["workshop"]["name"]
         self._has_factory = FACTORY in order.roles
         # one asks for all
@@ -103,47 +105,38 @@ class Follower:
     def look(self) -> bool:
         """Look and act once; return whether this computer is to end now."""
         now = time.monotonic()
+        if now >= self._look_at:
+            is_near = self._is_asking and self._phase != WORK
+            self._look_at = now + (
+                min(NEAR_LOOK_S, self._look_again_s) if is_near else self._look_again_s
+            )
+            if self._is_asking:
+                self._ask_for_end()
+            if self._shop() is not None:
+                self._heard_at = now
+            elif now - self._heard_at >= FORSAKEN_S:
+                log.error("no factory has this workshop for %g s: it ends", FORSAKEN_S)
+                return True
         phase = phase_at(time.time(), self._job.ends_at, self._drain_before_s)
-        if now < self._look_at and phase == self._phase:
-            return False
-        self._look_at = now + self._look_again_s
-        if self._is_asking:
-            self._ask_for_end()
         if phase == END:
             log.warning("the job ends soon: everything on this computer ends now")
             return True
-        shop = self._shop()
-        if shop is None:
-            return self._is_forsaken(now)
-        self._heard_at = now
-        if phase != self._phase:
-            operation = "drain" if phase == DRAIN else "undrain"
-            log.warning("the job ends at %s: %s", _clock(self._job.ends_at), operation)
-            if self._ask(shop, operation) is not None:
-                self._phase = phase
-        if phase == DRAIN and not self._has_factory:
-            self._look_at = now + min(self._look_again_s, DRAINED_LOOK_S)
-            # who keeps the registry stays for the others
-            status = self._ask(shop, "status")
-            return status is not None and status["is_empty"]
-        return False
+        if phase != self._phase and self._tell(
+            "drain" if phase == DRAIN else "undrain"
+        ):
+            self._phase = phase
+        # who keeps the registry stays for the others
+        return self._phase == DRAIN and not self._has_factory and self._is_empty()
 
     def _ask_for_end(self) -> None:
         """Ask when the job ends, for all its computers."""
         try:
             ends_at = self._system.ends_at(self._job.id)
-        except LaunchFailed as error:
+            if ends_at and ends_at != self._job.ends_at:
+                self._job.note_end(ends_at)
+        except (LaunchFailed, OSError) as error:
             # what was heard before holds
-            log.warning("the batch system does not tell when the job ends: %s", error)
-            return
-        if ends_at and ends_at != self._job.ends_at:
-            self._job.note_end(ends_at)
-
-    def _is_forsaken(self, now: float) -> bool:
-        if now - self._heard_at < FORSAKEN_S:
-            return False
-        log.error("no factory has this workshop for %g s: it ends", FORSAKEN_S)
-        return True
+            log.warning("when the job ends is not known now: %s", error)
 
     def _shop(self) -> Mapping[str, Any] | None:
         """Return what our workshop registered, ``None`` when that is not known."""
@@ -156,14 +149,23 @@ class Follower:
             return None
         return found[0] if found else None
 
-    def _ask(self, shop: Mapping[str, Any], operation: str) -> Mapping[str, Any] | None:
-        """Return what our workshop answers, ``None`` when it does not."""
+    def _tell(self, operation: str) -> bool:
+        """Tell our workshop to drain or not; return whether it has heard."""
+        shop = self._shop()
+        if shop is None:
+            return False
+        log.warning("the job ends at %s: %s", _clock(self._job.ends_at), operation)
         try:
             with local.control_of(load(), self._job.shared) as control:
-                return control.workshop(shop, operation, {}) or {}
+                control.workshop(shop, operation, {})
         except OpenClusterError as error:
             log.warning("the workshop does not hear %s: %s", operation, error)
-            return None
+            return False
+        return True
+
+    def _is_empty(self) -> bool:
+        """Return whether no process of our workshop is left: each has a scoreboard."""
+        return not any(self._place.sockets.glob("*.board"))
 
 
 def _clock(moment: float) -> str:

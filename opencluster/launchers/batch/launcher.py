@@ -48,7 +48,7 @@ from opencluster.launchers.orders import (
     programs,
     sections_of,
 )
-from opencluster.launchers.record import forget_record, keep_record
+from opencluster.launchers.record import forget_record, keep_record, recorded
 from opencluster.place import Place
 
 LOOK_AGAIN_S = 60.0
@@ -113,6 +113,7 @@ class BatchLauncher:
         """Submit the first job, unless it is there, and wait until it is at work."""
         self._make()
         with local.alone(self._place):
+            self._check_place()
             first = self._first()
             if first is None:
                 self._place.forget()
@@ -221,6 +222,21 @@ class BatchLauncher:
             self._note([job for job in self._noted() if job.id != id])
 
     # --- jobs ----------------------------------------------------------------
+
+    def _check_place(self) -> None:
+        """Refuse a place where something else runs, or was launched from."""
+        rows = local.daemons(self._place.read())
+        before = recorded(self._place)
+        if any(map(local.is_alive, rows)):
+            raise LaunchFailed(
+                f"another cluster runs in {self._place.path}: stop it with "
+                "`opencluster stop`, or choose another --dir"
+            )
+        if before is not None and before.launcher != self._file.launcher:
+            raise LaunchFailed(
+                f"a cluster was launched by {before.launcher} from {self._place.path}: "
+                "`opencluster down` first, or choose another --dir"
+            )
 
     def _make(self) -> None:
         self._place.make()
