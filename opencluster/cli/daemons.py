@@ -17,6 +17,7 @@ from opencluster.config import Config, load
 from opencluster.core.metrics import Metric
 from opencluster.core.roles import FACTORY
 from opencluster.errors import ConfigError
+from opencluster.net.announce import stands_for_loopback
 from opencluster.net.descriptors import allow_many
 from opencluster.net.keys import Keyring
 from opencluster.node.notify import Notifier
@@ -24,6 +25,7 @@ from opencluster.place import (
     Place,
     check_listening,
     factory_names,
+    is_loopback,
     keys_directory,
     listening_endpoint,
     own_name,
@@ -78,7 +80,7 @@ def factory_command(
     if listen:
         check_listening(config, listen, has_keys)
     else:
-        listen = _factory_endpoint(config, host, port, me, has_keys)
+        listen = factory_endpoint(config, host, port, me, has_keys)
     place.make()
     state = place.factory_state(number or 1)
     factory = Factory(config, [listen], state, names, me, keys)
@@ -110,7 +112,7 @@ def standing(
     return [], ""
 
 
-def _factory_endpoint(
+def factory_endpoint(
     config: Config, host: str, port: int | None, me: str, has_keys: bool
 ) -> str:
     """Return where to listen: as told, else at the address that the list names."""
@@ -118,7 +120,12 @@ def _factory_endpoint(
         return me
     listed_host, _, listed_port = me.removeprefix("tcp://").rpartition(":")
     told = host or config.factory.host
-    chosen_host = listed_host if me and told in ("", "*") else told
+    chosen_host = told
+    if me and told in ("", "*"):
+        # others may have another address for that name than this computer has
+        is_hidden = stands_for_loopback(listed_host)
+        bind = config.network.bind
+        chosen_host = bind if is_hidden and not is_loopback(bind) else listed_host
     chosen_port = config.factory.port if port is None else port
     chosen = chosen_port or int(listed_port or 0)
     return listening_endpoint(config, chosen_host, chosen, has_keys)

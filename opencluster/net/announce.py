@@ -6,17 +6,22 @@ Rules
 2. What listens at all of them, 0.0.0.0, announces the one that ``[network] announce``
    names; without it the one from which this computer reaches the factories, and where
    there are none, the rest of the world. 0.0.0.0 itself is never announced.
-3. An interface or a network stands for an address that this computer has, and it must
+3. An address of the loopback is no way to a factory that is named otherwise: Debian has
+   the name of a computer stand for 127.0.1.1 on that computer alone.
+4. An interface or a network stands for an address that this computer has, and it must
    be listened at. An address is announced as it is: a router may translate it.
 """
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Iterable, Sequence
 
 from opencluster.errors import ConfigError
 from opencluster.net.names import address_of
+
+log = logging.getLogger(__name__)
 
 EVERYWHERE = "0.0.0.0"
 _ELSEWHERE = "tcp://192.0.2.1:9"
@@ -47,12 +52,21 @@ def announced(
     if not endpoint.startswith(_TCP):
         return endpoint
     bound, _, port = endpoint.removeprefix(_TCP).rpartition(":")
+    known = [way for ways in factories for way in ways if way.startswith(_TCP)]
+    address = bound
     if wanted:
         address = _chosen(wanted, bound)
     elif bound == EVERYWHERE:
-        address = way_out(way for ways in factories for way in ways)
-    else:
-        return endpoint
+        address = way_out(known)
+    if _is_loopback(address) and known and not _is_loopback(way_out(known)):
+        log.warning(
+            "this process is told to be at %s:%s, where no other computer reaches it, "
+            "though the factories (%s) are reached by a network: set [network] bind to "
+            "0.0.0.0, or to an address of that network",
+            address,
+            port,
+            ", ".join(known),
+        )
     return f"{_TCP}{address}:{port}"
 
 
@@ -69,7 +83,7 @@ def way_out(endpoints: Iterable[str] = ()) -> str:
     """
     for endpoint in (*endpoints, _ELSEWHERE):
         host, _, port = endpoint.removeprefix(_TCP).rpartition(":")
-        if not endpoint.startswith(_TCP):
+        if not endpoint.startswith(_TCP) or stands_for_loopback(host):
             continue
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             try:
@@ -79,7 +93,24 @@ def way_out(endpoints: Iterable[str] = ()) -> str:
                 continue
             return str(probe.getsockname()[0])
     found = _addresses(is_up=True)
-    return next((a for a, _ in found if not a.startswith("127.")), "127.0.0.1")
+    return next((a for a, _ in found if not _is_loopback(a)), "127.0.0.1")
+
+
+def stands_for_loopback(name: str) -> bool:
+    """Return whether a name that says nothing of it means the loopback here.
+
+    Others have another address for it then.
+    """
+    if _is_address(name) or name == "localhost":
+        return False
+    try:
+        return _is_loopback(address_of(name))
+    except (OSError, UnicodeError):
+        return False
+
+
+def _is_loopback(address: str) -> bool:
+    return address.startswith("127.")
 
 
 def _chosen(wanted: str, bound: str) -> str:
