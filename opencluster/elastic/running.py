@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,19 @@ from opencluster.config import Config, load
 from opencluster.config.elastic import is_elastic_section
 from opencluster.core.roles import WORKER
 from opencluster.elastic.daemon import Elastic
+from opencluster.elastic.keeper import Keeper
 from opencluster.elastic.means import Jobs, Means, Workshops
 from opencluster.launchers import local
 from opencluster.launchers.base import launcher_of
 from opencluster.launchers.connection import connect
 from opencluster.launchers.description import ClusterFile
 from opencluster.launchers.record import recorded
+from opencluster.net.control import Control
 from opencluster.place import Place
 
 BATCH_LAUNCHERS = ("slurm", "pbs")
+THREADS = 8
+"""Orders that are carried out at a time, and a question to a batch system."""
 LOG = "elastic"
 """Name of the log of one that runs in the background."""
 
@@ -42,18 +46,26 @@ def elastic_of(config: Config, place: Place) -> Elastic:
         When no type is elastic, or there is no cluster.
     """
     control = connect(config, place)
-    file = recorded(place)
+    executor = ThreadPoolExecutor(THREADS, "opencluster-elastic")
 
-    def means(executor: ThreadPoolExecutor) -> Means:
-        if file is None or file.launcher not in BATCH_LAUNCHERS:
-            return Workshops(control, config, executor)
-        return Jobs(launcher_of(file, place), each_of(file), config, executor)
+    def close() -> None:
+        executor.shutdown(wait=False, cancel_futures=True)
+        control.close()
 
     try:
-        return Elastic(config, place, control, means)
+        means = _means(config, place, control, executor)
+        keeper = Keeper(config, place, control, means)
     except BaseException:
-        control.close()
+        close()
         raise
+    return Elastic(config, keeper, close)
+
+
+def _means(config: Config, place: Place, control: Control, executor: Executor) -> Means:
+    file = recorded(place)
+    if file is None or file.launcher not in BATCH_LAUNCHERS:
+        return Workshops(control, config, executor)
+    return Jobs(launcher_of(file, place), each_of(file), config, executor)
 
 
 def each_of(file: ClusterFile) -> dict[str, int]:

@@ -1,0 +1,256 @@
+"""One look after another at elastic types: decide, have it carried out, tell.
+
+Owns what is remembered between looks. Its report to the factories is how managers
+learn of elastic types, and by which it takes orders. What takes time is carried out by
+others, and noticed at a later look.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from opencluster.config import Config
+from opencluster.core.demand import Aim, Patience
+from opencluster.core.elastic_report import Row, acting, is_report, report_of
+from opencluster.core.elasticity import (
+    ALLOCATIONS,
+    Allocate,
+    Elasticity,
+    Free,
+    Grow,
+    Halt,
+    Limits,
+    Order,
+    Shrink,
+)
+from opencluster.core.job_orders import RESUME, orders_of
+from opencluster.core.launching import Pace
+from opencluster.elastic.means import Means
+from opencluster.elastic.sight import Sight, sight_of
+from opencluster.errors import ConfigError, OpenClusterError
+from opencluster.net.control import Control
+from opencluster.node.host import host_name
+from opencluster.place import Place
+
+log = logging.getLogger(__name__)
+
+FAREWELL_S = 2.0
+"""How long the factories may take to hear that it ends."""
+
+
+class Keeper:
+    """Looks after elastic types.
+
+    Parameters
+    ----------
+    config : Config
+        The settings, with the elastic types.
+    place : Place
+        The cluster's directory, where it remembers its launches.
+    control : Control
+        The way to the cluster.
+    means : Means
+        By whom workers come and go.
+
+    Attributes
+    ----------
+    types : list of str
+        The elastic types.
+    report : dict
+        What it told the factories last.
+
+    Raises
+    ------
+    ConfigError
+        When no type is elastic.
+    """
+
+    def __init__(
+        self, config: Config, place: Place, control: Control, means: Means
+    ) -> None:
+        self.types = [type.type for type in config.elastic_types]
+        if not self.types:
+            raise ConfigError(
+                "no type is elastic: write a section [elastic:TYPE] with its maximum "
+                "(docs/elastic.md), or `elastic:` in the cluster file"
+            )
+        self.report: dict[str, Any] = {}
+        self._id = uuid.uuid4().hex[:12]
+        self._started_at = time.time()
+        self._control = control
+        self._means = means
+        self._policy = policy_of(config, means.each)
+        self._sight = Sight()
+        self._resumed_at: Any = None
+        self._trouble = ""
+        self._senior = ""
+        self._memory = _Memory(place)
+        self._is_at_work = False
+
+    def look(self, now: float) -> None:
+        """Look once, and do what is to be done."""
+        try:
+            answer = self._control.factory("status")
+            if self._is_to_wait(answer["jobs"]):
+                self._is_at_work = False
+                return
+            if not self._is_at_work:
+                self._remember(now)
+            self._decide(now, answer)
+            self._obey(self._tell("running"))
+        except OpenClusterError as error:
+            # once, as each look tries it again
+            if str(error) != self._trouble:
+                log.warning("the cluster cannot be looked at: %s", error)
+            self._trouble = str(error)
+        else:
+            self._trouble = ""
+
+    def end(self) -> None:
+        """Tell the factories that nobody looks after the types any more."""
+        if self._is_at_work:
+            with suppress(OpenClusterError):
+                self._tell("done", FAREWELL_S)
+
+    # --- inside --------------------------------------------------------------
+
+    def _is_to_wait(self, rows: Sequence[Row]) -> bool:
+        """Return whether another one looks after the types: the one that began first.
+
+        It is followed should it end.
+        """
+        others = [row for row in rows if is_report(row) and row["id"] != self._id]
+        first = acting([report_of(self._id, self._started_at, ()), *others])
+        senior = first if first is not None and first["id"] != self._id else {}
+        name = str(senior.get("id", ""))
+        if name != self._senior and senior:
+            where = f"{senior.get('pid')} on {senior.get('host')}"
+            log.warning("process %s looks after elastic types, and this waits", where)
+        elif name != self._senior:
+            log.warning("nobody else looks after elastic types any more: this does")
+        self._senior = name
+        return bool(senior)
+
+    def _remember(self, now: float) -> None:
+        """Take over what whoever was at work here before has launched."""
+        launches, means = self._memory.read()
+        self._policy.launching.remember(now, launches)
+        self._means.remember(now, means)
+        self._is_at_work = True
+
+    def _decide(self, now: float, answer: Mapping[str, Any]) -> None:
+        policy = self._policy
+        self._sight = sight_of(answer, self.types, self._sight.done)
+        look = self._means.look(now, self._sight)
+        for kind, reason in look.failed:
+            if kind == ALLOCATIONS or policy.is_launching(kind):
+                log.warning("a launch failed: %s", reason)
+                policy.failed(now, kind, reason)
+        if look.arrived:
+            policy.launching.succeeded(ALLOCATIONS)
+        for order in policy.look(now, look.seen, look.allocations):
+            self._carry_out(now, order)
+        self._memory.write(policy.launching.ages(now), self._means.to_fields())
+
+    def _carry_out(self, now: float, order: Order) -> None:
+        if isinstance(order, Halt):
+            cure = "mend that, then run `opencluster elastic resume`"
+            log.error("%s; %s", told(order), cure)
+            return
+        log.info("%s", told(order))
+        self._means.carry_out(now, order, self._sight)
+
+    def _obey(self, answer: Any) -> None:
+        """Carry out what is ordered, by what a factory answers to a report."""
+        orders = orders_of(answer) if isinstance(answer, Mapping) else {}
+        order = orders.get(RESUME)
+        if not isinstance(order, Mapping) or order.get("at") == self._resumed_at:
+            return
+        self._resumed_at = order.get("at")
+        self._policy.launching.resume()
+        log.warning("launches again, by order of %s", order.get("by") or "somebody")
+
+    def _tell(self, state: str, timeout_s: float | None = None) -> Any:
+        """Report to the factories, and return what they answer."""
+        about = {"host": host_name(), "pid": os.getpid()}
+        self.report = report_of(
+            self._id, self._started_at, self._policy.standings(), **about
+        )
+        self.report["state"] = state
+        return self._control.factory("job", {"job": self.report}, timeout_s)
+
+
+class _Memory:
+    """What outlives the daemon, in the cluster's directory."""
+
+    def __init__(self, place: Place) -> None:
+        self._path = place.path / "elastic.json"
+        self._written: tuple[int, Any] = (-1, None)
+
+    def read(self) -> tuple[list[float], Any]:
+        """Return how long ago the last launches were, and what the means remember."""
+        try:
+            content = json.loads(self._path.read_text())
+            launches = [time.time() - float(at) for at in content["launches"]]
+            return launches, content.get("means")
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return [], None
+
+    def write(self, ages_s: Sequence[float], means: Any) -> None:
+        """Keep both, if they have changed."""
+        if self._written == (len(ages_s), means):
+            return
+        now = time.time()
+        content = {"launches": [now - age_s for age_s in ages_s], "means": means}
+        draft = self._path.with_suffix(".new")
+        try:
+            draft.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            draft.unlink(missing_ok=True)
+            draft.touch(mode=0o600)
+            draft.write_text(json.dumps(content))
+            draft.replace(self._path)
+        except OSError as error:
+            log.warning("launches would be forgotten at a restart: %s", error)
+        self._written = len(ages_s), means
+
+
+def policy_of(config: Config, each: Mapping[str, int] | None) -> Elasticity:
+    """Return the policy that settings ask for."""
+    elastic = config.elastic
+    aims = {
+        type.type: Aim(type.minimum, type.maximum, type.target_s)
+        for type in config.elastic_types
+    }
+    pace = Pace(
+        elastic.launches_per_minute,
+        elastic.failures,
+        elastic.backoff_s,
+        elastic.backoff_max_s,
+    )
+    patience = Patience(elastic.rise_s, elastic.cooldown_s, elastic.first_step)
+    limits = Limits(
+        elastic.ceiling, elastic.allocations, elastic.start_timeout_s, pace, patience
+    )
+    return Elasticity(aims, limits, each)
+
+
+def told(order: Order) -> str:
+    """Return in a line what is done, and why."""
+    match order:
+        case Grow(type, count, reason):
+            return f"{type}: {count} in all, since {reason}"
+        case Shrink(type, count, reason):
+            return f"{type}: {count} fewer, since {reason}"
+        case Allocate(count, reason):
+            return f"{count} more jobs of the batch system, since {reason}"
+        case Free(reason):
+            return f"one job of the batch system fewer, since {reason}"
+        case Halt(kind, reason):
+            return f"nothing launches {kind or 'jobs'} any more: {reason}"
