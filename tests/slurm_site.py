@@ -114,26 +114,30 @@ class SlurmSite:
 
     def idle(self) -> list[str]:
         """Return the computers that have nothing to do."""
-        command = ["sinfo", "-h", "-N", "-t", "idle", "-o", "%N"]
-        done = subprocess.run(
+        command = ("sinfo", "-h", "-N", "-t", "idle", "-o", "%N")
+        return sorted(self._answer(*command).stdout.split())
+
+    def jobs(self) -> dict[str, str]:
+        """Return the states of the jobs that have not ended."""
+        return dict(
+            line.split()
+            for line in self.ask("squeue", "-h", "-o", "%i %T").splitlines()
+        )
+
+    def ask(self, *command: str) -> str:
+        """Run one of Slurm's commands, and return what it prints."""
+        done = self._answer(*command)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def _answer(self, *command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             command,
             env=os.environ | self.environment,
             capture_output=True,
             text=True,
             timeout=START_TIMEOUT_S,
         )
-        return sorted(done.stdout.split())
-
-    def ask(self, *command: str) -> str:
-        """Run one of Slurm's commands, and return what it prints."""
-        return subprocess.run(
-            command,
-            env=os.environ | self.environment,
-            check=True,
-            stdout=subprocess.PIPE,
-            text=True,
-            timeout=START_TIMEOUT_S,
-        ).stdout
 
     def remove(self) -> None:
         """End it with all jobs."""

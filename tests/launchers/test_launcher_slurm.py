@@ -170,7 +170,7 @@ def it_grows_and_follows_the_end_of_a_job(
     wait_until(lambda: len(shops_of(control, id)) == 1)
     assert [each.state for each in launcher.allocations()] == [RUNNING, RUNNING]
     site.ask("scontrol", "update", f"JobId={id}", "TimeLimit=8")
-    wait_until(lambda: len(launcher.allocations()) == 1)
+    wait_until(lambda: id not in site.jobs())
     assert "JobState=COMPLETED" in site.ask("scontrol", "show", "job", id)
     assert shops_of(control, id) == []
 
@@ -193,7 +193,8 @@ def it_is_cancelled(
     """Slurm ends all of it, as for any job, and no process is left."""
     assert running_in(place)
     site.ask("scancel", id)
-    wait_until(lambda: not launcher.allocations())
+    wait_until(lambda: not site.jobs())
+    assert launcher.allocations() == []
     assert running_in(place) == []
     assert not place.cluster_file.exists()
     assert not list((place.path / "jobs-of-slurm").glob("*/*/run"))
@@ -211,13 +212,13 @@ def test_ctrl_c_cancels_a_job_that_waits(site: SlurmSite, place: Place) -> None:
         said = process.stderr.read()
         assert process.wait(TIMEOUT_S) == 130
     assert re.search(r"^job \d+: is cancelled$", said, re.MULTILINE)
-    assert site.ask("squeue", "-h") == ""
+    assert site.jobs() == {}
 
 
 def test_a_job_that_waits_is_taken_down(site: SlurmSite, place: Place) -> None:
     launch = ("launch", "slurm", "--option=--hold", "--no-wait")
     said = said_by(place, *launch)
     assert re.search(r"^job (\d+): is submitted$", said, re.MULTILINE)
-    assert site.ask("squeue", "-h", "-o", "%T").split() == ["PENDING"]
+    assert list(site.jobs().values()) == ["PENDING"]
     assert "has ended" in said_by(place, "down")
-    assert site.ask("squeue", "-h") == ""
+    assert site.jobs() == {}
