@@ -26,6 +26,7 @@ from pages import PAGES, ROOT, Block, blocks_of, has_fences_only_in_pairs
 from opencluster.config import load
 from opencluster.engines.choice import close_engines
 from opencluster.launchers import local
+from opencluster.launchers.cluster_file import load_cluster_file
 from opencluster.place import Place
 
 TIMEOUT_S = 60.0
@@ -137,7 +138,13 @@ class Reader:
         json.loads(block.text)
 
     def do_yaml(self, block: Block) -> None:
-        list(yaml.safe_load_all(block.text))
+        """Parse it; what is a file by itself describes a cluster."""
+        yaml.safe_load(block.text)
+        if block.file_name:
+            for program in re.findall(r"(?<![\w./-])[\w-]+\.py\b", block.text):
+                (self.folder / program).touch()
+            (self.folder / block.file_name).write_text(block.text)
+            load_cluster_file(self.folder / block.file_name)
 
     def _shell(self, block: Block, script: str) -> str:
         # Python is run on this process alone, commands on what they say

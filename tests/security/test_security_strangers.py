@@ -92,7 +92,8 @@ def test_it_can_be_meant(bare: Computer) -> None:
     bare.environment["OPENCLUSTER_CLUSTER_INSECURE"] = "true"
     bare.start("factory", "--host", "0.0.0.0", "--port", "0")
     try:
-        wait_until(lambda: re.search(r"factory at tcp://(?!0\.)[\d.]+:\d+", bare.said()))
+        announced = re.compile(r"factory at tcp://(?!0\.)[\d.]+:\d+")
+        wait_until(lambda: announced.search(bare.said()))
     finally:
         bare.stop()
         Place(bare.path / "c").forget()
