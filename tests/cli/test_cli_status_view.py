@@ -270,6 +270,30 @@ def test_health_of_a_cluster_in_trouble(changed: dict[str, Any], expected: str) 
     assert expected in health(status)
 
 
+def test_who_is_not_reached_is_told_while_the_job_runs() -> None:
+    why = "node1 (10.0.0.1) cannot reach Word-1 on node2 at tcp://10.0.0.2:5000"
+    job = {
+        "id": "a",
+        "name": "Count",
+        "state": "running",
+        "unreached": [why, "\x1b[2J"],
+    }
+    others: list[dict[str, Any]] = [
+        {"id": "b", "state": "running", "unreached": []},
+        {"id": "c", "state": "running", "unreached": "all"},
+        {"id": "d", "state": "done", "unreached": [why]},
+    ]
+    status = status_of(answer(jobs=[job, *others]))
+    assert "1 job without a way to some workers" in health(status)
+    console = Console(width=160)
+    with console.capture() as captured:
+        console.print(page(status))
+    text = captured.get()
+    assert text.count("does not reach all workers") == 1
+    assert f"Count does not reach all workers:\n    {why}\n    ?[2J" in text
+    assert "without a way" not in health(status_of(answer(jobs=others)))
+
+
 def test_elastic_types_stand_beside_the_jobs() -> None:
     status = status_of(answer(jobs=[{"id": "a", "state": "done"}, elastic("held")]))
     assert [job["id"] for job in status["jobs"]] == ["a"]
