@@ -37,8 +37,11 @@ def dask_scheduler() -> Iterator[str]:
         yield cluster.scheduler_address
 
 
-def start_workers(address: str, count: int, *types: str) -> subprocess.Popen[str]:
-    """Start a process with Dask workers that offer resources."""
+@contextmanager
+def dask_workers(
+    address: str, count: int, *types: str
+) -> Iterator[subprocess.Popen[str]]:
+    """Have a process with Dask workers that offer resources, as `HOST` takes them."""
     process = subprocess.Popen(
         [sys.executable, str(HOST), address, str(count), *types],
         stdin=subprocess.PIPE,
@@ -46,28 +49,12 @@ def start_workers(address: str, count: int, *types: str) -> subprocess.Popen[str
         text=True,
         env=os.environ | {"PYTHONPATH": str(HOST.parent.parent)},
     )
-    assert process.stdout is not None
-    if process.stdout.readline() != "ready\n":
-        process.kill()
-        raise AssertionError("Dask workers do not start")
-    return process
-
-
-def end_workers(process: subprocess.Popen[str]) -> None:
-    """End such a process; one that was killed is over already."""
-    process.communicate(timeout=DEADLINE_S)
-
-
-@contextmanager
-def dask_workers(
-    address: str, count: int, *types: str
-) -> Iterator[subprocess.Popen[str]]:
-    """Have Dask workers that offer resources, as long as the block lasts."""
-    process = start_workers(address, count, *types)
     try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n", "Dask workers do not start"
         yield process
     finally:
-        end_workers(process)
+        process.communicate(timeout=DEADLINE_S)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 import dask_programs
 import numpy as np
 import pytest
-from dask_site import dask_scheduler, dask_workers, end_workers, on_dask, start_workers
+from dask_site import dask_scheduler, dask_workers, on_dask
 
 from opencluster import Manager, Worker, WorkPiece
 from opencluster.engines import dask_classes
@@ -44,16 +44,20 @@ def engine(dask_address: str) -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def manager(engine: None, monkeypatch: pytest.MonkeyPatch) -> Manager:
-    # other tests have classes of these types, and the last one that was made counts
-    programs = {"Pair": dask_programs.PairWorker, "Solo": dask_programs.SoloWorker}
+@pytest.fixture(autouse=True)
+def programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the classes of these tests: others have some of the same types."""
+    ours = {"Pair": dask_programs.PairWorker, "Solo": dask_programs.SoloWorker}
     known = dask_classes.worker_class
     monkeypatch.setattr(
         dask_classes,
         "worker_class",
-        lambda type, config: programs.get(type) or known(type, config),
+        lambda type, config: ours.get(type) or known(type, config),
     )
+
+
+@pytest.fixture
+def manager(engine: None) -> Manager:
     return Manager("dask")
 
 
@@ -76,6 +80,7 @@ def test_without_dask_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_scheduler_must_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENCLUSTER_DASK_ADDRESS", raising=False)
+    close_engines()
     with pytest.raises(ConfigError, match="--dask-address"):
         find_engine("dask")
 
@@ -283,13 +288,12 @@ def test_lost_workers_are_counted_for_each_piece(tmp_path: Path) -> None:
     with dask_scheduler() as address, on_dask(address, SETTINGS):
         manager = Manager("dask")
         log = tmp_path / "log"
-        first = start_workers(address, 1, "Solo")
-        handle = manager.get_available_workers("Solo")[0]
-        ref = manager.scatter("value", to=handle)
-        assert manager.gather(ref) == "value"
-        future = handle.submit(WorkPiece(do="die", log=log, times=1))
-        wait_until(log.exists)
-        end_workers(first)
+        with dask_workers(address, 1, "Solo") as first:
+            handle = manager.get_available_workers("Solo")[0]
+            ref = manager.scatter("value", to=handle)
+            assert manager.gather(ref) == "value"
+            future = handle.submit(WorkPiece(do="die", log=log, times=1))
+            first.wait(DEADLINE_S)
         with pytest.raises(DataLost, match="are gone"):
             manager.gather(ref)
         with dask_workers(address, 1, "Solo") as second:
@@ -301,7 +305,8 @@ def test_lost_workers_are_counted_for_each_piece(tmp_path: Path) -> None:
         poison = WorkPiece(do="die", log=tmp_path / "poison", times=9)
         doomed = manager.submit("Solo", poison)
         for _ in range(2):
-            end_workers(start_workers(address, 1, "Solo"))
+            with dask_workers(address, 1, "Solo") as victim:
+                victim.wait(DEADLINE_S)
         with pytest.raises(PoisonPiece, match="ended 2 workers"):
             doomed.result(DEADLINE_S)
 
