@@ -1,4 +1,4 @@
-"""Real workers that come and go with the work."""
+"""Real workers that come and go with the work, by the commands of docs/elastic.md."""
 
 from __future__ import annotations
 

@@ -15,6 +15,8 @@ from gallery_tools import Page, Stream
 
 from opencluster import Manager, WorkPiece
 from opencluster.config import load
+from opencluster.core.elastic_report import report_of
+from opencluster.core.elasticity import Standing
 from opencluster.observe.status import Row, status_of
 from opencluster.place import Place
 from opencluster.testing import LocalCluster
@@ -42,6 +44,11 @@ def process(name: str, state: str = "idle", **figures: Any) -> dict[str, Any]:
         **{"attributes": {}},
     }
     return {"entry": entry, "figures": {"state": state} | figures}
+
+
+def elastic(state: str, reason: str) -> dict[str, Any]:
+    standing = Standing("A", state, 9, 1.5, 1, 2, 3, reason)
+    return report_of("e", 1.0, [standing], host="h1", pid=7)
 
 
 def status_with(
@@ -114,6 +121,11 @@ def test_a_cluster_that_is_out_of_reach_is_told(
             "7 processes lost: A-0, A-1, A-2, A-3, A-4 and 2 more.",
         ),
         (status_with(has_workshop=False), "bad", "nobody can start workers"),
+        (
+            status_with(process("A-1"), jobs=[elastic("stopped", "no disk")]),
+            "bad",
+            "Nothing launches A any more: no disk.",
+        ),
         (status_with(factories=[]), "bad", "No factory leads"),
         (
             status_with(factories=[LEADER, {"endpoint": "b", "role": "absent"}]),
@@ -160,10 +172,11 @@ def test_the_overview_adds_up(pages: Callable[[Look], FlaskClient]) -> None:
         process("B-1", "draining"),
         deaths=[DEATH],
         jobs=[{"name": "<job>", "state": "running", "pieces_submitted": 10,
-               "pieces_done": 4, "elapsed_s": 30.0}],
+               "pieces_done": 4, "elapsed_s": 30.0}, elastic("growing", "much waits")],
     )  # fmt: skip
     html = pages(Look(status)).get("/").text
     page = Page.of(html)
+    assert "A 1 here, 2 coming, 3 wanted growing: much waits" in page.text
     assert "1 busy, 1 idle · 1,234 pieces done, 1 failed" in page.text
     assert "CPUs busy 4.0 of 8" in page.text
     assert "60 GB of 64 GB" in page.text
