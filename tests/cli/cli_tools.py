@@ -14,7 +14,10 @@ from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
 
+from opencluster.cli.status import ask
+from opencluster.config import load
 from opencluster.launchers import local
+from opencluster.launchers.connection import connect
 from opencluster.place import Place
 
 ROOT = Path(__file__).parent.parent.parent
@@ -80,14 +83,18 @@ class Cli:
         return status
 
     def status_when(self, is_met: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
-        """Return the first status that meets a condition."""
+        """Return the first status that meets a condition.
+
+        As ``status --json`` says it, but without a process for each look.
+        """
         seen: list[dict[str, Any]] = []
 
         def has_come() -> bool:
-            seen[:] = [self.status()]
+            seen[:] = [json.loads(json.dumps(ask(control)))]
             return bool(is_met(seen[0]))
 
-        self.wait_until(has_come)
+        with connect(load(environ=self.environment), self.place) as control:
+            self.wait_until(has_come)
         return seen[0]
 
     def wait_until(self, has_come: Callable[[], object]) -> None:

@@ -91,13 +91,14 @@ def test_status_is_one_object_with_all_that_is_here(cli: Cli) -> None:
     cli.ok("worker", target("DoubleWorker"))
     cli.ok("service", target("GreetingService"))
     cli.ok("run", str(PROGRAMS), "double", "Double", "5")
-    status = cli.status_when(
+    cli.status_when(
         lambda status: (
             status["workers"][0]["pieces_done"] == 5
             and status["workshops"][0]["cpu_count"]
             and status["jobs"][0]["state"] == "done"
         )
     )
+    status = cli.status()
     assert list(status) == FIELDS
     [factory], [shop] = status["factories"], status["workshops"]
     [worker], [service], [job] = status["workers"], status["services"], status["jobs"]
