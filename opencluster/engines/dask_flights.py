@@ -179,18 +179,21 @@ class Flights:
 
     def cancel(self, pieces: Iterable[int]) -> None:
         """Give up pieces: drop what waits, interrupt what runs."""
-        numbers = list(pieces)
-        with self._lock:
-            flights = [f for n in numbers if (f := self._flights.get(n)) is not None]
-            for flight in flights:
-                self._landed.put(
-                    partial(self._end, flight, self._verdict(flight, "cancelled"))
-                )
         by_type: dict[str, list[int]] = {}
-        for flight in flights:
-            by_type.setdefault(flight.piece.type, []).append(flight.piece.id)
-        for type, those in by_type.items():
-            self._soon(partial(self._stop, type, those, CANCELLED))
+        tasks = set()
+        with self._lock:
+            for number in pieces:
+                flight = self._flights.get(number)
+                if flight is None:
+                    continue
+                by_type.setdefault(flight.piece.type, []).append(number)
+                if flight.task is not None:
+                    tasks.add(flight.task)
+                outcome = self._verdict(flight, "cancelled")
+                self._put(partial(self._end, flight, outcome))
+        for type, numbers in by_type.items():
+            self._soon(partial(self._stop, type, numbers, CANCELLED))
+        self._put(partial(self._drop, tasks))
 
     def interrupt(self, pieces: Iterable[int]) -> None:
         """Interrupt pieces that run; those that do not run yet are cancelled."""
@@ -222,7 +225,8 @@ class Flights:
         """Take in what a Dask worker tells, which is here before its task's end."""
         for what, told in event[1].items():
             if what == "kept":
-                self._told[bytes(told[0])] = told
+                if bytes(told[0]) in self._told:
+                    self._told[bytes(told[0])] = told
             elif what == "over":
                 self._put(partial(self._given_up, *told))
             elif what == "progress":
@@ -230,6 +234,8 @@ class Flights:
 
     async def _follow_all(self, tasks: Sequence[Task]) -> None:
         for task in tasks:
+            if task.options.keep:
+                self._told[task.id] = []
             follower = asyncio.ensure_future(self._follow(task))
             self._following.add(follower)
             follower.add_done_callback(self._following.discard)
@@ -243,7 +249,7 @@ class Flights:
                 self._put(partial(self._erred, task, error))
             elif task.future.status in ("cancelled", "lost"):
                 self._put(partial(self._gone, task))
-            elif told is not None:
+            elif told:
                 self._put(partial(self._kept, task, *told[1:]))
             else:
                 self._put(partial(self._answered, task, await task.future))
@@ -457,7 +463,9 @@ class Flights:
                 "piece %s goes on although it should stop; its thread cannot be ended",
                 number,
             )
+            task = flight.task
             self._end(flight, self._verdict(flight, status))
+            self._drop({task} if task is not None else set())
 
     def _progressed(self, number: int, done: float, total: float) -> None:
         flight = self._flights.get(number)
@@ -511,6 +519,14 @@ class Flights:
         for type in {flight.piece.type for flight in flights}:
             those = [f for f in flights if f.piece.type == type]
             self._sending.send(type, those, self._counts[type])
+
+    def _drop(self, tasks: Iterable[Task]) -> None:
+        """Have Dask forget tasks of which no piece is awaited any more."""
+        futures = [
+            t.future for t in tasks if t.future is not None and not self._still(t)
+        ]
+        if futures:
+            self._soon(partial(self._client.cancel, futures))
 
     def _fail(self, task: Task, error: WorkError) -> None:
         for flight in self._still(task):
