@@ -54,6 +54,7 @@ class Commands:
         text: str,
         limit_s: float,
         environment: Mapping[str, str] | None = None,
+        is_apart: bool = False,
     ) -> Ran:
         """Run one with a text on standard input, and wait for its end.
 
@@ -67,6 +68,8 @@ class Commands:
             After this long it is killed.
         environment : mapping of str to str, optional
             Added to ours.
+        is_apart : bool
+            Let it end its work when Ctrl-C is pressed on our terminal.
 
         Raises
         ------
@@ -90,6 +93,7 @@ class Commands:
                         stdout=output,
                         stderr=errors,
                         env=os.environ | dict(environment or {}),
+                        start_new_session=is_apart,
                     )
                 except OSError as error:
                     raise LaunchFailed(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -114,8 +115,10 @@ def quiet(outcome: Outcome) -> None:
 def test_one_first_job_is_submitted_however_often_it_is_asked_for(
     launcher: BatchLauncher, queue: Queue
 ) -> None:
-    assert launcher.launch(quiet) == [Outcome("job 1", True, "waits for computers")]
-    assert launcher.launch(quiet) == [Outcome("job 1", True, "is there already")]
+    assert launcher.launch(quiet) == [Outcome("job 1", True, "is submitted")]
+    (outcome,) = launcher.launch(quiet)
+    assert (outcome.host, outcome.is_done) == ("job 1", True)
+    assert "is there already" in outcome.message
     assert launcher.allocations() == [Allocation("1", PENDING, 4)]
     queue.jobs["1"] = ENDED
     assert launcher.allocations() == []
@@ -228,6 +231,23 @@ def test_ctrl_c_cancels_the_job_that_is_waited_for(
         launcher.launch(told.append)
     assert told[-1] == Outcome("job 1", False, "is cancelled")
     assert queue.jobs == {"1": ENDED}
+
+
+def test_ctrl_c_while_a_job_is_submitted_cancels_it_too(
+    launcher: BatchLauncher, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def submit(script: str, after: str = "") -> str:
+        os.kill(os.getpid(), signal.SIGINT)
+        return Queue.submit(queue, script, after)
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(queue, "submit", submit)
+    told: list[Outcome] = []
+    with pytest.raises(KeyboardInterrupt):
+        launcher.launch(told.append)
+    assert told == [Outcome("job 1", False, "is cancelled")]
+    assert queue.jobs == {"1": ENDED}
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_job_that_ends_before_it_is_at_work_is_told_with_what_it_printed(

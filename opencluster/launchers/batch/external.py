@@ -40,7 +40,8 @@ def ask(
     """
     shown = shlex.join(command)
     try:
-        ran = Commands().run(command, "", timeout_s, environment)
+        # one that is cut short may have submitted a job already
+        ran = Commands().run(command, "", timeout_s, environment, is_apart=True)
     except LaunchFailed as error:
         raise LaunchFailed(
             f"{error}; use a computer on which jobs are submitted, and check PATH"

@@ -8,9 +8,11 @@ is there, the factories know.
 from __future__ import annotations
 
 import json
+import signal
+import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -110,28 +112,29 @@ class BatchLauncher:
         return text + "\n" + "\n".join(f"# {line}".rstrip() for line in told) + "\n"
 
     def launch(self, tell: Tell) -> list[Outcome]:
-        """Submit the first job, unless it is there, and wait until it is at work."""
+        """Submit the first job, unless it is there, and wait until it is at work.
+
+        On Ctrl-C it cancels the job that it has submitted.
+        """
         self._make()
-        with local.alone(self._place):
-            self._check_place()
-            first = self._first()
-            if first is None:
-                self._place.forget()
-                id = self._submit(self._job(), "")
-                tell(Outcome(named(id), True, "is submitted"))
-            else:
-                id = first.id
-                message = "is there already; what it runs stays as it is"
-                tell(Outcome(named(id), True, message))
-        if not self.is_waiting:
-            message = "waits for computers" if first is None else "is there already"
-            return [Outcome(named(id), True, message)]
+        submitted = ""
         try:
-            return self._watch.await_work(id, tell)
+            with local.alone(self._place):
+                self._check_place()
+                first = self._first()
+                if first is None:
+                    self._place.forget()
+                    with _uninterrupted():
+                        submitted = self._submit(self._job(), "")
+            id = submitted or (first.id if first else "")
+            is_there = "is there already; what it runs stays as it is"
+            told = Outcome(named(id), True, is_there if first else "is submitted")
+            tell(told)
+            return self._watch.await_work(id, tell) if self.is_waiting else [told]
         except KeyboardInterrupt:
-            if first is None:
-                self._system.cancel(id)
-                tell(Outcome(named(id), False, "is cancelled"))
+            if submitted:
+                self._system.cancel(submitted)
+                tell(Outcome(named(submitted), False, "is cancelled"))
             raise
 
     def take_down(self, tell: Tell) -> list[Outcome]:
@@ -303,6 +306,22 @@ class BatchLauncher:
 
     def _note(self, jobs: Sequence[_Noted]) -> None:
         _replace(self._place.path / JOBS_FILE, json.dumps([asdict(j) for j in jobs]))
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Put Ctrl-C off, where it can be."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: pressed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 def _replace(path: Path, text: str) -> None:
