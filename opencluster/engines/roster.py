@@ -23,7 +23,6 @@ from opencluster.engines.directory import Contact, Directory, dispatched_type
 from opencluster.engines.unreached import Unreached
 from opencluster.engines.verdicts import no_worker
 from opencluster.errors import DeathEvidence, OpenClusterError, SecurityError
-from opencluster.net.reach import here
 from opencluster.net.reactor import Reactor
 from opencluster.net.requests import Requests
 from opencluster.net.transport import Peer
@@ -318,10 +317,7 @@ class Roster:
             return
         contact.is_joined = False
         self._do(self._dispatch.worker_draining(_now(), contact.id))
-        broken = "the connection to it broke"
-        if contact.endpoint.startswith("tcp://"):
-            broken += f", between {here(contact.endpoint)} and {contact.endpoint}"
-        evidence = DeathEvidence(broken)
+        evidence = DeathEvidence(self.unreached.why_broken(contact))
         has_workshop = contact.entry.workshop in self.directory.workshops
         wait_s = EVIDENCE_WAIT_S if has_workshop else LONE_WAIT_S
         self._reactor.after(wait_s, lambda: self._lose(contact, evidence, False, None))

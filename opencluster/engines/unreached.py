@@ -16,7 +16,7 @@ from functools import partial
 
 from opencluster.core.entries import Entry
 from opencluster.engines.directory import Contact, dispatched_type
-from opencluster.net.reach import cannot_reach, look
+from opencluster.net.reach import cannot_reach, here, look
 from opencluster.net.reactor import Reactor
 
 log = logging.getLogger(__name__)
@@ -25,6 +25,7 @@ GRACE_S = 2.0
 """How long a worker may take to answer before it is looked why it does not."""
 LOOKS_AT_ONCE = 16
 """Connections that are opened at a time in order to find that out."""
+BROKEN = "the connection to it broke"
 TOLD = 5
 """Workers that a report of a job names; of the others it has the number."""
 
@@ -70,6 +71,12 @@ class Unreached:
         """Note that somebody does not let us in, if it is known why."""
         if why:
             self.keep(contact.entry, _told(contact, f"who listens there {why}"))
+
+    def why_broken(self, contact: Contact) -> str:
+        """Return in words that the connection to somebody broke."""
+        if not contact.endpoint.startswith("tcp://"):
+            return BROKEN
+        return f"{BROKEN}, between {here(contact.endpoint)} and {contact.endpoint}"
 
     def keep(self, entry: Entry, text: str) -> None:
         """Note why somebody is not reached."""

@@ -25,7 +25,9 @@ from opencluster.core.dispatch import (
     WithdrawPieces,
 )
 from opencluster.core.inbox import CUT_SHORT
+from opencluster.engines.directory import Contact
 from opencluster.engines.roster import Roster
+from opencluster.engines.unreached import BROKEN, Unreached
 
 if TYPE_CHECKING:
     from sim_wires import Wire
@@ -76,9 +78,23 @@ class _Reactor:
             self._wires[endpoint] = wire
         return wire
 
+    def refusal(self, wire: Wire) -> str:
+        return ""
+
     def disconnect(self, wire: Wire) -> None:
         self._wires.pop(wire.endpoint, None)
         self._manager.world.wires.close(wire)
+
+
+class NoSockets(Unreached):
+    """Finds nothing out on sockets, of which there are none, nor by names of hosts."""
+
+    def await_answer(self, contact: Contact) -> None:
+        """Leave it at that."""
+
+    def why_broken(self, contact: Contact) -> str:
+        """Return what is known without looking."""
+        return BROKEN
 
 
 class SimManager(Process):
@@ -90,8 +106,7 @@ class SimManager(Process):
         reactor: Any = _Reactor(self)
         self._reactor = reactor
         self.roster = Roster(reactor, self.dispatch, self._do, self.identity)
-        # it would be found out on sockets, and here are none
-        self.roster.unreached.await_answer = lambda contact: None
+        self.roster.unreached = NoSockets(reactor, lambda contact: False)
         self.jobs: dict[str, Job] = {}
         self.tickets: dict[int, tuple[Payload, Job]] = {}
         self._number = 0
