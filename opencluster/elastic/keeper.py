@@ -163,8 +163,8 @@ class Keeper:
         if isinstance(order, Halt):
             cure = "mend that, then run `opencluster elastic resume`"
             log.error("%s; %s", told(order), cure)
-            return
-        log.info("%s", told(order))
+        else:
+            log.info("%s", told(order))
         self._means.carry_out(now, order, self._sight)
 
     def _obey(self, answer: Any) -> None:

@@ -22,6 +22,7 @@ from opencluster.core.elasticity import (
     Allocate,
     Free,
     Grow,
+    Halt,
     Order,
     Shrink,
 )
@@ -119,10 +120,17 @@ class Workshops:
     def carry_out(self, now: float, order: Order, sight: Sight) -> None:
         """Have workshops start processes, or end idle ones."""
         if isinstance(order, Grow):
-            count = order.count
+            # those that somebody started by hand are none of the workshops'
+            own = [*sight.hands[order.type].staying]
+            others = sum(entry["workshop"] not in sight.shops for entry in own)
             self._failures.setdefault(order.type, 0)
             asked = self._executor.submit(
-                actions.scale, self._control, order.type, count, "", READY_WAIT_S
+                actions.scale,
+                self._control,
+                order.type,
+                max(0, order.count - others),
+                wait_s=READY_WAIT_S,
+                may_end=False,
             )
         elif isinstance(order, Shrink):
             idle = _that_a_workshop_ends(sight.hands[order.type], sight)
@@ -130,9 +138,14 @@ class Workshops:
             asked = self._executor.submit(
                 actions.stop, self._control, names, self._config, 0.0
             )
+        elif isinstance(order, Halt) and not sight.hands[order.kind].staying:
+            # workshops would go on trying
+            asked = self._executor.submit(
+                actions.scale, self._control, order.kind, 0, wait_s=READY_WAIT_S
+            )
         else:
             return
-        self._orders[asked] = order.type
+        self._orders[asked] = order.kind if isinstance(order, Halt) else order.type
 
     def to_fields(self) -> Any:
         """Return nothing: whoever is there the registry knows."""

@@ -274,6 +274,7 @@ def scale(
     count: int,
     computer: str = "",
     wait_s: float = START_TIMEOUT_S,
+    may_end: bool = True,
 ) -> str:
     """Set how many processes of a type run, on one computer or on all together.
 
@@ -290,6 +291,8 @@ def scale(
         drained.
     wait_s : float
         How long to wait until they are ready, in seconds.
+    may_end : bool
+        Let go of some if there are more; otherwise all stay, over the whole cluster.
 
     Raises
     ------
@@ -312,7 +315,8 @@ def scale(
         for id, known in counts.items():
             cpus = figures.get(id, {}).get("cpu_count") or 1
             counts[id] = Computer(known.count, float(cpus))
-        wanted = spread(count, counts)
+        now = sum(known.count for known in counts.values())
+        wanted = spread(count if may_end else max(count, now), counts)
     deadline = time.monotonic() + wait_s
     waiting = []
     for shop in shops:

@@ -85,6 +85,7 @@ def busy(control: Control) -> str:
 def test_as_many_of_a_type_run_as_are_wanted(control: Control) -> None:
     here = computer(control)
     assert actions.scale(control, TYPE, 3) == f"Tool: 3 on {here}"
+    assert actions.scale(control, TYPE, 1, may_end=False) == f"Tool: 3 on {here}"
     assert len(workers(control)) == 3
     assert actions.scale(control, TYPE, 1, here) == f"Tool: 1 on {here}"
     wait_until(lambda: len(workers(control)) == 1)
