@@ -10,10 +10,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
+from unittest.mock import patch
 
+from opencluster.cli import main
 from opencluster.cli.status import ask
 from opencluster.config import load
 from opencluster.launchers import local
@@ -62,6 +66,24 @@ class Cli:
             text=True,
             timeout=TIMEOUT_S,
             check=False,
+        )
+
+    def here(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command that does nothing but answer, without a process of its own."""
+        out, errors = StringIO(), StringIO()
+        code = 0
+        with (
+            patch.dict(os.environ, self.environment, clear=True),
+            chdir(self.directory),
+            redirect_stdout(out),
+            redirect_stderr(errors),
+        ):
+            try:
+                main.main(list(arguments), prog_name="opencluster")
+            except SystemExit as ended:
+                code = int(ended.code or 0)
+        return subprocess.CompletedProcess(
+            arguments, code, out.getvalue(), errors.getvalue()
         )
 
     def ok(self, *arguments: str, **options: Any) -> str:

@@ -35,8 +35,9 @@ COMMANDS = [
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_a_command_has_an_example(cli: Cli, command: str) -> None:
-    text = cli.ok(*command.split(), "--help")
-    explanation, _, options = text.partition("Options:")
+    done = cli.here(*command.split(), "--help")
+    assert done.returncode == 0
+    explanation, _, options = done.stdout.partition("Options:")
     assert "Example" in explanation
     assert f"  opencluster {command}" in explanation
     assert "--dir DIR" in options
@@ -91,7 +92,7 @@ def test_version(cli: Cli) -> None:
     ids=" ".join,
 )
 def test_wrong_usage_exits_with_2(cli: Cli, arguments: list[str]) -> None:
-    done = cli(*arguments)
+    done = cli.here(*arguments)
     assert done.returncode == 2
     assert done.stdout == ""
     assert "Usage:" in done.stderr
@@ -110,7 +111,7 @@ def test_wrong_usage_exits_with_2(cli: Cli, arguments: list[str]) -> None:
     ids=" ".join,
 )
 def test_without_a_cluster_commands_exit_with_3(cli: Cli, arguments: list[str]) -> None:
-    done = cli(*arguments)
+    done = cli.here(*arguments)
     assert done.returncode == 3
     assert done.stdout == ""
     assert str(cli.place.path) in done.stderr
