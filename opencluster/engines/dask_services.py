@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from operator import call
 from pkgutil import resolve_name
 from typing import Any, cast
 
@@ -165,8 +166,6 @@ class Caller:
             return found[1]
 
     def _made(self, service: str) -> tuple[Any, Any]:
-        from dask.utils import apply
-
         recipe = self._recipes.get(service)
         if recipe is None:
             recipe = service_recipe(service_class(service, load()))
@@ -176,7 +175,7 @@ class Caller:
         for attempt in range(MAX_LOSSES):
             # all callers try the same names, and so come to the same actor
             key = f"service-{service}-{self._session}-{attempt}"
-            graph = {key: (apply, (resolve_name, HOST), [self._session, recipe])}
+            graph = {key: (call, (resolve_name, HOST), self._session, recipe)}
             (future,) = client.get(graph, [key], sync=False, actors=True)
             try:
                 return future, future.result()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import call
 from pkgutil import resolve_name
 from typing import Any
 
@@ -177,13 +178,12 @@ def submit(
         The type is a resource.
     """
     import dask
-    from dask.utils import apply
 
     graph = {}
     tasks = []
     for task, order, values in rows:
-        call = [order, list(task.data), list(values)]
-        graph[task.key] = (apply, (resolve_name, PERFORM), call)
+        found = (resolve_name, PERFORM)
+        graph[task.key] = (call, found, order, list(task.data), list(values))
         tasks.append(task)
     keys = [task.key for task in tasks]
     with dask.annotate(**{MARK: True}):

@@ -215,9 +215,14 @@ def test_what_is_urgent_goes_first(manager: Manager, tmp_path: Path) -> None:
     ]
     # all of them are with the worker when it comes to choose
     engine: Any = find_engine("dask")
-    wait_until(
-        lambda: sum(map(len, engine._client.processing().values())) >= len(options)
-    )
+
+    def waiting() -> int:
+        counts = engine._client.run(
+            lambda dask_worker: len(dask_worker.state.constrained)
+        )
+        return max(counts.values())
+
+    wait_until(lambda: waiting() == len(options))
     work["until"].touch()
     for future in [first, *futures]:
         future.result(DEADLINE_S)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import pickle
+import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from distributed.protocol import pickle as dask_pickle
 
 from opencluster import Worker, WorkPiece
 from opencluster.config import Config
@@ -17,7 +20,15 @@ from opencluster.engines import dask_runs
 from opencluster.engines.base import Options
 from opencluster.engines.dask_classes import NotThere, Recipes, load_worker
 from opencluster.engines.dask_messages import Answer, Order, Parts, Row
-from opencluster.engines.dask_tasks import BUNDLE_PIECES, Flight, Pace, dask_priority
+from opencluster.engines.dask_scheduler import plugin
+from opencluster.engines.dask_tasks import (
+    BUNDLE_PIECES,
+    Flight,
+    Pace,
+    Task,
+    dask_priority,
+    submit,
+)
 from opencluster.engines.tickets import Ticket, piece_of
 from opencluster.errors import RemoteProtocolError
 from opencluster.targets import load_class
@@ -151,6 +162,38 @@ def test_real_time_pieces_go_before_all_others() -> None:
     order = [dask_priority(piece_of(1, "T", options)) for options in urgencies]
     assert order == sorted(set(order))
     assert max(map(abs, order)) < 2**63
+
+
+# --- the scheduler ---------------------------------------------------------------
+
+
+def test_the_scheduler_needs_no_opencluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Client:
+        def get(self, graph: object, keys: list[str], **options: object) -> list[str]:
+            sent.append(pickle.dumps((graph, options)))
+            return keys
+
+    sent: list[bytes] = []
+    task = Task(b"id", "T", flights(1))
+    submit(Client(), [(task, ORDER.pack(), [])], 5, "tcp://a:1", True)
+    assert task.future == task.key
+    sent.append(dask_pickle.dumps(plugin()))
+    for name in [n for n in sys.modules if n.partition(".")[0] == "opencluster"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    (graph, options), care = map(dask_pickle.loads, sent)
+    assert list(graph) == [task.key]
+    assert options["resources"] == {"T": 1}
+    assert options["workers"] == ["tcp://a:1"]
+
+    tasks = {
+        "ours": SimpleNamespace(suspicious=0),
+        "other": SimpleNamespace(suspicious=0),
+    }
+    scheduler = SimpleNamespace(tasks=tasks, allowed_failures=3)
+    marks = {"opencluster": {"ours": True}}
+    care.update_graph(scheduler, client="c", annotations=marks, keys={"ours", "other"})
+    assert tasks["ours"].suspicious == 3
+    assert tasks["other"].suspicious == 0
 
 
 # --- classes ---------------------------------------------------------------------
