@@ -125,7 +125,8 @@ class Place:
             except OSError as error:
                 raise ConfigError(
                     f"cannot use the cluster directory {directory}: {error.strerror}; "
-                    f"choose another with --dir or {DIRECTORY_VARIABLE}"
+                    f"choose another with --dir or {DIRECTORY_VARIABLE}, or on hosts "
+                    "with `directory:` in the cluster file"
                 ) from None
             # a project's folder may be read by others, but what is in it not replaced
             forbidden = 0o022 if directory == self.path else 0o077

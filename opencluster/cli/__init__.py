@@ -7,6 +7,7 @@ after Ctrl-C.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import importlib.util
 import os
@@ -24,6 +25,8 @@ NO_CLUSTER = 3
 """Exit code when no cluster could be found or reached."""
 INTERRUPTED = 128 + 2
 """Exit code of a program that Ctrl-C ended."""
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+"""Failures of files that whoever gives the command can mend."""
 
 _COMMANDS = {
     "config": "configuration",
@@ -93,6 +96,16 @@ class _Commands(click.Group):
             if output and output not in str(error):
                 click.echo(indent(output), err=True)
             sys.exit(NO_CLUSTER if isinstance(error, FactoryUnreachable) else 1)
+        except OSError as error:
+            if error.errno not in DISK_ERRORS:
+                raise
+            where = f"{error.filename}: " if error.filename else ""
+            click.echo(
+                f"opencluster: {where}{error.strerror}; mend that, and give the "
+                "command again",
+                err=True,
+            )
+            sys.exit(1)
         except KeyboardInterrupt:
             sys.exit(INTERRUPTED)
 

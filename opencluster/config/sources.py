@@ -275,7 +275,7 @@ def written(text: str, is_unquoted: bool = True) -> str:
     """
     candidates = [text, f'"{text}"', f"'{text}'"] if is_unquoted else [text]
     for candidate in candidates:
-        is_whole = _value(candidate) == candidate and "\n" not in text
+        is_whole = _value(candidate) == candidate and not {"\n", "\0"} & set(text)
         read = unquote(candidate) if is_unquoted else candidate
         if is_whole and read == text:
             return candidate

@@ -150,7 +150,9 @@ class _Reader(Checker):
     def _name(self, top: Mapping[str, Item]) -> str:
         name = self.text(top, "name")
         if not name:
-            return re.sub(r"[^A-Za-z0-9._-]", "-", self.path.stem).lstrip("._-")[:64]
+            stem = re.sub(r"[^A-Za-z0-9._-]", "-", self.path.stem).lstrip("._-")[:64]
+            # the directory of no name would be that of all clusters
+            return stem or "cluster"
         if not _NAME.fullmatch(name):
             expected = "letters, digits, '.', '_' and '-', 64 at most"
             self.note(top["name"], "name", f"got {shown(name)}, expected {expected}")

@@ -29,7 +29,12 @@ from opencluster.launchers.orders import (
     is_insecure,
     orders_of,
 )
-from opencluster.launchers.record import forget_record, keep_record, recorded
+from opencluster.launchers.record import (
+    check_same_file,
+    forget_record,
+    keep_record,
+    recorded,
+)
 from opencluster.place import Place
 
 MAX_AT_ONCE = 32
@@ -38,6 +43,9 @@ UP_LIMIT_S = 180.0
 """How long a host may take to start its daemons: one after the other, and to log in."""
 DOWN_LIMIT_S = 180.0
 """How long a host may take to end them: workers finish what they have in hand."""
+
+LOCK = "launch.lock"
+"""Two commands at a time would make two sets of keys, and forget each other's hosts."""
 
 ATTEMPTS = 4
 PAUSE_S = 1.0
@@ -114,8 +122,19 @@ class HostsLauncher(FixedHosts, ABC):
 
     def launch(self, tell: Tell) -> list[Outcome]:
         """Start what the file asks for and does not run yet."""
-        before = recorded(self.place)
         self.place.make()
+        with local.alone(self.place, LOCK):
+            return self._launch(tell)
+
+    def take_down(self, tell: Tell) -> list[Outcome]:
+        """End everything that was launched from this place."""
+        if not self.place.path.is_dir():
+            return self._take_down(tell)
+        with local.alone(self.place, LOCK):
+            return self._take_down(tell)
+
+    def _launch(self, tell: Tell) -> list[Outcome]:
+        before = recorded(self.place)
         self._check_place(before)
         orders = self._orders(self._keys())
         # killed from here on, it leaves word of where something may run
@@ -142,8 +161,7 @@ class HostsLauncher(FixedHosts, ABC):
             self._forget([])
         return outcomes
 
-    def take_down(self, tell: Tell) -> list[Outcome]:
-        """End everything that was launched from this place."""
+    def _take_down(self, tell: Tell) -> list[Outcome]:
         hosts = self._recorded_hosts()
         factories = [host for host in hosts if host.is_factory]
         others = [host for host in hosts if not host.is_factory]
@@ -256,6 +274,7 @@ class HostsLauncher(FixedHosts, ABC):
     def _check_place(self, before: ClusterFile | None) -> None:
         """Refuse a place from which something else was launched, or runs."""
         if before is not None:
+            check_same_file(before, self.file)
             for key in ("launcher", "directory"):
                 known, wanted = getattr(before, key), getattr(self.file, key)
                 if known != wanted:

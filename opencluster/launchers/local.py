@@ -288,9 +288,17 @@ def start_time(pid: int) -> float | None:
 
 
 @contextmanager
-def alone(place: Place) -> Iterator[None]:
-    """Let one process at a time start or stop the cluster of a directory."""
-    with (place.path / "lock").open("a") as file:
+def alone(place: Place, name: str = "lock") -> Iterator[None]:
+    """Let one process at a time start or stop the cluster of a directory.
+
+    Parameters
+    ----------
+    place : Place
+        The cluster's directory.
+    name : str
+        Of the file that is locked; those who start daemons lock the default one.
+    """
+    with (place.path / name).open("a") as file:
         lock(file.fileno())
         yield
 

@@ -28,7 +28,7 @@ from opencluster.config.render import render_sections
 from opencluster.config.sources import CONFIG_VARIABLE
 from opencluster.core.roles import FACTORY, WORKSHOP
 from opencluster.core.roll import Roll
-from opencluster.errors import LaunchFailed, OpenClusterError, StartFailed
+from opencluster.errors import LaunchFailed, OpenClusterError
 from opencluster.launchers import local
 from opencluster.launchers.order import MAX_ORDER_BYTES, ROLL, Answer, Order
 from opencluster.net import keyfiles
@@ -69,7 +69,10 @@ def up(order: Order) -> Answer:
             if not running:
                 _lay_out(order, place)
             started = _start(order, place, running)
-        except OpenClusterError:
+        except (OpenClusterError, OSError):
+            # of a full disk, too, neither a daemon nor a secret is to be left
+            if not running:
+                _stop(place, (FACTORY, WORKSHOP))
             _tidy(place)
             raise
     what = " and ".join(started)
@@ -255,7 +258,7 @@ def _start(order: Order, place: Place, running: list[Row]) -> list[str]:
             started.append(row)
             _note(order, place, [*running, *_named(missing, started)])
             local.wait_for(place, row, role, daemon.is_ready, START_LIMIT_S)
-    except StartFailed:
+    except (OpenClusterError, OSError):
         for row in reversed(started):
             local.end(row)
         raise
@@ -360,6 +363,10 @@ def main(arguments: list[str]) -> int:
     except OpenClusterError as error:
         output = getattr(error, "output", "")
         answer = Answer(False, str(error), output, may_run=order is not None)
+    except OSError as error:
+        what = f"cannot use {error.filename}" if error.filename else "cannot write"
+        reason = f"{what}: {error.strerror}; make room there, or write another"
+        answer = Answer(False, f"{reason} `directory:` in the cluster file")
     print(answer.to_json(), flush=True)
     return 0 if answer.is_done else 1
 

@@ -6,6 +6,7 @@ Owns which secrets a host is given: those of the roles that it runs, and no othe
 from __future__ import annotations
 
 import base64
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,6 +40,8 @@ def cluster_keys(file: ClusterFile, place: Place) -> Path | None:
 
     Raises
     ------
+    LaunchFailed
+        When only some of them are there.
     SecurityError
         When they cannot be made, or are open to others.
     """
@@ -48,8 +51,23 @@ def cluster_keys(file: ClusterFile, place: Place) -> Path | None:
         return directory
     if is_insecure(file):
         return None
-    keyfiles.make_keys(directory)
+    _make_keys(directory)
     return directory
+
+
+def _make_keys(directory: Path) -> None:
+    """Make all keys in one step: of half of them, nothing could be launched."""
+    draft = directory.with_suffix(".new")
+    shutil.rmtree(draft, ignore_errors=True)
+    keyfiles.make_keys(draft)
+    try:
+        draft.rename(directory)
+    except OSError as error:
+        raise LaunchFailed(
+            f"cannot make keys in {directory}: {error.strerror}; a cluster is launched "
+            "from where the keys of all roles lie: copy the missing ones there, or "
+            "move that folder away to have new ones made"
+        ) from None
 
 
 def is_insecure(file: ClusterFile) -> bool:

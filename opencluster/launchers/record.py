@@ -42,3 +42,21 @@ def recorded(place: Place) -> ClusterFile | None:
 def forget_record(place: Place) -> None:
     """Note that nothing of what was launched from a place runs any more."""
     (place.path / "launch.json").unlink(missing_ok=True)
+
+
+def check_same_file(before: ClusterFile, file: ClusterFile) -> None:
+    """Refuse a cluster file where another one is in force, which merely has its name.
+
+    One that was moved is the same.
+
+    Raises
+    ------
+    LaunchFailed
+        When it is another one.
+    """
+    known, path = before.path, file.path
+    if known.exists() and not (path.exists() and known.samefile(path)):
+        raise LaunchFailed(
+            f"what runs was launched by {known}: give this cluster another name "
+            "(`name:` or --name), or `opencluster down` first"
+        )

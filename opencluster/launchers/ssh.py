@@ -10,7 +10,7 @@ import os
 import re
 import shlex
 
-from opencluster.errors import LaunchFailed
+from opencluster.errors import ConfigError, LaunchFailed
 from opencluster.launchers.commands import Ran
 from opencluster.launchers.description import ClusterFile, Host
 from opencluster.launchers.hosts import Cause, HostsLauncher
@@ -120,7 +120,10 @@ class SshLauncher(HostsLauncher):
 
     def _ssh(self) -> list[str]:
         named = os.environ.get(SSH_VARIABLE, "")
-        return shlex.split(named) or list(self.file.ssh) or ["ssh"]
+        try:
+            return shlex.split(named) or list(self.file.ssh) or ["ssh"]
+        except ValueError as error:
+            raise ConfigError(f"{SSH_VARIABLE} is no command line: {error}") from None
 
     def _hostname(self, name: str) -> str:
         """Return the name or address that the user's configuration has for a host."""

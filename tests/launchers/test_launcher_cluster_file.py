@@ -138,6 +138,15 @@ def test_the_hosts_read_of_it_what_was_written(written: Path) -> None:
     assert config.elastic_types == ()
 
 
+def test_a_cluster_always_has_a_name(tmp_path: Path) -> None:
+    # without one, its directory would be that of all clusters
+    path = tmp_path / "-_-.yaml"
+    path.touch()
+    file = load_cluster_file(path)
+    assert file.name == "cluster"
+    assert file.directory == "~/.local/state/opencluster/cluster"
+
+
 def test_it_is_kept_as_plain_data(written: Path) -> None:
     file = read(written, FULL)
     assert ClusterFile.from_fields(file.to_fields()) == file
@@ -261,6 +270,7 @@ elastic: {Coun: {minimum: -1}}
         ("settings: {cluster: {lease_s: 1}}\n", "1: settings.cluster.lease_s: got 1.0"),
         ("settings: {web: {host: {a: b}}}\n", "1: settings.web.host: expected a value"),
         ("services: {S: {command: x, env: {A: \"a\\nb\"}}}\n", "1: services.S.env.A: "),
+        ("services: {S: {command: x, env: {A: \"a\\0b\"}}}\n", "1: services.S.env.A: "),
         # --- no YAML that is taken here
         ("a: b: c\n", "1: this is no YAML: mapping values are not allowed here"),
         ("name: a\nname: b\n", "2: name is set before, in line 1"),

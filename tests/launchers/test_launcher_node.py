@@ -92,6 +92,24 @@ def test_keys_are_made_once_and_only_where_they_are_wanted(tmp_path: Path) -> No
     (made / "worker.key").unlink()
     with pytest.raises(LaunchFailed, match=r"cannot read .*worker\.key"):
         keys_of_roles(("workshop",), made)
+    # others than those of the factory are never replaced
+    (made / "factory.key").unlink()
+    with pytest.raises(LaunchFailed, match=r"cannot make keys in .*copy the missing"):
+        cluster_keys(file, place)
+    assert (made / "manager.key").exists()
+
+
+def test_keys_whose_making_was_cut_short_are_made_anew(tmp_path: Path) -> None:
+    place = Place(tmp_path / "place")
+    half = place.path / "keys.new"
+    keyfiles.make_keys(half)
+    (half / "roll").unlink()
+    (half / "worker.key").unlink()
+    made = cluster_keys(cluster_file(tmp_path), place)
+    assert set(keys_of_roles(("factory", "workshop"), made)) == {
+        *("factory.key", "roll", "workshop.key", "worker.key")
+    }
+    assert not half.exists()
 
 
 def test_files_that_cannot_be_sent(tmp_path: Path) -> None:
@@ -213,6 +231,33 @@ def test_an_address_of_another_computer_is_told(order: Order) -> None:
     sections = dict(order.sections) | {"network": {"bind": "192.0.2.1"}}
     with pytest.raises(LaunchFailed, match=r"no factory can listen at 192\.0\.2\.1"):
         node.up(replace(order, sections=sections))
+
+
+@pytest.mark.processes
+@pytest.mark.usefixtures("ended")
+def test_neither_daemons_nor_secrets_are_left_where_nothing_can_be_noted(
+    order: Order,
+) -> None:
+    directory = Path(order.directory)
+    # a full disk, as seen from there: the daemon has begun when it is to be noted
+    (directory / "cluster.new").mkdir(parents=True)
+    directory.chmod(0o700)
+    done = subprocess.run(
+        [sys.executable, "-m", "opencluster.launchers.node", "up"],
+        input=order.to_json(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    answer = answer_in(done.stdout)
+    assert answer is not None
+    assert (done.returncode, answer.is_done, done.stderr) == (1, False, "")
+    assert answer.message == (
+        f"cannot use {directory}/cluster.new: Is a directory; make room there, or "
+        "write another `directory:` in the cluster file"
+    )
+    assert local.strays(Place(directory)) == []
+    assert not (directory / "keys").exists()
 
 
 @pytest.mark.parametrize("name", ["../w.py", "/tmp/w.py", "a/../../w.py"])

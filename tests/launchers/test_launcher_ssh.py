@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ssh_server import (
@@ -23,7 +25,7 @@ from ssh_server import (
 from traces import VARIABLE
 
 from opencluster.config import load
-from opencluster.errors import LaunchFailed, StartFailed
+from opencluster.errors import ConfigError, LaunchFailed, StartFailed
 from opencluster.launchers import hosts as hosts_module
 from opencluster.launchers import local
 from opencluster.launchers.base import Outcome, failures, launcher_of
@@ -367,6 +369,9 @@ def test_the_command_is_that_of_the_user(monkeypatch: pytest.MonkeyPatch) -> Non
     ]
     monkeypatch.setenv("OPENCLUSTER_SSH", "ssh -F 'other config'")
     assert ssh_launcher(host).command(host, "up")[:3] == ["ssh", "-F", "other config"]
+    monkeypatch.setenv("OPENCLUSTER_SSH", "ssh -F 'other")
+    with pytest.raises(ConfigError, match="OPENCLUSTER_SSH is no command line: No cl"):
+        ssh_launcher(host).command(host, "up")
 
 
 def test_a_factory_is_where_ssh_takes_its_name_for(tmp_path: Path) -> None:
@@ -446,6 +451,54 @@ def test_what_was_launched_otherwise_is_ended_first(tmp_path: Path) -> None:
     (outcome,) = SshLauncher(other, place).launch(lambda _: None)
     assert not outcome.is_done
     assert recorded(place) == file
+    place.forget()
+
+
+def test_one_command_at_a_time_launches_from_a_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = Host("a", ("factory", "workshop"), address="10.0.0.1")
+    file = ClusterFile(Path("/f"), "n", "ssh", ssh=("/nowhere/ssh",), hosts=(host,))
+    place = Place(tmp_path / "place")
+    order = SshLauncher._order
+    first = threading.Event()
+    at_once: list[bool] = []
+    second = threading.Thread(
+        target=lambda: SshLauncher(file, place).take_down(lambda _: None)
+    )
+
+    def slowly(self: SshLauncher, *given: Any) -> Outcome:
+        if not first.is_set():
+            first.set()
+            second.start()
+            second.join(0.2)
+            at_once.append(not second.is_alive())
+        return order(self, *given)
+
+    monkeypatch.setattr(SshLauncher, "_order", slowly)
+    SshLauncher(file, place).launch(lambda _: None)
+    second.join(DEADLINE_S)
+    assert at_once == [False]
+
+
+def test_another_file_with_the_name_of_one_in_force_is_refused(tmp_path: Path) -> None:
+    host = Host("a", ("factory", "workshop"), address="10.0.0.1")
+    path, other = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    for each in (path, other):
+        each.touch()
+    file = ClusterFile(path, "n", "ssh", ssh=("/nowhere/ssh",), hosts=(host,))
+    place = Place(tmp_path / "place")
+    place.make()
+    keep_record(place, file)
+    twin = SshLauncher(replace(file, path=other), place)
+    with pytest.raises(LaunchFailed, match=f"was launched by {path}: give this clust"):
+        twin.launch(lambda _: None)
+    # one that was moved, or has two names, is the same
+    path.unlink()
+    path.symlink_to(other)
+    assert not twin.launch(lambda _: None)[0].is_done
+    path.unlink()
+    assert not twin.launch(lambda _: None)[0].is_done
     place.forget()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,6 +116,21 @@ def test_a_record_that_is_torn_is_told(place: Place) -> None:
     done = opencluster(place, "down")
     assert done.exit_code == 1
     assert "name the cluster file, as in `opencluster down cluster.yaml`" in done.output
+
+
+def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "n.yaml"
+    path.write_text("launcher: ssh\nhosts: [a]\n")
+
+    def full(*given: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/scratch/launch.json")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Place, "make", full)
+        done = opencluster(Place(tmp_path / "place"), "up", str(path))
+    assert done.exit_code == 1
+    assert "opencluster: /scratch/launch.json: No space left on device" in done.output
+    assert "give the command again" in done.output
 
 
 def test_what_was_launched_is_kept_for_its_owner(tmp_path: Path, place: Place) -> None:

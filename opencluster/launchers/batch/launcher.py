@@ -50,7 +50,12 @@ from opencluster.launchers.orders import (
     programs,
     sections_of,
 )
-from opencluster.launchers.record import forget_record, keep_record, recorded
+from opencluster.launchers.record import (
+    check_same_file,
+    forget_record,
+    keep_record,
+    recorded,
+)
 from opencluster.place import Place
 
 LOOK_AGAIN_S = 60.0
@@ -126,6 +131,8 @@ class BatchLauncher:
                     self._place.forget()
                     with _uninterrupted():
                         submitted = self._submit(self._job(), "")
+                else:
+                    check_same_file(recorded(self._place) or self._file, self._file)
             id = submitted or (first.id if first else "")
             is_there = "is there already; what it runs stays as it is"
             told = Outcome(named(id), True, is_there if first else "is submitted")
