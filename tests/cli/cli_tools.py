@@ -68,12 +68,14 @@ class Cli:
             check=False,
         )
 
-    def here(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def here(
+        self, *arguments: str, environment: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command that does nothing but answer, without a process of its own."""
         out, errors = StringIO(), StringIO()
         code = 0
         with (
-            patch.dict(os.environ, self.environment, clear=True),
+            patch.dict(os.environ, self.environment | (environment or {}), clear=True),
             chdir(self.directory),
             redirect_stdout(out),
             redirect_stderr(errors),
@@ -85,6 +87,12 @@ class Cli:
         return subprocess.CompletedProcess(
             arguments, code, out.getvalue(), errors.getvalue()
         )
+
+    def ok_here(self, *arguments: str) -> str:
+        """Return what a command prints that must succeed, without a process for it."""
+        done = self.here(*arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def ok(self, *arguments: str, **options: Any) -> str:
         """Run a command that must succeed, and return what it printed."""

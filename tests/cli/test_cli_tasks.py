@@ -47,20 +47,20 @@ def test_from_a_request_to_its_result(cli: Cli, queue: TaskQueue) -> None:
     table = cli.ok("tasks")
     assert "1 waiting, 1 done, 1 failed" in table
     assert "NoSuitableWorker: " in table
-    listed = json.loads(cli.ok("tasks", "--json", "--state", "failed", "-n", "1"))
+    listed = json.loads(cli.ok_here("tasks", "--json", "--state", "failed", "-n", "1"))
     assert listed["counts"]["done"] == 1
     assert [task["id"] for task in listed["tasks"]] == [2]
-    assert "1 (done), 2 (failed)" in cli.ok("tasks", "show", "3")
-    sheet = cli.ok("tasks", "show", "1")
+    assert "1 (done), 2 (failed)" in cli.ok_here("tasks", "show", "3")
+    sheet = cli.ok_here("tasks", "show", "1")
     assert "WorkPiece(total=12)" in sheet
     assert "WorkPiece(type='Double', count=4)" in sheet
     assert "got 3" in "".join(p.read_text() for p in cli.place.logs.glob("manager-*"))
-    shown = json.loads(cli.ok("tasks", "show", "1", "--json"))
+    shown = json.loads(cli.ok_here("tasks", "show", "1", "--json"))
     assert shown["result"] == {"total": 12}
     assert shown["arguments"] == {"type": "Double", "count": 4}
     assert (shown["state"], shown["priority"]) == ("done", 2)
     assert shown["piece_class"] == "batch"
-    sheet = cli.ok("tasks", "show", "2")
+    sheet = cli.ok_here("tasks", "show", "2")
     assert "traceback:" in sheet
     assert "last output:" in sheet
 
@@ -106,18 +106,18 @@ def test_a_dispatcher_ends_with_a_process_and_gives_back_what_it_has(
 def test_changing_ones_mind(cli: Cli, queue: TaskQueue) -> None:
     for _ in range(3):
         queue.submit(DOUBLE, WorkPiece())
-    done = cli("tasks", "cancel", "1", "3")
+    done = cli.here("tasks", "cancel", "1", "3")
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr == "task 1 is cancelled\ntask 3 is cancelled\n"
-    done = cli("tasks", "cancel", "1")
+    done = cli.here("tasks", "cancel", "1")
     assert (done.returncode, done.stderr) == (1, "task 1 had ended before\n")
-    done = cli("tasks", "retry", "2", "3", "--json")
+    done = cli.here("tasks", "retry", "2", "3", "--json")
     assert json.loads(done.stdout) == {"changed": [3], "unchanged": [2]}
-    done = cli("tasks", "retry", "1", "9")
+    done = cli.here("tasks", "retry", "1", "9")
     assert done.returncode == 1
     assert "there is no task 9 in the queue" in done.stderr
     assert [queue.show(n).state for n in (1, 2, 3)] == ["cancelled", "queued", "queued"]
-    done = cli("tasks", "priority", "1", "2", "--to", "-5")
+    done = cli.here("tasks", "priority", "1", "2", "--to", "-5")
     assert done.stderr == "task 2 is of priority -5 now\ntask 1 had ended before\n"
     assert [queue.show(n).priority for n in (1, 2)] == [0, -5]
 
@@ -132,7 +132,7 @@ def test_changing_ones_mind(cli: Cli, queue: TaskQueue) -> None:
 def test_what_cannot_run_is_refused_at_once(
     cli: Cli, queue: TaskQueue, target: str, message: str
 ) -> None:
-    done = cli("submit", target)
+    done = cli.here("submit", target)
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback (most recent call last)" not in done.stderr
@@ -164,7 +164,7 @@ def parsed(text: str) -> float:
 
 def test_a_queue_that_cannot_be_used(cli: Cli) -> None:
     url = "postgresql://me:secret@127.0.0.1:1/none"
-    done = cli("tasks", environment={"OPENCLUSTER_TASKQUEUE_URL": url})
+    done = cli.here("tasks", environment={"OPENCLUSTER_TASKQUEUE_URL": url})
     assert done.returncode == 1
     assert "postgresql://me:***@127.0.0.1:1/none cannot be used: conn" in done.stderr
     assert "Traceback" not in done.stderr
