@@ -9,7 +9,8 @@ Rules that this module keeps:
 1. A job counts from the moment that it is asked for, whether the queue shows it or not.
 2. A job that runs counts as what it will bring until its workers are there, but only
    for so long; then it has failed, and is given back.
-3. A job that ends soon brings nothing, and its workers count as none.
+3. A job that ends soon, or is given back, brings nothing, and its workers count as
+   none.
 4. Only what was asked for here is given back.
 """
 
@@ -102,6 +103,7 @@ class Allotment:
         self.ending_s = ending_s
         self.asking = 0
         self._own: dict[str, _Own] = {}
+        self._given_back: dict[str, float] = {}
         self._first_seen: dict[str, float] = {}
 
     def asked(self, now: float, ids: Collection[str]) -> None:
@@ -109,9 +111,10 @@ class Allotment:
         for id in ids:
             self._own[id] = _Own(now)
 
-    def forget(self, id: str) -> None:
-        """Note that a job was given back."""
+    def given_back(self, now: float, id: str) -> None:
+        """Note that a job is being given back."""
         self._own.pop(id, None)
+        self._given_back[id] = now
 
     @property
     def own(self) -> list[str]:
@@ -146,9 +149,11 @@ class Allotment:
         jobs = dict(shown)
         for id in self._own.keys() - jobs.keys():
             jobs[id] = Listed(id, RUNNING if id in here else PENDING)
-        ending = frozenset(
+        self._note_gone(now, jobs, here)
+        ends_soon = {
             job.id for job in jobs.values() if 0 < job.ends_at <= clock + self.ending_s
-        )
+        }
+        ending = frozenset(ends_soon | self._given_back.keys())
         pending = {type: count * self.asking for type, count in self.each.items()}
         overdue = []
         for job in jobs.values():
@@ -221,6 +226,15 @@ class Allotment:
             if not own.has_been_here:
                 failed.append(f"job {id} has ended before anybody came to work of it")
         return failed
+
+    def _note_gone(
+        self, now: float, shown: Collection[str], here: Collection[str]
+    ) -> None:
+        """Forget jobs that were given back and have ended."""
+        for id, since in list(self._given_back.items()):
+            is_seen = id in shown or id in here
+            if not is_seen and now - since >= LISTED_AFTER_S:
+                del self._given_back[id]
 
     def _is_late(self, now: float, job: Listed, here: Collection[str]) -> bool:
         """Return whether a job has run for longer than its workers may take."""

@@ -217,7 +217,7 @@ class Jobs:
         count = self._allotment.look(now, time.time(), queue, here)
         failed += [(ALLOCATIONS, reason) for reason in count.failed]
         for id in count.overdue:
-            self._give_back(id)
+            self._give_back(now, id)
         leaving = {
             id for id, shop in sight.shops.items() if job_of(shop) in count.ending
         }
@@ -247,7 +247,7 @@ class Jobs:
         elif isinstance(order, Free):
             id = self._allotment.to_give_back(self._queue, _idle_jobs(sight))
             if id:
-                self._give_back(id)
+                self._give_back(now, id)
 
     def to_fields(self) -> Any:
         """Return the jobs that were asked for."""
@@ -300,10 +300,9 @@ class Jobs:
             if error is not None:
                 log.error("a job cannot be given back: %s", error)
 
-    def _give_back(self, id: str) -> None:
+    def _give_back(self, now: float, id: str) -> None:
         log.info("job %s is given back", id)
-        self._allotment.forget(id)
-        self._queue = [job for job in self._queue if job.id != id]
+        self._allotment.given_back(now, id)
         self._given_back.append(self._executor.submit(self._launcher.remove, id))
 
 

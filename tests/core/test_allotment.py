@@ -61,8 +61,18 @@ def test_a_job_of_which_nobody_comes_has_failed_and_is_given_back() -> None:
     count = made.look(105.0, NOON, queue, {})
     assert count.failed == ("nobody came to work of job j in 100 s",)
     assert count.overdue == ("j",)
-    made.forget("j")
+    made.given_back(105.0, "j")
     assert made.look(106.0, NOON, queue, {}).failed == ()
+
+
+def test_a_job_that_is_given_back_counts_as_none_from_then_on() -> None:
+    made = allotment(j=0.0)
+    queue, here = [Listed("j", RUNNING)], {"j": {"A": 1}}
+    made.given_back(5.0, "j")
+    for now in (6.0, 1000.0):
+        count = made.look(now, NOON, queue, here)
+        assert (count.pending["A"], count.ending) == (0, {"j"})
+    assert made.look(1001.0, NOON, [], {}).ending == frozenset()
 
 
 def test_a_job_that_ends_before_anybody_came_has_failed() -> None:
