@@ -14,7 +14,7 @@ from opencluster import Manager, ManagerPool, Worker, WorkPiece
 
 SIDE = 4
 """The camera has this many rows and columns of detectors,"""
-PIXELS = 256
+PIXELS = 128
 """each with this many rows and columns of pixels."""
 STARS = 20
 """This many stars are on each detector."""
