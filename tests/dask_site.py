@@ -18,7 +18,7 @@ DEADLINE_S = 60.0
 
 
 @contextmanager
-def dask_scheduler() -> Iterator[str]:
+def dask_scheduler(port: int = 0) -> Iterator[str]:
     """Run a scheduler that has no workers, and yield its address."""
     import dask
     from distributed import LocalCluster
@@ -30,6 +30,7 @@ def dask_scheduler() -> Iterator[str]:
             processes=False,
             protocol="tcp://",
             host="127.0.0.1",
+            scheduler_port=port,
             dashboard_address=":0",
             silence_logs=False,
         ) as cluster,

@@ -22,7 +22,7 @@ from opencluster.engines.base import Done, Job, Options, Where, WorkerInfo
 from opencluster.engines.dask_census import Census
 from opencluster.engines.dask_client import open_client
 from opencluster.engines.dask_flights import Flights
-from opencluster.engines.dask_messages import Parts
+from opencluster.engines.dask_messages import Parts, topic_of
 from opencluster.engines.dask_services import Caller, aside
 from opencluster.engines.dask_tasks import Flight
 from opencluster.engines.dask_values import DaskValues
@@ -63,13 +63,12 @@ class DaskEngine:
         self._client = client
         self._is_ours = is_ours
         self._session = str(client.id)
-        self._census = Census(client, config.dask.resources)
-        self._census.ask_now()
-        client.register_plugin(dask_scheduler.plugin())
+        self._census = Census(client, config.dask.resources, self._greet)
         self._values = DaskValues(client)
         self._caller = Caller(self._session, {}, lambda: client, self._values.resolve)
         self._flights = Flights(config, client, self._census, self._values)
         self._numbers = itertools.count(1)
+        self._census.ask_now()
 
     # --- pieces --------------------------------------------------------------
 
@@ -243,6 +242,7 @@ class DaskEngine:
         self._flights.close()
         if self._client.status == "running":
             with suppress(Exception):
+                self._client.unsubscribe_topic(topic_of(self._session))
                 self._client.sync(self._say_goodbye, callback_timeout=CLOSE_S)
         if self._is_ours:
             with suppress(Exception):
@@ -259,6 +259,11 @@ class DaskEngine:
         for part in await asyncio.gather(*calls):
             held.update(part)
         return held
+
+    async def _greet(self) -> None:
+        """Have a scheduler send what concerns this program, and care for its pieces."""
+        self._client.subscribe_topic(topic_of(self._session), self._flights.event)
+        await self._client.register_plugin(dask_scheduler.plugin())
 
     async def _say_goodbye(self) -> None:
         addresses = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,10 +48,22 @@ class Census:
         Who is asked.
     has_resources : bool
         A worker type is a resource; otherwise every thread performs every type.
+    greet : callable
+        Awaited when there is a scheduler that was not there before.
+
+    Attributes
+    ----------
+    address : str
+        That of the scheduler.
     """
 
-    def __init__(self, client: Any, has_resources: bool) -> None:
+    def __init__(
+        self, client: Any, has_resources: bool, greet: Callable[[], Awaitable[None]]
+    ) -> None:
         self._client = client
+        self._greet = greet
+        self.address = str(client.scheduler.address)
+        self._scheduler = ""
         self._has_resources = has_resources
         self._workers: dict[str, DaskWorker] = {}
         self._asked_at = float("-inf")
@@ -59,7 +72,14 @@ class Census:
     async def ask(self) -> None:
         """Ask the scheduler."""
         self._asked_at = time.monotonic()
+        if self._client.scheduler is None:
+            # it was lost for good
+            self._workers = {}
+            return
         identity = await self._client.scheduler.identity()
+        if identity["id"] != self._scheduler:
+            self._scheduler = identity["id"]
+            await self._greet()
         self._workers = {
             address: DaskWorker(
                 address,
@@ -167,13 +187,13 @@ class Census:
         if not addresses:
             raise NoSuitableWorker(
                 f"no Dask worker is there to hold a value, at the scheduler "
-                f"{self._client.scheduler.address}"
+                f"{self.address}"
             )
         return {f"Dask@{a.rpartition('//')[2]}.0": a for a in addresses}
 
     def nobody(self, type: str) -> NoSuitableWorker:
         """Return the error for a type that nobody performs."""
-        address = self._client.scheduler.address
+        address = self.address
         if not self._has_resources:
             return NoSuitableWorker(
                 f"no worker of type {type!r} is here: no Dask worker is at all, at the "

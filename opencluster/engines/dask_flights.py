@@ -31,7 +31,6 @@ from opencluster.engines.dask_messages import (
     Answer,
     Parts,
     Row,
-    topic_of,
 )
 from opencluster.engines.dask_sending import Sending
 from opencluster.engines.dask_services import aside
@@ -108,7 +107,6 @@ class Flights:
         self._put = self._landed.put
         self._is_closed = False
         self._looked_at = 0.0
-        client.subscribe_topic(topic_of(self._session), self._event)
         self._thread = threading.Thread(
             target=self._collect, name="opencluster-dask", daemon=True
         )
@@ -212,8 +210,6 @@ class Flights:
         self._put(None)
         if not self.is_current:
             self._thread.join()
-        if self._client.status == "running":
-            self._client.unsubscribe_topic(topic_of(self._session))
 
     # --- in the thread of Dask's loop ----------------------------------------
 
@@ -221,7 +217,7 @@ class Flights:
         with suppress(RuntimeError):
             self._client.loop.add_callback(function)
 
-    def _event(self, event: tuple[float, Mapping[str, Any]]) -> None:
+    def event(self, event: tuple[float, Mapping[str, Any]]) -> None:
         """Take in what a Dask worker tells, which is here before its task's end."""
         for what, told in event[1].items():
             if what == "kept":
@@ -263,14 +259,18 @@ class Flights:
         addresses = self._census.addresses(type)
         if not addresses:
             return []
-        found = await self._client.run(
-            dask_runs.stop,
-            self._session,
-            numbers,
-            reason,
-            workers=addresses,
-            on_error="ignore",
-        )
+        try:
+            found = await self._client.run(
+                dask_runs.stop,
+                self._session,
+                numbers,
+                reason,
+                workers=addresses,
+                on_error="ignore",
+            )
+        except (OSError, TimeoutError) as error:
+            log.warning("pieces could not be stopped: %s", error)
+            return []
         return [number for ran in found.values() for number in ran]
 
     async def _interrupt(self, flight: Flight) -> None:
@@ -300,8 +300,12 @@ class Flights:
             return False
         try:
             what()
-        except Exception:
+        except Exception as error:
             log.exception("what came from the Dask cluster could not be seen to")
+            about = what.args[0] if isinstance(what, partial) else None
+            if isinstance(about, Task):
+                # or its pieces would be awaited for ever
+                self._fail(about, PieceFailed(f"{type(error).__name__}: {error}"))
         return True
 
     def _answered(self, task: Task, answer: Answer | Parts) -> None:
@@ -448,7 +452,7 @@ class Flights:
 
     def _lost_scheduler(self, task: Task, cause: BaseException | None) -> None:
         error = PieceCancelled(
-            f"the Dask scheduler at {self._client.scheduler.address} was lost, and "
+            f"the Dask scheduler at {self._census.address} was lost, and "
             "with it all that it knew of the piece: see whether it runs, and run the "
             "task again"
         )

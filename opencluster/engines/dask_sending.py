@@ -39,7 +39,7 @@ class Sending:
     sent : callable
         Given the tasks that Dask has now.
     failed : callable
-        Given a task that Dask did not take, and why.
+        Given a task that Dask did not take, and why if that is known.
     ended : callable
         Given a piece that cannot be sent, and its outcome.
     again : callable
@@ -53,7 +53,7 @@ class Sending:
         census: Census,
         values: DaskValues,
         sent: Callable[[Sequence[Task]], None],
-        failed: Callable[[Task, BaseException], None],
+        failed: Callable[[Task, BaseException | None], None],
         ended: Callable[[Flight, Outcome], None],
         again: Callable[[Sequence[Flight]], None],
     ) -> None:
@@ -96,6 +96,10 @@ class Sending:
                 flight.tries += 1
             priority = dask_tasks.dask_priority(bundle[0].piece)
             groups.setdefault((priority, task.address), []).append(task)
+        if self._client.status in ("closing", "closed"):
+            for task in itertools.chain.from_iterable(groups.values()):
+                self._failed(task, None)
+            return
         for (priority, address), tasks in groups.items():
             if any(task.flights[0].is_large for task in tasks):
                 self._client.loop.add_callback(

@@ -9,6 +9,7 @@ offers of that resource.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 import traceback
@@ -125,8 +126,10 @@ class _Shop:
         self._lock = threading.Lock()
         self._is_closed = False
         self._escaped = Escaped()
-        # whoever submits pieces in here means this Dask cluster
-        os.environ.setdefault(ENGINE_VARIABLE, "dask")
+        if "opencluster.engines.dask" not in sys.modules:
+            # whoever submits pieces in here means this Dask cluster, unless this is the
+            # process of a manager that has Dask workers in it
+            os.environ.setdefault(ENGINE_VARIABLE, "dask")
         _end_with(host)
 
     def perform(

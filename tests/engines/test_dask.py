@@ -316,12 +316,29 @@ def test_lost_workers_are_counted_for_each_piece(tmp_path: Path) -> None:
             doomed.result(DEADLINE_S)
 
 
-def test_a_lost_scheduler_ends_what_waits() -> None:
+def test_a_lost_scheduler_ends_what_waits_and_may_come_back() -> None:
+    def plugins() -> list[str]:
+        names: list[str] = engine._client.run_on_scheduler(
+            lambda dask_scheduler: list(dask_scheduler.plugins)
+        )
+        return names
+
     with dask_scheduler() as address:
-        future = Manager(f"dask@{address}").submit("Tool", WorkPiece(do="who"))
-        array = np.zeros(100_000)
-        large = Manager(f"dask@{address}").submit("Tool", WorkPiece(array=array))
+        manager = Manager(f"dask@{address}")
+        engine: Any = manager.engine
+        assert "opencluster" in plugins()
+        futures = [
+            manager.submit("Tool", WorkPiece(do="who")),
+            manager.submit("Tool", WorkPiece(array=np.zeros(100_000))),
+        ]
     with pytest.raises(PieceCancelled, match="the Dask scheduler at .* was lost"):
-        future.result(DEADLINE_S)
-    large.cancel()
+        futures[0].result(DEADLINE_S)
+    futures[1].cancel()
+    with dask_scheduler(int(address.rpartition(":")[2])):
+        wait_until(lambda: engine._client.status == "running")
+        wait_until(lambda: manager.worker_types() == {} and "opencluster" in plugins())
+        engine._client.close()
+    again = manager.submit("Tool", WorkPiece(do="who"))
+    with pytest.raises(PieceCancelled, match="was lost"):
+        again.result(DEADLINE_S)
     close_engines()
