@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from opencluster.config import Config
-from opencluster.core.inbox import CANCELLED, INTERRUPT
+from opencluster.core.inbox import CANCELLED, CUT_SHORT, INTERRUPT
 from opencluster.core.pieces import Verdict
 from opencluster.engines import dask_runs
 from opencluster.engines.base import Outcome
@@ -52,6 +52,8 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.1
 """How often a look is taken at what takes too long."""
+HURRY_S = 0.05
+"""Workers are asked no more often than this to make way."""
 WAIT_S = 0.5
 """Who waits looks up this often, for exceptions that came meanwhile."""
 MAX_TRIES = 100
@@ -136,6 +138,9 @@ class Flights:
                 self._counts[type] = self._counts.get(type, 0) + len(flights)
         if not is_closed:
             self._sending.send(type, flights, self._counts[type])
+            urgent = [flight for flight in flights if flight.piece.wait_s is not None]
+            if urgent:
+                self._soon(partial(self._hurry_all, urgent))
             return
         for flight in flights:
             flight.ticket.done(flight.piece.id, closed(None))
@@ -273,6 +278,28 @@ class Flights:
             return []
         return [number for ran in found.values() for number in ran]
 
+    async def _hurry_all(self, flights: Sequence[Flight]) -> None:
+        await asyncio.gather(*map(self._hurry, flights))
+
+    async def _hurry(self, flight: Flight) -> None:
+        """Have batch pieces make way for a real-time piece that waits for too long."""
+        wait_s = max(flight.piece.wait_s or 0.0, HURRY_S)
+        is_begun = False
+        while not is_begun:
+            await asyncio.sleep(wait_s)
+            task = flight.task
+            if flight.piece.id not in self._flights or task is None:
+                return
+            with suppress(OSError, TimeoutError):
+                found = await self._client.run(
+                    dask_runs.make_way,
+                    task.type,
+                    task.key,
+                    workers=self._census.addresses(task.type),
+                    on_error="ignore",
+                )
+                is_begun = any(found.values())
+
     async def _interrupt(self, flight: Flight) -> None:
         number = flight.piece.id
         if number not in await self._stop(flight.piece.type, [number], INTERRUPT):
@@ -330,7 +357,9 @@ class Flights:
                 self._ended(flight, row, worker.rpartition(".")[0])
 
     def _ended(self, flight: Flight, row: Row, worker: str) -> None:
-        if row.status == NOT_BEGUN:
+        if row.status in (NOT_BEGUN, CUT_SHORT):
+            if row.status == CUT_SHORT and flight.ticket.job is not None:
+                flight.ticket.job.statistics.pieces_cut += 1
             flight.tries = 0
             self._again([flight], is_lost=False)
             return

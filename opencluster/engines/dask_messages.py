@@ -122,6 +122,8 @@ class Order:
         The result stays, and is told of by an event.
     is_watched : bool
         Somebody wants to know of progress.
+    is_urgent : bool
+        They are real-time pieces.
     numbers : sequence of int
         The pieces.
     timeout_s, interrupt_grace_s, kill_grace_s : float
@@ -142,6 +144,7 @@ class Order:
     task: bytes
     is_kept: bool
     is_watched: bool
+    is_urgent: bool
     numbers: Sequence[int]
     timeout_s: float
     interrupt_grace_s: float

@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from opencluster.core.inbox import INTERRUPT, TIME_LIMIT
+from opencluster.core.inbox import CUT_SHORT, INTERRUPT, TIME_LIMIT
 from opencluster.worker import PROGRESS_INTERVAL_S, PieceInterrupt, status_of
 
 MAX_STOPPED = 10_000
@@ -38,6 +38,8 @@ class Run:
         Its time limit, 0 for none, and the graces of interrupts.
     is_watched : bool
         Progress is to be told of.
+    is_urgent : bool
+        It is a real-time piece, which makes way for no other.
     tell : callable
         Tells its manager of something.
     """
@@ -50,11 +52,15 @@ class Run:
         interrupt_grace_s: float,
         kill_grace_s: float,
         is_watched: bool,
+        is_urgent: bool,
         tell: Tell,
     ) -> None:
         self.key = key
         self.worker = worker
         self.reason = ""
+        self.is_urgent = is_urgent
+        self.way_for = ""
+        self.has_seen_way = False
         self._graces = (interrupt_grace_s, kill_grace_s)
         self._thread = threading.get_ident()
         self._deadline = time.monotonic() + timeout_s if timeout_s else None
@@ -71,6 +77,9 @@ class Run:
         """Report progress, and stop here when the piece should stop."""
         if self.reason and self._is_performing:
             raise PieceInterrupt(self.reason)
+        if self.way_for and self._is_performing:
+            self.has_seen_way = True
+            raise PieceInterrupt(CUT_SHORT)
         now = time.monotonic()
         if self._is_watched and now - self._reported_at > PROGRESS_INTERVAL_S:
             self._reported_at = now
@@ -79,7 +88,8 @@ class Run:
 
     def is_interrupted(self) -> bool:
         """Return whether the piece should stop."""
-        return bool(self.reason)
+        self.has_seen_way = self.has_seen_way or bool(self.way_for)
+        return bool(self.reason) or self.has_seen_way
 
     # --- for the thread that performs it -------------------------------------
 
@@ -180,6 +190,17 @@ class _Watch:
                     run.flag(time.monotonic(), INTERRUPT)
             self._look_soon()
 
+    def make_way(self, place: str, key: str) -> None:
+        """Have a batch piece at a place make way for a task, unless one does."""
+        with self.lock:
+            runs = [r for r in self._runs.values() if r.worker.startswith(place)]
+            if any(run.way_for == key for run in runs):
+                return
+            for run in runs:
+                if not (run.is_urgent or run.reason or run.way_for):
+                    run.way_for = key
+                    return
+
     def stop_session(self, session: str, reason: str) -> None:
         """Have all that runs for a session stop."""
         with self.lock:
@@ -231,6 +252,37 @@ def stop(session: str, numbers: Iterable[int], reason: str) -> list[int]:
 def stop_worker(session: str, worker: str) -> None:
     """Have what an instance performs for a session stop."""
     _watch.stop_worker(session, worker)
+
+
+WAITING = ("ready", "constrained")
+BEGUN = ("executing", "long-running", "memory", "error")
+"""States of a task on a Dask worker, as Dask calls them."""
+
+
+def make_way(type: str, key: str, dask_worker: Any) -> bool:
+    """Have a batch piece stop for a task that waits on this Dask worker.
+
+    It stops at its next call of `Worker.progress`, and is performed again.
+
+    Parameters
+    ----------
+    type : str
+        The type of both.
+    key : str
+        The task of a real-time piece.
+    dask_worker : distributed.Worker
+        Where this runs.
+
+    Returns
+    -------
+    bool
+        The task was begun here.
+    """
+    task = dask_worker.state.tasks.get(key)
+    if task is not None and task.state in WAITING:
+        place = dask_worker.address.rpartition("//")[2]
+        _watch.make_way(f"{type}@{place}.", key)
+    return task is not None and task.state in BEGUN
 
 
 def stop_session(session: str, reason: str) -> None:

@@ -171,6 +171,7 @@ class Sending:
             task=task.id,
             is_kept=options.keep,
             is_watched=options.on_progress is not None,
+            is_urgent=options.deadline_s is not None,
             numbers=[flight.piece.id for flight in task.flights],
             timeout_s=options.timeout_s,
             interrupt_grace_s=grace.interrupt_grace_s,

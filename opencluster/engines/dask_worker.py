@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from opencluster.core.inbox import CANCELLED
+from opencluster.core.inbox import CANCELLED, CUT_SHORT
 from opencluster.engines import dask_runs as runs
 from opencluster.engines.choice import ENGINE_VARIABLE
 from opencluster.engines.dask_classes import NotThere, load_worker
@@ -228,9 +228,12 @@ class _Shop:
                 order.interrupt_grace_s,
                 order.kill_grace_s,
                 order.is_watched,
+                order.is_urgent,
                 self._tell,
             )
             status, value = self._run(run, seat.worker, piece, held)
+            if run.has_seen_way and not run.reason:
+                status, value = CUT_SHORT, None
             if order.is_kept and status == "done":
                 box = [value]
                 del value
@@ -262,7 +265,7 @@ class _Shop:
                 work = codec.decode(piece.payload, piece.buffers, value_of)
                 return "done", checked(run.perform(worker.perform, work))
             except PieceInterrupt as stop:
-                return status_of(run.reason), failure_of(stop)
+                return status_of(run.reason or str(stop)), failure_of(stop)
             except BaseException as error:
                 return "failed", failure_of(error)
         except PieceInterrupt as stop:

@@ -229,6 +229,21 @@ def test_what_is_urgent_goes_first(manager: Manager, tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text().split() == ["3", "2", "0", "1"]
 
 
+def test_a_batch_piece_is_cut_short_for_one_that_cannot_wait(
+    manager: Manager, tmp_path: Path
+) -> None:
+    work = gate(tmp_path)
+    batch = manager.submit("Solo", work)
+    wait_until(work["started"].exists)
+    note = WorkPiece(do="note", number=1, log=tmp_path / "log")
+    manager.submit("Solo", note, deadline_s=0.05).result(DEADLINE_S)
+    assert not batch.done()
+    # it is performed again from the start
+    work["until"].touch()
+    assert batch.result(DEADLINE_S)
+    assert manager._job().statistics.pieces_cut == 1
+
+
 def test_a_piece_that_asks_is_interrupted_at_once(
     manager: Manager, tmp_path: Path
 ) -> None:

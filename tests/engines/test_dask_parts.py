@@ -15,7 +15,7 @@ from distributed.protocol import pickle as dask_pickle
 
 from opencluster import Worker, WorkPiece
 from opencluster.config import Config
-from opencluster.core.inbox import INTERRUPT
+from opencluster.core.inbox import CUT_SHORT, INTERRUPT
 from opencluster.engines import dask_runs
 from opencluster.engines.base import Options
 from opencluster.engines.dask_classes import NotThere, Recipes, load_worker
@@ -70,6 +70,7 @@ ORDER = Order(
     task=b"id",
     is_kept=False,
     is_watched=True,
+    is_urgent=False,
     numbers=[1, 2],
     timeout_s=0.5,
     interrupt_grace_s=1.0,
@@ -248,7 +249,9 @@ def test_why_a_class_cannot_be_had_is_told(tmp_path: Path) -> None:
 
 def run(number: int, told: list[object], timeout_s: float = 0.0) -> dask_runs.Run:
     key = ("session", number)
-    return dask_runs.Run(key, "T@here.0", timeout_s, 0.02, 0.02, True, told.append)
+    return dask_runs.Run(
+        key, "T@here.0", timeout_s, 0.02, 0.02, True, False, told.append
+    )
 
 
 def test_progress_is_told_and_ends_what_should_stop() -> None:
@@ -310,5 +313,28 @@ def test_all_of_a_worker_or_a_session_can_be_stopped() -> None:
     dask_runs.begin(second)
     dask_runs.stop_session("session", "cancelled")
     assert (first.reason, second.reason) == (INTERRUPT, "cancelled")
+    dask_runs.end(first)
+    dask_runs.end(second)
+
+
+def test_a_batch_piece_makes_way_once_for_a_task_that_waits() -> None:
+    def make_way(state: str) -> bool:
+        task = SimpleNamespace(state=state)
+        known = SimpleNamespace(tasks={"key": task})
+        host = SimpleNamespace(state=known, address="tcp://here")
+        return dask_runs.make_way("T", "key", host)
+
+    first, second = run(8, []), run(9, [])
+    dask_runs.begin(first)
+    dask_runs.begin(second)
+    assert make_way("executing") is True
+    assert (first.way_for, second.way_for) == ("", "")
+    assert make_way("constrained") is False
+    assert make_way("ready") is False
+    assert (first.way_for, second.way_for) == ("key", "")
+    with pytest.raises(PieceInterrupt, match=CUT_SHORT):
+        first.perform(lambda piece: first.progress(1, 2), WorkPiece())
+    assert first.has_seen_way and not first.reason
+    assert not second.is_interrupted()
     dask_runs.end(first)
     dask_runs.end(second)
