@@ -45,7 +45,7 @@ class Size:
     runs: int
 
 
-QUICK = Size(640, 1)
+QUICK = Size(320, 1)
 FULL = Size(6400, 3)
 
 
