@@ -23,7 +23,7 @@ from opencluster.engines.choice import close_engines
 WORKERS = 2
 AHEAD = 4 * WORKERS
 """Blocks on their way, as the map of a manager has about so many."""
-RUNS, PIECES, BLOCKS = 5, 2000, 40
+RUNS, PIECES, BLOCKS = 3, 1000, 20
 QUICK_RUNS, QUICK_PIECES, QUICK_BLOCKS = 1, 100, 4
 
 
