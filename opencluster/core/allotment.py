@@ -1,8 +1,8 @@
 """The jobs of a batch system that were asked for: which bring workers, which failed.
 
 It owns what is remembered of such jobs, asks nobody, and believes the registry rather
-than the queue: a job whose workshop has registered runs, and one that ended before that
-has failed.
+than the queue: a job whose workshop has registered runs. A launch has succeeded when
+its job has been at work for a while.
 
 Rules that this module keeps:
 
@@ -10,8 +10,10 @@ Rules that this module keeps:
 2. A job that runs counts as what it will bring until its workers are there, but only
    for so long; then it has failed, and is given back.
 3. A job that ends soon, or is given back, brings nothing, and its workers count as
-   none.
-4. Only what was asked for here is given back.
+   none. Of a short job, no more than its second half is soon.
+4. A job that ends before that has failed, however long it was at work: whatever ended
+   it may end the next one. Several at a look are one failure.
+5. Only what was asked for here is given back.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from typing import Any
 PENDING, RUNNING = "pending", "running"
 LISTED_AFTER_S = 60.0
 """How long a queue may take to show a job that was submitted."""
+PROVEN_S = 60.0
+"""How long a job must be at work before its launch has succeeded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +52,10 @@ class Listed:
 @dataclass(slots=True)
 class _Own:
     asked_at: float
-    runs_since: float | None = None
-    has_been_here: bool = False
+    here_since: float | None = None
+    is_proven: bool = False
+    # nobody is surprised when it has ended
+    may_end: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ class Count:
     overdue : tuple of str
         Jobs of our own that are to be given back, since nobody came of them.
     arrived : bool
-        A job of our own has come to work since the last look.
+        A job of our own has been at work for long enough since the last look.
     """
 
     pending: dict[str, int] = field(default_factory=dict)
@@ -105,6 +111,7 @@ class Allotment:
         self._own: dict[str, _Own] = {}
         self._given_back: dict[str, float] = {}
         self._first_seen: dict[str, float] = {}
+        self._life_s: dict[str, float] = {}
 
     def asked(self, now: float, ids: Collection[str]) -> None:
         """Note jobs that were submitted."""
@@ -115,6 +122,12 @@ class Allotment:
         """Note that a job is being given back."""
         self._own.pop(id, None)
         self._given_back[id] = now
+
+    def kept(self, now: float, id: str) -> None:
+        """Note that a job could not be given back; that is tried again later."""
+        self._given_back.pop(id, None)
+        self._first_seen.pop(id, None)
+        self._own[id] = _Own(now, here_since=now, is_proven=True, may_end=True)
 
     @property
     def own(self) -> list[str]:
@@ -144,16 +157,16 @@ class Allotment:
             workshop is.
         """
         shown = {job.id: job for job in queue or ()}
-        arrived = self._note_arrivals(here)
+        arrived = self._note_arrivals(now, here)
         failed = [] if queue is None else self._note_ends(now, shown, here)
         jobs = dict(shown)
         for id in self._own.keys() - jobs.keys():
             jobs[id] = Listed(id, RUNNING if id in here else PENDING)
         self._note_gone(now, jobs, here)
-        ends_soon = {
-            job.id for job in jobs.values() if 0 < job.ends_at <= clock + self.ending_s
-        }
+        ends_soon = {job.id for job in jobs.values() if self._ends_soon(clock, job)}
         ending = frozenset(ends_soon | self._given_back.keys())
+        for id, own in self._own.items():
+            own.may_end = id in ending
         pending = {type: count * self.asking for type, count in self.each.items()}
         overdue = []
         for job in jobs.values():
@@ -170,6 +183,7 @@ class Allotment:
                 there = here.get(job.id, {}).get(type, 0)
                 pending[type] += max(0, count * max(1, job.nodes) - there)
         self._first_seen = {i: t for i, t in self._first_seen.items() if i in jobs}
+        self._life_s = {i: s for i, s in self._life_s.items() if i in jobs}
         return Count(pending, ending, tuple(failed), tuple(overdue), arrived)
 
     def to_give_back(self, queue: Collection[Listed], idle: Collection[str]) -> str:
@@ -202,30 +216,48 @@ class Allotment:
     def remember(self, now: float, fields: Any) -> None:
         """Look after jobs that were asked for before a restart."""
         if isinstance(fields, list):
-            self.asked(now, [id for id in fields if isinstance(id, str)])
+            for id in filter(lambda id: isinstance(id, str), fields):
+                # with the cluster of then it may have ended long ago
+                self._own[id] = _Own(now, here_since=now, may_end=True)
 
     # --- inside ------------------------------------------------------------------
 
-    def _note_arrivals(self, here: Collection[str]) -> bool:
+    def _note_arrivals(self, now: float, here: Collection[str]) -> bool:
         arrived = False
         for id, own in self._own.items():
-            if id in here and not own.has_been_here:
-                own.has_been_here = arrived = True
+            if id not in here:
+                continue
+            if own.here_since is None:
+                own.here_since = now
+            if not own.is_proven and now - own.here_since >= PROVEN_S:
+                own.is_proven = arrived = True
         return arrived
 
     def _note_ends(
         self, now: float, shown: Collection[str], here: Collection[str]
     ) -> list[str]:
-        """Forget jobs that have ended; return why those failed that brought nobody."""
-        failed = []
+        """Forget jobs that have ended; return why those failed that should not have."""
+        failed, lost = [], []
         for id, own in list(self._own.items()):
-            is_fresh = now - own.asked_at < LISTED_AFTER_S and not own.has_been_here
+            was_here = own.here_since is not None
+            is_fresh = now - own.asked_at < LISTED_AFTER_S and not was_here
             if id in shown or id in here or is_fresh:
                 continue
             del self._own[id]
-            if not own.has_been_here:
+            if not was_here:
                 failed.append(f"job {id} has ended before anybody came to work of it")
+            elif not own.may_end:
+                lost.append(id)
+        if lost:
+            failed.append(f"ended, but was not given back: job {', '.join(lost)}")
         return failed
+
+    def _ends_soon(self, clock: float, job: Listed) -> bool:
+        if not job.ends_at:
+            return False
+        left_s = job.ends_at - clock
+        life_s = self._life_s.setdefault(job.id, left_s)
+        return left_s <= min(self.ending_s, life_s / 2.0)
 
     def _note_gone(
         self, now: float, shown: Collection[str], here: Collection[str]

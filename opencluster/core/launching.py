@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 MINUTE_S = 60.0
@@ -76,8 +76,7 @@ class Launching:
         if known.stopped:
             return
         known.failures += 1
-        wait_s = self.pace.backoff_s * 2.0 ** min(known.failures - 1, MAX_DOUBLINGS)
-        known.waits_until = now + min(wait_s, self.pace.backoff_max_s)
+        known.waits_until = now + self._wait_s(known.failures)
         if known.failures >= self.pace.failures:
             times = (
                 "once" if known.failures == 1 else f"{known.failures} times in a row"
@@ -121,12 +120,31 @@ class Launching:
             return f"{len(self._at)} launches in the last minute are the limit"
         return ""
 
+    def _wait_s(self, failures: int) -> float:
+        """Return how long nothing is launched after so many failures in a row."""
+        wait_s = self.pace.backoff_s * 2.0 ** min(failures - 1, MAX_DOUBLINGS)
+        return min(wait_s, self.pace.backoff_max_s)
+
     # --- what outlives a process -----------------------------------------------
 
     def ages(self, now: float) -> list[float]:
         """Return how long ago the launches of the last minute were, in seconds."""
         self.room(now)
         return [now - at for at in self._at]
+
+    def troubles(self) -> dict[str, tuple[int, str]]:
+        """Return how often launches failed in a row, and why none are made, by kind."""
+        known = self._kinds.items()
+        return {kind: (k.failures, k.stopped) for kind, k in known if k.failures}
+
+    def remember_troubles(
+        self, now: float, troubles: Mapping[str, tuple[int, str]]
+    ) -> None:
+        """Count launches that failed before; what was stopped stays so."""
+        for kind, (failures, stopped) in troubles.items():
+            if kind in self._kinds:
+                wait_s = self._wait_s(failures)
+                self._kinds[kind] = _Kind(failures, now + wait_s, stopped)
 
     def remember(self, now: float, ages_s: Iterable[float]) -> None:
         """Count launches that were made before, by how long ago they were.

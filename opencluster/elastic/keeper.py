@@ -7,7 +7,6 @@ others, and noticed at a later look.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
@@ -33,6 +32,7 @@ from opencluster.core.elasticity import (
 from opencluster.core.job_orders import RESUME, orders_of
 from opencluster.core.launching import Pace
 from opencluster.elastic.means import Means
+from opencluster.elastic.memory import Memory
 from opencluster.elastic.sight import Sight, sight_of
 from opencluster.errors import ConfigError, OpenClusterError
 from opencluster.net.control import Control
@@ -91,7 +91,7 @@ class Keeper:
         self._resumed_at: Any = None
         self._trouble = ""
         self._senior = ""
-        self._memory = _Memory(place)
+        self._memory = Memory(place)
         self._is_at_work = False
 
     def look(self, now: float) -> None:
@@ -140,9 +140,10 @@ class Keeper:
 
     def _remember(self, now: float) -> None:
         """Take over what whoever was at work here before has launched."""
-        launches, means = self._memory.read()
-        self._policy.launching.remember(now, launches)
-        self._means.remember(now, means)
+        known = self._memory.read()
+        self._policy.launching.remember(now, known.ages_s)
+        self._policy.launching.remember_troubles(now, known.troubles)
+        self._means.remember(now, known.means)
         self._is_at_work = True
 
     def _decide(self, now: float, answer: Mapping[str, Any]) -> None:
@@ -155,9 +156,18 @@ class Keeper:
                 policy.failed(now, kind, reason)
         if look.arrived:
             policy.launching.succeeded(ALLOCATIONS)
-        for order in policy.look(now, look.seen, look.allocations):
+        orders = policy.look(now, look.seen, look.allocations)
+        # before they are carried out: one that is killed then has launched them
+        self._note(now)
+        for order in orders:
             self._carry_out(now, order)
-        self._memory.write(policy.launching.ages(now), self._means.to_fields())
+        self._note(now)
+
+    def _note(self, now: float) -> None:
+        launching = self._policy.launching
+        self._memory.write(
+            now, launching.ages(now), launching.troubles(), self._means.to_fields()
+        )
 
     def _carry_out(self, now: float, order: Order) -> None:
         if isinstance(order, Halt):
@@ -185,40 +195,6 @@ class Keeper:
         )
         self.report["state"] = state
         return self._control.factory("job", {"job": self.report}, timeout_s)
-
-
-class _Memory:
-    """What outlives the daemon, in the cluster's directory."""
-
-    def __init__(self, place: Place) -> None:
-        self._path = place.path / "elastic.json"
-        self._written: tuple[int, Any] = (-1, None)
-
-    def read(self) -> tuple[list[float], Any]:
-        """Return how long ago the last launches were, and what the means remember."""
-        try:
-            content = json.loads(self._path.read_text())
-            launches = [time.time() - float(at) for at in content["launches"]]
-            return launches, content.get("means")
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            return [], None
-
-    def write(self, ages_s: Sequence[float], means: Any) -> None:
-        """Keep both, if they have changed."""
-        if self._written == (len(ages_s), means):
-            return
-        now = time.time()
-        content = {"launches": [now - age_s for age_s in ages_s], "means": means}
-        draft = self._path.with_suffix(".new")
-        try:
-            draft.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            draft.unlink(missing_ok=True)
-            draft.touch(mode=0o600)
-            draft.write_text(json.dumps(content))
-            draft.replace(self._path)
-        except OSError as error:
-            log.warning("launches would be forgotten at a restart: %s", error)
-        self._written = len(ages_s), means
 
 
 def policy_of(config: Config, each: Mapping[str, int] | None) -> Elasticity:

@@ -204,14 +204,14 @@ class Jobs:
         self._ask_at = 0.0
         self._trouble = "the batch system has not answered yet"
         self._submitted: list[Future[str]] = []
-        self._given_back: list[Future[None]] = []
+        self._given_back: dict[Future[None], str] = {}
 
     def look(self, now: float, sight: Sight) -> Look:
         """Return how the types stand, and what became of the jobs."""
         failed: list[tuple[str, str]] = []
         self._take_queue(now)
         self._take_submitted(now, failed)
-        self._take_given_back()
+        self._take_given_back(now)
         here = _here(sight)
         queue = None if self._trouble else self._queue
         count = self._allotment.look(now, time.time(), queue, here)
@@ -293,17 +293,17 @@ class Jobs:
                 log.info("job %s is submitted", job.result())
                 self._allotment.asked(now, [job.result()])
 
-    def _take_given_back(self) -> None:
+    def _take_given_back(self, now: float) -> None:
         for job in [job for job in self._given_back if job.done()]:
-            self._given_back.remove(job)
-            error = job.exception()
+            id, error = self._given_back.pop(job), job.exception()
             if error is not None:
-                log.error("a job cannot be given back: %s", error)
+                log.error("job %s cannot be given back now: %s", id, error)
+                self._allotment.kept(now, id)
 
     def _give_back(self, now: float, id: str) -> None:
         log.info("job %s is given back", id)
         self._allotment.given_back(now, id)
-        self._given_back.append(self._executor.submit(self._launcher.remove, id))
+        self._given_back[self._executor.submit(self._launcher.remove, id)] = id
 
 
 def job_of(shop: Mapping[str, Any]) -> str:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from concurrent.futures import Executor, ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
 
 from opencluster.config import Config, load
 from opencluster.config.elastic import is_elastic_section
@@ -13,6 +10,7 @@ from opencluster.core.roles import WORKER
 from opencluster.elastic.daemon import Elastic
 from opencluster.elastic.keeper import Keeper
 from opencluster.elastic.means import Jobs, Means, Workshops
+from opencluster.elastic.memory import Memory
 from opencluster.launchers import local
 from opencluster.launchers.base import launcher_of
 from opencluster.launchers.connection import connect
@@ -26,6 +24,9 @@ THREADS = 8
 """Orders that are carried out at a time, and a question to a batch system."""
 LOG = "elastic"
 """Name of the log of one that runs in the background."""
+LOCK = "elastic.lock"
+COMMANDS = (["elastic", "run"],)
+"""By which it is known: a note of it would be missing when its author was killed."""
 
 
 def settings_for(place: Place) -> Config:
@@ -90,38 +91,25 @@ def start_beside(place: Place) -> bool:
     bool
         Whether it was started.
     """
-    if not settings_for(place).elastic_types or local.is_alive(_noted(place)):
+    if not settings_for(place).elastic_types:
         return False
-    arguments = ["run", "--dir", str(place.path)]
-    row = local.spawn(place, LOG, "elastic", arguments, None)
-    path = _note(place)
-    path.touch(mode=0o600)
-    path.write_text(json.dumps(row))
+    with local.alone(place, LOCK):
+        if local.strays(place, COMMANDS):
+            return False
+        # whoever starts it wants what was stopped, too
+        Memory(place).forgive()
+        arguments = ["run", "--dir", str(place.path)]
+        local.spawn(place, LOG, "elastic", arguments, None)
     return True
 
 
 def stop_beside(place: Place) -> bool:
-    """End the one in the background; ``False`` if there was none."""
-    row = _noted(place)
-    was_alive = local.is_alive(row)
-    # one that has ended by itself is reaped as well
-    local.end(row)
-    _note(place).unlink(missing_ok=True)
-    return was_alive
-
-
-def _note(place: Place) -> Path:
-    return place.path / "elastic-process.json"
-
-
-def _noted(place: Place) -> dict[str, Any]:
-    nobody = {"pid": 0, "start_time": 0.0}
-    try:
-        row = json.loads(_note(place).read_text())
-    except (OSError, ValueError):
-        return nobody
-    is_row = isinstance(row, dict) and isinstance(row.get("pid"), int)
-    return nobody | row if is_row else nobody
+    """End those in the background; ``False`` if there was none."""
+    running = local.strays(place, COMMANDS)
+    for row in running:
+        local.end(row)
+    local.reap()
+    return bool(running)
 
 
 def _overrides(file: ClusterFile) -> dict[tuple[str, str], str]:

@@ -350,6 +350,13 @@ def spawn(
 _children: dict[int, subprocess.Popen[bytes]] = {}
 
 
+def reap() -> None:
+    """Take note of daemons of this process that have ended by themselves."""
+    for pid, child in list(_children.items()):
+        if child.poll() is not None:
+            del _children[pid]
+
+
 def wait_for(
     place: Place,
     daemon: Mapping[str, Any],
@@ -393,10 +400,19 @@ def end(daemon: Mapping[str, Any], timeout_s: float = STOP_TIMEOUT_S) -> None:
         child.wait()
 
 
-def strays(place: Place) -> list[dict[str, Any]]:
+def strays(
+    place: Place, commands: Sequence[list[str]] = DAEMONS
+) -> list[dict[str, Any]]:
     """Return the daemons of a place that run here, whoever noted them or did not.
 
     One who starts daemons may be killed between a start and the note of it.
+
+    Parameters
+    ----------
+    place : Place
+        The cluster's directory.
+    commands : sequence of list of str
+        What they were started by, after ``opencluster``.
     """
     found = []
     for entry in Path("/proc").iterdir():
@@ -409,7 +425,9 @@ def strays(place: Place) -> list[dict[str, Any]]:
             continue
         argv = words.split("\0")
         named = [argv[i + 1] for i in range(len(argv) - 1) if argv[i] == "--dir"]
-        is_daemon = argv[1:3] == ["-m", "opencluster"] and argv[3:4] in DAEMONS
+        is_daemon = argv[1:3] == ["-m", "opencluster"] and any(
+            argv[3 : 3 + len(command)] == command for command in commands
+        )
         started = start_time(int(entry.name))
         if is_ours and is_daemon and str(place.path) in named and started is not None:
             row = {"pid": int(entry.name), "start_time": started, "command": argv[3]}

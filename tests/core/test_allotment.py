@@ -40,9 +40,13 @@ def test_a_job_that_runs_brings_what_is_not_there_yet() -> None:
     queue = [Listed("j", RUNNING)]
     assert made.look(5.0, NOON, queue, {}).pending == {"A": 4, "B": 1}
     count = made.look(6.0, NOON, queue, {"j": {"A": 3}})
-    assert (count.pending, count.arrived) == ({"A": 1, "B": 1}, True)
+    assert (count.pending, count.arrived) == ({"A": 1, "B": 1}, False)
     count = made.look(7.0, NOON, queue, {"j": {"A": 4, "B": 2}})
     assert (count.pending, count.arrived) == ({"A": 0, "B": 0}, False)
+    # its launch has succeeded when it stays
+    assert not made.look(65.9, NOON, queue, {"j": {"A": 4}}).arrived
+    assert made.look(66.0, NOON, queue, {"j": {"A": 4}}).arrived
+    assert not made.look(67.0, NOON, queue, {"j": {"A": 4}}).arrived
 
 
 def test_what_has_not_come_in_time_will_not_come() -> None:
@@ -76,8 +80,7 @@ def test_a_job_that_is_given_back_counts_as_none_from_then_on() -> None:
 
 
 def test_a_job_that_ends_before_anybody_came_has_failed() -> None:
-    made = allotment(j=0.0, k=0.0)
-    made.look(5.0, NOON, [Listed("j", RUNNING)], {"j": {}})
+    made = allotment(k=0.0)
     # the queue may be behind: it is believed after a while
     late = LISTED_AFTER_S
     assert made.look(late - 1.0, NOON, [], {}).failed == ()
@@ -85,6 +88,32 @@ def test_a_job_that_ends_before_anybody_came_has_failed() -> None:
     count = made.look(late, NOON, [], {})
     assert count.failed == ("job k has ended before anybody came to work of it",)
     assert made.own == []
+
+
+def test_jobs_that_are_ended_by_others_have_failed_all_at_once() -> None:
+    made = allotment(i=0.0, j=0.0, k=0.0)
+    queue = [Listed(id, RUNNING) for id in "ij"]
+    queue.append(Listed("k", RUNNING, ends_at=NOON + 1000.0))
+    here = {id: {"A": 4, "B": 1} for id in "ijk"}
+    made.look(5.0, NOON, queue, here)
+    # the end of one is near
+    made.look(800.0, NOON + 800.0, queue, here)
+    count = made.look(801.0, NOON + 801.0, [], {})
+    assert count.failed == ("ended, but was not given back: job i, j",)
+    assert made.own == []
+
+
+def test_a_job_that_could_not_be_given_back_is_one_to_give_back_again() -> None:
+    made = allotment(j=0.0)
+    queue = [Listed("j", RUNNING)]
+    made.given_back(5.0, "j")
+    assert made.look(6.0, NOON, queue, {"j": {}}).ending == {"j"}
+    made.kept(7.0, "j")
+    assert made.look(8.0, NOON, queue, {"j": {}}).ending == frozenset()
+    assert made.to_give_back(queue, ["j"]) == "j"
+    # it may have ended meanwhile
+    made.kept(9.0, "j")
+    assert (made.look(10.0, NOON, [], {}).failed, made.own) == ((), [])
 
 
 def test_nothing_has_ended_while_the_queue_does_not_answer() -> None:
@@ -101,12 +130,20 @@ def test_a_workshop_tells_that_a_job_runs_whatever_the_queue_says() -> None:
 
 def test_a_job_that_ends_soon_counts_as_none() -> None:
     made = allotment(j=0.0)
-    queue = [Listed("j", RUNNING, ends_at=NOON + 400.0)]
+    queue = [Listed("j", RUNNING, ends_at=NOON + 700.0)]
     here = {"j": {"A": 4, "B": 1}}
     assert made.look(5.0, NOON, queue, here).ending == frozenset()
-    count = made.look(105.0, NOON + 100.0, queue, here)
+    count = made.look(405.0, NOON + 400.0, queue, here)
     assert count.ending == {"j"}
     assert count.pending == {"A": 0, "B": 0}
+
+
+def test_of_a_short_job_only_the_second_half_counts_as_none() -> None:
+    made = allotment(j=0.0)
+    queue = [Listed("j", RUNNING, ends_at=NOON + 200.0)]
+    assert made.look(5.0, NOON, queue, {"j": {}}).ending == frozenset()
+    assert made.look(104.0, NOON + 99.0, queue, {"j": {}}).ending == frozenset()
+    assert made.look(105.0, NOON + 100.0, queue, {"j": {}}).ending == {"j"}
 
 
 def test_what_waits_is_given_back_before_what_is_idle_and_the_newest_first() -> None:
@@ -131,3 +168,6 @@ def test_own_jobs_are_known_after_a_restart() -> None:
     again.remember(500.0, {"no": "list"})
     again.remember(500.0, [7, None])
     assert again.own == ["j"]
+    # with the cluster of then they may have ended, which is no failure
+    assert again.look(600.0, NOON, [], {}).failed == ()
+    assert again.own == []

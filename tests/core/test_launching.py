@@ -12,6 +12,21 @@ def launching(**pace: float) -> Launching:
     return Launching(Pace(**pace), ["A", "B"])  # type: ignore[arg-type]
 
 
+def test_what_failed_before_a_restart_counts() -> None:
+    made = launching(failures=2, backoff_s=10.0)
+    assert made.troubles() == {}
+    made.failed(0.0, "A", "no")
+    again = launching(failures=2, backoff_s=10.0)
+    again.remember_troubles(100.0, made.troubles() | {"gone": (1, "")})
+    assert again.held(109.0, "A") and not again.held(110.0, "A")
+    again.failed(110.0, "A", "no")
+    last = launching(failures=2, backoff_s=10.0)
+    last.remember_troubles(1e6, again.troubles())
+    assert "stopped until" in last.held(2e6, "A")
+    assert last.take_news() == []
+    assert last.resume() and not last.held(2e6, "A")
+
+
 def test_no_more_is_launched_than_a_minute_allows() -> None:
     made = launching(launches_per_minute=2)
     made.launched(0.0)

@@ -16,6 +16,7 @@ from opencluster.config.elastic import ElasticSettings, ElasticType
 from opencluster.core.elastic_report import report_of
 from opencluster.elastic.keeper import Keeper
 from opencluster.elastic.means import Jobs
+from opencluster.elastic.memory import Memory
 from opencluster.errors import ConfigError, FactoryUnreachable, LaunchFailed
 from opencluster.launchers.base import Allocation
 from opencluster.net.control import Control
@@ -234,6 +235,76 @@ def test_a_job_of_which_nobody_comes_to_work_is_given_back(site: Site) -> None:
     site.factory.factory = entries_of_the_first_alone  # type: ignore[method-assign]
     site.pass_time(330)
     assert site.queue.removed[0] == "2"
+
+
+def test_jobs_that_die_as_soon_as_they_are_at_work_are_no_endless_chain(
+    site: Site,
+) -> None:
+    site.factory.pieces, site.factory.busy = 80, {"1"}
+    born: dict[str, float] = {}
+    for _ in range(3600):
+        for id in [id for id in site.queue.jobs if id != "1"]:
+            age_s = site.now - born.setdefault(id, site.now)
+            if age_s == 3.0:
+                site.queue.jobs[id] = Allocation(id, "running", 1)
+            elif age_s == 8.0:
+                del site.queue.jobs[id]
+        site.pass_time(1)
+    assert site.row()["state"] == "stopped"
+    assert "ended, but was not given back: job" in site.row()["reason"]
+    assert site.queue.count < 10
+
+
+def test_a_stop_holds_for_whoever_comes_after_one_that_was_killed(site: Site) -> None:
+    site.queue.refusal = "sbatch refused"
+    site.factory.pieces, site.factory.busy = 80, {"1"}
+    site.pass_time(180)
+    assert site.row()["state"] == "stopped"
+    site.queue.refusal = ""
+    site.factory.rows.clear()
+    site.keeper = site.begin()
+    site.pass_time(600)
+    assert (site.row()["state"], list(site.queue.jobs)) == ("stopped", ["1"])
+    Memory(site.place).forgive()
+    site.factory.rows.clear()
+    site.keeper = site.begin()
+    site.pass_time(10)
+    assert "2" in site.queue.jobs
+
+
+def test_a_launch_is_noted_before_it_is_carried_out(site: Site) -> None:
+    noted: list[int] = []
+
+    def killed(nodes: int) -> list[str]:
+        path = site.place.path / "elastic.json"
+        noted.append(len(json.loads(path.read_text())["launches"]))
+        raise SystemExit
+
+    site.queue.add = killed  # type: ignore[method-assign]
+    site.factory.pieces, site.factory.busy = 80, {"1"}
+    with pytest.raises(SystemExit):
+        site.pass_time(20)
+    assert noted == [1]
+
+
+def test_what_cannot_be_given_back_now_is_given_back_later(site: Site) -> None:
+    site.factory.pieces, site.factory.busy = 8, {"1"}
+    site.pass_time(60)
+    site.run_all()
+    site.factory.busy = set(site.queue.jobs)
+    site.pass_time(60)
+    remove = site.queue.remove
+
+    def fail(id: str) -> None:
+        raise LaunchFailed("squeue does not answer")
+
+    site.queue.remove = fail  # type: ignore[method-assign]
+    site.factory.pieces, site.factory.busy = 0, {"1"}
+    site.pass_time(600)
+    assert list(site.queue.jobs) == ["1", "2", "3", "4"]
+    site.queue.remove = remove  # type: ignore[method-assign]
+    site.pass_time(600)
+    assert list(site.queue.jobs) == ["1", "2"]
 
 
 def test_a_job_that_ends_soon_is_replaced_before(site: Site) -> None:

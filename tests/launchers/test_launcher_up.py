@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from opencluster.cli import main
 from opencluster.cli.up import place_of
+from opencluster.elastic.running import start_beside
 from opencluster.launchers import local
 from opencluster.launchers.cluster_file import load_cluster_file
 from opencluster.launchers.record import keep_record, recorded
@@ -65,6 +66,7 @@ def test_a_cluster_of_this_computer_from_up_to_down(
     assert f"`opencluster --dir {place.path} status`" in begun.output
     assert "set OPENCLUSTER_CLUSTER_FACTORIES to nothing to use this" in begun.output
     assert "workers of elastic types come and go with the work" in begun.output
+    assert not start_beside(place)
     # what is not as it was is no reason to end what runs, without being told
     path.write_text(FILE.replace("NAME", "Nobody"))
     refused = opencluster(place, "up", str(path))
