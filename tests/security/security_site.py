@@ -16,9 +16,11 @@ from typing import Any
 from security_tools import DEADLINE_S, wait_until
 
 from opencluster import Manager, WorkPiece
+from opencluster.cli.status import ask
 from opencluster.config import load
 from opencluster.core.entries import Entry
 from opencluster.engines.cluster import ClusterEngine
+from opencluster.launchers.connection import connect
 from opencluster.net.keys import Keyring
 from opencluster.net.reactor import Reactor
 from opencluster.net.transport import PeerLost, Received, TransportEvent
@@ -168,16 +170,13 @@ class Site:
         return text
 
     def status(self) -> dict[str, Any]:
-        """Return what `opencluster status` says, asked by an observer."""
-        done = subprocess.run(
-            self.head.argv(["status", "--json"]),
-            env=self.head.whole_environment({}),
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE_S,
-            check=True,
-        )
-        status: dict[str, Any] = json.loads(done.stdout)
+        """Return what `opencluster status` says, asked by an observer.
+
+        In the way of the command, but without a process for each look.
+        """
+        config = load(files=[], environ=self.head.environment)
+        with connect(config, Place(self.head.path / "c")) as control:
+            status: dict[str, Any] = json.loads(json.dumps(ask(control)))
         return status
 
     def members(self) -> list[dict[str, Any]]:
