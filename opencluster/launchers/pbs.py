@@ -57,7 +57,7 @@ class Pbs:
             return {}
         try:
             jobs = json.loads(answer, strict=False).get("Jobs", {})
-        except ValueError as error:
+        except (ValueError, AttributeError) as error:
             raise LaunchFailed(f"qstat's answer is no JSON: {error}", answer) from None
         return {id: _allocation(id, jobs[id]) for id in ids if id in jobs}
 

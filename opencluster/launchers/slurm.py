@@ -54,17 +54,14 @@ class Slurm:
             return {}
         # all of the user's: squeue refuses a job that it has forgotten
         command = ["squeue", f"--user={os.getuid()}", "--states=all", *_TOLD]
-        lines = ask(command, environment=_TIMES).splitlines()
-        rows = (line.split("|", 4) for line in lines)
-        found = [_allocation(row) for row in rows if len(row) == 5]
+        found = _allocations(ask(command, environment=_TIMES))
         return {each.id: each for each in found if each.id in ids}
 
     def ends_at(self, id: str) -> float:
         """Return when a job must have ended, in seconds since 1970; 0 if never."""
         command = ["squeue", f"--jobs={id}", *_TOLD]
-        for line in ask(command, environment=_TIMES).splitlines():
-            return _allocation(line.split("|", 4)).ends_at
-        return 0.0
+        found = _allocations(ask(command, environment=_TIMES))
+        return next((each.ends_at for each in found if each.id == id), 0.0)
 
     def address_of(self, node: str) -> str:
         """Return at which address Slurm reaches a computer, or nothing."""
@@ -85,6 +82,12 @@ class Slurm:
 
 
 SYSTEM = Slurm()
+
+
+def _allocations(answer: str) -> list[Allocation]:
+    """Return the jobs in an answer of squeue, among what else a site prints there."""
+    rows = (line.split("|", 4) for line in answer.splitlines())
+    return [_allocation(row) for row in rows if len(row) == 5]
 
 
 def _allocation(row: list[str]) -> Allocation:

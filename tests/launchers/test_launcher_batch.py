@@ -266,6 +266,23 @@ def test_a_job_that_ends_before_it_is_at_work_is_told_with_what_it_printed(
     assert outcome.detail.strip() == "python3: No such file or directory"
 
 
+def test_a_job_is_waited_for_while_the_queue_is_silent(
+    launcher: BatchLauncher, queue: Queue
+) -> None:
+    launcher.is_waiting = True
+    told: list[str] = []
+
+    def hear(outcome: Outcome) -> None:
+        told.append(outcome.message)
+        queue.is_silent = outcome.message == "is submitted"
+        if outcome.message.startswith("is waited for"):
+            queue.jobs["1"] = ENDED
+
+    (outcome,) = launcher.launch(hear)
+    assert not outcome.is_done
+    assert told[1] == "is waited for, though the batch system does not answer now"
+
+
 def test_each_computer_of_a_job_is_told_what_became_of_it(
     launcher: BatchLauncher, here: list[str], tmp_path: Path
 ) -> None:
@@ -331,9 +348,22 @@ def test_the_first_three_computers_of_a_job_run_factories(
     assert orders[3].sections["worker"]["drain_timeout_s"] == "70"
 
 
-def test_a_job_that_joins_has_the_factories_of_the_first(
-    job: Job, queue: Queue, tmp_path: Path
+def test_a_job_that_nobody_knows_takes_no_place(
+    job: Job, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    begin(job, queue, is_first=True)
+    # as one whose submitter was killed before it had noted it
+    orphan = Job(job.folder.with_name("99"))
+    monkeypatch.setattr("opencluster.launchers.batch.allocation.NOTED_S", 0.0)
+    with pytest.raises(LaunchFailed, match="knows job 99: the command that submitted"):
+        begin(orphan, queue, is_first=True)
+    assert job.shared.read()["job"] == "1"
+
+
+def test_a_job_that_joins_has_the_factories_of_the_first(
+    launcher: BatchLauncher, job: Job, queue: Queue
+) -> None:
+    assert launcher.add(1) == ["2"]
     other = Job(job.folder.with_name("2"))
     other.folder.mkdir()
     (other.folder / "nodes").write_text("n9\n")
@@ -511,6 +541,24 @@ def test_what_was_heard_of_the_end_holds_while_the_queue_is_silent(
     assert shop.heard == ["drain"]
 
 
+def test_a_look_that_fails_is_not_the_last_one(
+    job: Job, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follower = follower_of(job, "n1", queue, Shop(), monkeypatch)
+    answers = iter([ValueError("a strange answer"), True])
+
+    def look() -> bool:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return bool(answer)
+
+    monkeypatch.setattr(follower, "look", look)
+    monkeypatch.setattr("opencluster.launchers.batch.following.LOOK_S", 0.0)
+    follower._run()
+    assert follower.is_over(job.shared)
+
+
 def test_a_job_whose_cluster_is_gone_ends(
     job: Job, queue: Queue, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -584,6 +632,15 @@ def test_what_is_no_answer_of_pbs_is_refused(programs: Path) -> None:
     program(programs / "qsub", "echo welcome")
     with pytest.raises(LaunchFailed, match="qsub names no job, but says 'welcome'"):
         PBS.submit("/scratch/job.sh")
+
+
+def test_an_answer_of_squeue_is_found_among_what_a_site_prints(programs: Path) -> None:
+    lines = "echo 'Mind the maintenance'; echo '7|RUNNING|2|1000|None'"
+    program(programs / "squeue", lines)
+    assert SLURM.ends_at("7") == 1000.0
+    assert SLURM.look(["7"]) == {"7": Allocation("7", RUNNING, 2, 1000.0)}
+    program(programs / "squeue", "echo 'Mind the maintenance'")
+    assert SLURM.ends_at("7") == 0.0
 
 
 def test_an_answer_of_sbatch_may_have_more_lines_and_a_cluster(programs: Path) -> None:

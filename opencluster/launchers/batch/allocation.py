@@ -38,6 +38,10 @@ from opencluster.place import Place
 
 log = logging.getLogger(__name__)
 
+NOTED_S = 90.0
+"""How long the note of a job may take: longer than its submission."""
+NOTE_POLL_S = 0.5
+
 
 def begin(job: Job, system: System, is_first: bool) -> None:
     """Say who the factories are; those of the first job are the cluster's.
@@ -45,8 +49,9 @@ def begin(job: Job, system: System, is_first: bool) -> None:
     Raises
     ------
     LaunchFailed
-        When there is no cluster to join.
+        When there is no cluster to join, or nobody has noted this job.
     """
+    _await_note(job)
     if is_first:
 
         def address_of(name: str) -> str:
@@ -71,6 +76,22 @@ def begin(job: Job, system: System, is_first: bool) -> None:
         except LaunchFailed as error:
             # it is asked again while the job works
             log.warning("when the job ends is not known yet: %s", error)
+
+
+def _await_note(job: Job) -> None:
+    """Wait until the job is noted: a command that was killed before leaves an orphan.
+
+    Nobody could end it, and it would take the place of the cluster that is known.
+    """
+    deadline = time.monotonic() + NOTED_S
+    while not job.is_noted:
+        if time.monotonic() > deadline:
+            raise LaunchFailed(
+                f"nobody in {job.shared.path} knows job {job.id}: the command that "
+                "submitted it was killed, or it was submitted by hand; `opencluster "
+                "up` or `opencluster launch` submits one that is known"
+            )
+        time.sleep(NOTE_POLL_S)
 
 
 def _resolves(name: str) -> bool:

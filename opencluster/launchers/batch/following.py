@@ -99,7 +99,11 @@ class Follower:
 
     def _run(self) -> None:
         while not self._is_over:
-            self._is_over = self.look()
+            try:
+                self._is_over = self.look()
+            except Exception:
+                # without another look it would be killed with its work
+                log.exception("a look at the job failed")
             time.sleep(LOOK_S)
 
     def look(self) -> bool:

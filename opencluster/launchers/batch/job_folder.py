@@ -13,7 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from opencluster.errors import LaunchFailed
-from opencluster.launchers.batch.script import ENDS_AT_FILE, LAUNCH_FOLDER, NODES_FILE
+from opencluster.launchers.batch.script import (
+    ENDS_AT_FILE,
+    JOBS_FILE,
+    LAUNCH_FOLDER,
+    NODES_FILE,
+)
 from opencluster.launchers.order import Order
 from opencluster.place import Place
 
@@ -50,6 +55,15 @@ class Job:
     def shared(self) -> Place:
         """The cluster's directory."""
         return Place(self.folder.parent.parent)
+
+    @property
+    def is_noted(self) -> bool:
+        """Whether whoever submitted it has noted it, so that it can be ended."""
+        try:
+            rows = json.loads((self.shared.path / JOBS_FILE).read_text())
+            return any(row["id"] == self.id for row in rows)
+        except (OSError, ValueError, TypeError, KeyError):
+            return False
 
     @property
     def nodes(self) -> list[str]:

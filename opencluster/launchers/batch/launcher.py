@@ -31,6 +31,7 @@ from opencluster.launchers.base import (
 )
 from opencluster.launchers.batch.job_folder import END_MARGIN_S, ORDER_FILE
 from opencluster.launchers.batch.script import (
+    JOBS_FILE,
     LAUNCH_FOLDER,
     Job,
     script,
@@ -60,7 +61,6 @@ from opencluster.place import Place
 
 LOOK_AGAIN_S = 60.0
 """How often a job asks when it ends."""
-JOBS_FILE = "allocations.json"
 
 
 @dataclass(frozen=True)

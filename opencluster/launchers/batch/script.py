@@ -19,6 +19,8 @@ NODES_FILE = "nodes"
 """In a job's folder: its computers, a line each."""
 ENDS_AT_FILE = "ends-at"
 """In a job's folder: when it must have ended, in seconds since 1970."""
+JOBS_FILE = "allocations.json"
+"""In the cluster's directory: the jobs that were submitted."""
 LAUNCH_FOLDER = "launch"
 """In the cluster's directory: scripts, what they start, and what they print."""
 _TIME = re.compile(r"(?:(\d+)-)?(\d+(?::\d+)*)")

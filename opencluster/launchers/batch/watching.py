@@ -30,6 +30,7 @@ YOUNG_S = 60.0
 POLL_S = 0.5
 READY_TIMEOUT_S = 300.0
 """How long the workshops of a running job may take to register."""
+SILENT = "is waited for, though the batch system does not answer now"
 END_TIMEOUT_S = 90.0
 """How long the daemons of a job may take to end before it is cancelled."""
 LOG_LINES = 20
@@ -122,6 +123,9 @@ class Watch:
                 found = self.glimpse(id, PENDING if is_new else ENDED)
                 if found and found.state == ENDED and not self.has_workshop(id):
                     return [*told.values(), self._too_early(id, tell)]
+                if found is None and state != SILENT:
+                    state = SILENT
+                    tell(Outcome(named(id), True, SILENT))
                 if found and found.state not in (state, ENDED):
                     state = found.state
                     reason = f" ({found.reason})" if found.reason else ""
