@@ -109,7 +109,7 @@ class Cli:
 
     def status(self) -> dict[str, Any]:
         """Return what ``status --json`` says."""
-        status: dict[str, Any] = json.loads(self.ok("status", "--json"))
+        status: dict[str, Any] = json.loads(self.ok_here("status", "--json"))
         return status
 
     def status_when(self, is_met: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
