@@ -63,6 +63,7 @@ def postgres() -> Iterator[PostgresServer]:
 @pytest.fixture(scope="session")
 def dask_address(traces: Traces) -> Iterator[str]:
     """Return the address of a Dask scheduler that has two workers for the engines."""
-    types = ("Tool", "Data", "Join", "Double", "Echo", "first", "Solo", "Pair=2")
-    with dask_scheduler() as address, dask_workers(address, 2, *types):
+    types = ("Tool", "Data", "Join", "Double", "Echo", "Spare")
+    of_one = ("first", "Solo", "Pair=2")
+    with dask_scheduler() as address, dask_workers(address, 2, *types, *of_one):
         yield address

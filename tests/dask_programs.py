@@ -107,7 +107,7 @@ class DoubleWorker(Worker):
 class StillbornWorker(Worker):
     """Does not start."""
 
-    worker_type = "Echo"
+    worker_type = "Spare"
 
     def startup(self) -> None:
         raise RuntimeError("the camera is unplugged")

@@ -149,12 +149,12 @@ def test_instances_end_with_the_client(dask_address: str, tmp_path: Path) -> Non
 def test_a_class_that_workers_cannot_import_goes_by_value(manager: Manager) -> None:
     secret = os.urandom(4)
 
-    class EchoWorker(Worker):
+    class SpareWorker(Worker):
         def perform(self, work: WorkPiece) -> WorkPiece:
             return WorkPiece(secret=secret)
 
-    assert manager.submit("Echo", WorkPiece()).result(DEADLINE_S) == {"secret": secret}
-    del EchoWorker
+    assert manager.submit("Spare", WorkPiece()).result(DEADLINE_S) == {"secret": secret}
+    del SpareWorker
 
 
 def test_what_does_not_start_is_told(
@@ -163,7 +163,7 @@ def test_what_does_not_start_is_told(
     stillborn = dask_programs.StillbornWorker
     monkeypatch.setattr(dask_classes, "worker_class", lambda type, config: stillborn)
     with pytest.raises(NoSuitableWorker, match="the camera is unplugged"):
-        manager.submit("Echo", WorkPiece()).result(DEADLINE_S)
+        manager.submit("Spare", WorkPiece()).result(DEADLINE_S)
     with pytest.raises(NoSuitableWorker, match="the clock has stopped"):
         manager.service("stillborn").time()
 
@@ -312,23 +312,23 @@ def test_lost_workers_are_counted_for_each_piece(tmp_path: Path) -> None:
             handle = manager.get_available_workers("Solo")[0]
             ref = manager.scatter("value", to=handle)
             assert manager.gather(ref) == "value"
-            future = handle.submit(WorkPiece(do="die", log=log, times=1))
+            doomed = handle.submit(WorkPiece(do="die", log=log, times=9))
             first.wait(DEADLINE_S)
         with pytest.raises(DataLost, match="are gone"):
             manager.gather(ref)
-        with dask_workers(address, 1, "Solo") as second:
-            assert future.result(DEADLINE_S) == {"pid": second.pid}
+        # what was for the worker that is lost goes to another
+        with dask_workers(address, 1, "Solo"):
+            with pytest.raises(PoisonPiece, match="ended 2 workers") as poisoned:
+                doomed.result(DEADLINE_S)
+            assert len({death.worker for death in poisoned.value.deaths}) == 2
+        future = handle.submit(WorkPiece(do="who"))
+        with dask_workers(address, 1, "Solo") as third:
+            assert future.result(DEADLINE_S) == {"pid": third.pid}
             once = WorkPiece(do="die", log=tmp_path / "once", times=1)
             with pytest.raises(WorkerDied, match="once, 0 retries") as caught:
                 manager.submit("Solo", once, retries=0).result(DEADLINE_S)
             assert "was lost" in caught.value.evidence.reason
-        poison = WorkPiece(do="die", log=tmp_path / "poison", times=9)
-        doomed = manager.submit("Solo", poison)
-        for _ in range(2):
-            with dask_workers(address, 1, "Solo") as victim:
-                victim.wait(DEADLINE_S)
-        with pytest.raises(PoisonPiece, match="ended 2 workers"):
-            doomed.result(DEADLINE_S)
+        assert manager._job().statistics.pieces_retried == 1
 
 
 def test_a_lost_scheduler_ends_what_waits_and_may_come_back() -> None:
