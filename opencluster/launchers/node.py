@@ -156,6 +156,8 @@ def _lay_out(order: Order, place: Place) -> None:
         path = programs / pure
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(base64.b64decode(content))
+        if name in order.executables:
+            path.chmod(0o700)
     _config_file(place).write_text(render_sections(order.sections))
     _forget_keys(place)
     note = {"digest": order.digest(), "has_keys": bool(order.keys)}

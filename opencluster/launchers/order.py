@@ -43,6 +43,8 @@ class Order:
         Files of keys that it needs, by name.
     files : mapping of str to str
         Programs by relative path, in base 64.
+    executables : tuple of str
+        Those of them that may be run as commands.
     is_restart : bool
         End what runs with another order, and start it anew.
     version : str
@@ -56,6 +58,7 @@ class Order:
     sections: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     keys: Mapping[str, str] = field(default_factory=dict, repr=False)
     files: Mapping[str, str] = field(default_factory=dict, repr=False)
+    executables: tuple[str, ...] = ()
     is_restart: bool = False
     version: str = __version__
 
@@ -102,7 +105,8 @@ class Order:
                 f"OpenCluster {__version__} is installed here, and {version} where the "
                 "order comes from: install the same version on both"
             )
-        known["roles"] = tuple(known.get("roles", ()))
+        for name in ("roles", "executables"):
+            known[name] = tuple(known.get(name, ()))
         names = {item.name for item in fields(cls)}
         return cls(**{name: known[name] for name in names & known.keys()})
 

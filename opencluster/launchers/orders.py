@@ -6,6 +6,7 @@ Owns which secrets a host is given: those of the roles that it runs, and no othe
 from __future__ import annotations
 
 import base64
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -125,6 +126,11 @@ def programs(file: ClusterFile) -> dict[str, str]:
     return found
 
 
+def executables(file: ClusterFile) -> tuple[str, ...]:
+    """Return which of these files may be run as commands."""
+    return tuple(n for n, path in file.files.items() if os.access(path, os.X_OK))
+
+
 def sections_of(
     file: ClusterFile, host: Host, factories: Sequence[str]
 ) -> dict[str, dict[str, str]]:
@@ -184,6 +190,7 @@ def orders_of(
             sections_of(file, host, factories),
             keys_of_roles(host.roles, keys),
             files,
+            executables(file),
             is_restart,
         )
     return orders

@@ -66,6 +66,10 @@ def test_each_host_is_told_its_part(tmp_path: Path) -> None:
     assert sections["workshop"] == {"name": "a"}
     assert orders["c"].directory == "~/.local/state/opencluster/n/nodes/c"
     assert base64.b64decode(orders["b"].files["w.py"]) == b"..."
+    assert orders["b"].executables == ()
+    (tmp_path / "w.py").chmod(0o755)
+    orders = orders_of(cluster_file(tmp_path), FACTORIES, None)
+    assert orders["b"].executables == ("w.py",)
 
 
 def test_a_cluster_of_one_computer_needs_no_addresses(tmp_path: Path) -> None:
@@ -181,7 +185,8 @@ def order(tmp_path: Path) -> Order:
             "network": {"bind": "127.0.0.1"},
         },
         keys_of_roles(("factory",), keys),
-        {"lib/w.py": base64.b64encode(b"...").decode()},
+        {name: base64.b64encode(b"...").decode() for name in ("lib/w.py", "tool")},
+        ("tool",),
     )
 
 
@@ -200,6 +205,8 @@ def test_a_host_from_up_to_down(order: Order) -> None:
     (row,) = local.strays(place)
     assert stat.S_IMODE(place.path.stat().st_mode) == 0o700
     assert (place.path / "programs/lib/w.py").read_bytes() == b"..."
+    modes = [(place.path / "programs" / name).stat().st_mode for name in order.files]
+    assert [bool(mode & stat.S_IXUSR) for mode in modes] == [False, True]
     assert {p.name for p in (place.path / "keys").iterdir()} == {"factory.key", "roll"}
     assert node.up(order).message == "runs already"
     # neither a changed order nor one for the workshop alone ends it

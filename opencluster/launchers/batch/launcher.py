@@ -48,6 +48,7 @@ from opencluster.launchers.order import Order
 from opencluster.launchers.orders import (
     ANY_ADDRESS,
     cluster_keys,
+    executables,
     programs,
     sections_of,
 )
@@ -279,7 +280,13 @@ class BatchLauncher:
         folder = self._place.path / LAUNCH_FOLDER
         folder.mkdir(mode=0o700, exist_ok=True)
         cluster_keys(self._file, self._place)
-        order = Order("", "", sections=self._sections(), files=programs(self._file))
+        order = Order(
+            "",
+            "",
+            sections=self._sections(),
+            files=programs(self._file),
+            executables=executables(self._file),
+        )
         follow = {
             "drain_before_s": self._file.batch.drain_before_s,
             "look_again_s": self.look_again_s,
