@@ -45,6 +45,8 @@ def random_frames(
         codes = np.full(n, first)
     band, polarization = codes // 2, np.array(["LL", "RR"])[codes % 2]
     parts = rng.integers(-(1 << 23), 1 << 23, (n, description.baselines, 16, 2))
+    # the conjugate of the lowest is not among the numbers of a frame
+    parts[..., 1] = np.maximum(parts[..., 1], 1 - (1 << 23))
     parts[:, :4, 0, 0] = [-(1 << 23), (1 << 23) - 1, 0, -1]
     units = rng.integers(0, WHOLE[array] * FRACTIONS[array], (n, description.inputs))
     header = make_header(
