@@ -12,7 +12,7 @@ import click
 from opencluster.cli.options import directory_option
 from opencluster.config import load
 from opencluster.elastic.running import start_beside, stop_beside
-from opencluster.errors import StartFailed, indent
+from opencluster.errors import LaunchFailed, StartFailed, indent
 from opencluster.launchers import local
 from opencluster.launchers.base import Launcher, Outcome, Tell, failures, launcher_of
 from opencluster.launchers.cluster_file import ClusterFile, load_cluster_file
@@ -118,11 +118,20 @@ def down_command(path: Path | None, forget: bool) -> None:
     mean_this_cluster()
     stop_beside(place)
     launcher = launcher_of(known, place)
-    outcomes = follow(launcher, launcher.take_down)
+    try:
+        outcomes = follow(launcher, launcher.take_down)
+    except LaunchFailed as error:
+        if not forget:
+            raise
+        # a batch system that is no more
+        outcomes = [Outcome(place.path.name, False, str(error))]
+        click.echo(f"opencluster: {error}", err=True)
+    again = "`opencluster down` again tries those"
     if forget:
         forget_record(place)
         place.forget()
-    conclude(outcomes, "could not be ended; `opencluster down` again tries those")
+        again = "nothing tries that any more"
+    conclude(outcomes, f"could not be ended; {again}")
 
 
 def place_of(file: ClusterFile) -> Place:

@@ -114,8 +114,8 @@ class SshLauncher(HostsLauncher):
         if missing:
             return Cause(_not_installed(host, missing[1]), may_run=False)
         return Cause(
-            f"the command on it ended with status {ran.code}: {_last(ran.errors)}; it "
-            f"was `{shlex.join(self.command(host, 'up'))}`"
+            f"its Python ended with status {ran.code}: {_last(ran.errors)}; see "
+            f"whether `{by_hand} {_quoted(host.python)} -V` works"
         )
 
     def _ssh(self) -> list[str]:

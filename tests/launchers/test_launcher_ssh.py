@@ -346,7 +346,8 @@ def ssh_launcher(*hosts: Host, ssh: str = "ssh") -> SshLauncher:
         (1, "/p: No module named opencluster.launchers.node",
          "another version of OpenCluster is installed for /p", False),
         (1, "/p: No module named opencluster", "OpenCluster is not installed", False),
-        (137, "", "the command on it ended with status 137: it said nothing", True),
+        (137, "", "its Python ended with status 137: it said nothing; see whether "
+         "`ssh a /p -V` works", True),
     ],
 )  # fmt: skip
 def test_what_ssh_says_is_understood(

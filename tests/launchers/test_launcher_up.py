@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,6 +100,26 @@ def test_hosts_that_are_gone_for_good_are_forgotten(
         assert "1 host of 1 could not be ended" in done.output
     assert recorded(place) is None
     assert opencluster(place, "down").exit_code == 0
+
+
+def test_a_batch_system_that_is_gone_for_good_is_forgotten(
+    tmp_path: Path, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "n.yaml"
+    path.write_text("launcher: slurm\n")
+    place.path.mkdir()
+    keep_record(place, load_cluster_file(path))
+    job = {"id": "7", "nodes": 1, "is_first": True, "submitted_at": 0.0}
+    (place.path / "allocations.json").write_text(json.dumps([job]))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    kept = opencluster(place, "down")
+    assert kept.exit_code == 1
+    assert "cannot run squeue" in kept.output
+    assert recorded(place) is not None
+    done = opencluster(place, "down", "--forget")
+    assert done.exit_code == 1
+    assert "could not be ended; nothing tries that any more" in done.output
+    assert recorded(place) is None
 
 
 def test_mistakes_in_a_file_are_told_before_anything_is_done(
