@@ -95,6 +95,7 @@ class HostsLauncher(FixedHosts, ABC):
         self.is_restart = False
         self._commands = Commands()
         self._untouched: set[str] = set()
+        self._computers: dict[str, str] = {}
 
     # --- how a host is reached ----------------------------------------------
 
@@ -226,8 +227,17 @@ class HostsLauncher(FixedHosts, ABC):
         if not answer.may_run:
             self._untouched.add(host.name)
         if answer.is_done:
-            first = f"{first} ({elapsed_s:.1f} s)"
+            first = f"{first} ({elapsed_s:.1f} s){self._twin(host, answer)}"
         return Outcome(host.name, answer.is_done, first, detail)
+
+    def _twin(self, host: Host, answer: Answer) -> str:
+        """Return a remark on a computer that has workers under another name, too."""
+        if not answer.computer or WORKSHOP not in host.roles:
+            return ""
+        first = self._computers.setdefault(answer.computer, host.name)
+        if first == host.name:
+            return ""
+        return f"; mind that it is the computer that {first} is, so has two workshops"
 
     def _each(self, hosts: Sequence[Host], deed: Deed, tell: Tell) -> list[Outcome]:
         """Do it on all of these at once; outcomes come in the order of the hosts."""

@@ -32,6 +32,7 @@ from opencluster.errors import LaunchFailed, OpenClusterError
 from opencluster.launchers import local
 from opencluster.launchers.order import MAX_ORDER_BYTES, ROLL, Answer, Order
 from opencluster.net import keyfiles
+from opencluster.node.host import host_id
 from opencluster.place import Place
 
 LOOK_S = 1.0
@@ -77,7 +78,7 @@ def up(order: Order) -> Answer:
             raise
     what = " and ".join(started)
     message = f"started {what}" if started else "runs already"
-    return Answer(True, message, directory=str(place.path))
+    return Answer(True, message, directory=str(place.path), computer=host_id())
 
 
 def down(order: Order) -> Answer:

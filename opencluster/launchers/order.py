@@ -127,6 +127,8 @@ class Answer:
         Where everything lies on the host.
     may_run : bool
         Whether anything may have begun, when it was not done.
+    computer : str
+        Equal for hosts that are one computer under several names.
     """
 
     is_done: bool
@@ -134,6 +136,7 @@ class Answer:
     output: str = ""
     directory: str = ""
     may_run: bool = True
+    computer: str = ""
 
     def to_json(self) -> str:
         """Return it as one line for `answer_in`."""
@@ -158,5 +161,6 @@ def answer_in(output: str) -> Answer | None:
                 str(told.get("output", "")),
                 str(told.get("directory", "")),
                 told.get("may_run") is not False,
+                str(told.get("computer", "")),
             )
     return None

@@ -158,6 +158,10 @@ def test_hosts_that_work_are_told_with_what_was_started(cluster: Cluster) -> Non
     assert "alpha: started factory and workshop" in cluster.said
     assert "beta: started factory (" in cluster.said
     assert "gamma: started workshop (" in cluster.said
+    (line,) = [x for x in cluster.said.splitlines() if x.startswith("gamma: started")]
+    assert line.endswith("it is the computer that alpha is, so has two workshops")
+    (line,) = [x for x in cluster.said.splitlines() if x.startswith("beta: started")]
+    assert line.endswith(" s)")
 
 
 @pytest.mark.parametrize(
