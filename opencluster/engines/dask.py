@@ -67,7 +67,8 @@ class DaskEngine:
         self._values = DaskValues(client)
         self._caller = Caller(self._session, {}, lambda: client, self._values.resolve)
         self._flights = Flights(config, client, self._census, self._values)
-        self._numbers = itertools.count(1)
+        # the client of a Dask worker may have had an engine before
+        self._numbers = itertools.count(1 if is_ours else time.time_ns())
         self._census.ask_now()
 
     # --- pieces --------------------------------------------------------------

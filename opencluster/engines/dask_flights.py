@@ -183,20 +183,14 @@ class Flights:
     def cancel(self, pieces: Iterable[int]) -> None:
         """Give up pieces: drop what waits, interrupt what runs."""
         by_type: dict[str, list[int]] = {}
-        tasks = set()
-        with self._lock:
-            for number in pieces:
-                flight = self._flights.get(number)
-                if flight is None:
-                    continue
+        for number in pieces:
+            flight = self._flights.get(number)
+            if flight is not None:
                 by_type.setdefault(flight.piece.type, []).append(number)
-                if flight.task is not None:
-                    tasks.add(flight.task)
                 outcome = self._verdict(flight, "cancelled")
-                self._put(partial(self._end, flight, outcome))
+                self._put(partial(self._end_and_drop, flight, outcome))
         for type, numbers in by_type.items():
             self._soon(partial(self._stop, type, numbers, CANCELLED))
-        self._put(partial(self._drop, tasks))
 
     def interrupt(self, pieces: Iterable[int]) -> None:
         """Interrupt pieces that run; those that do not run yet are cancelled."""
@@ -304,7 +298,7 @@ class Flights:
         number = flight.piece.id
         if number not in await self._stop(flight.piece.type, [number], INTERRUPT):
             outcome = self._verdict(flight, "cancelled")
-            self._put(partial(self._end, flight, outcome))
+            self._put(partial(self._end_and_drop, flight, outcome))
 
     # --- in the thread that has results --------------------------------------
 
@@ -426,11 +420,11 @@ class Flights:
     def _died(self, task: Task, address: str) -> None:
         """Decide for each piece of a task whose Dask worker was lost with it."""
         flights = self._still(task)
+        self._census.forget(address)
         if len(task.flights) > 1:
             # nobody knows which it was; each by itself will show
             self._again(flights)
             return
-        self._census.forget(address)
         for flight in flights:
             piece = flight.piece
             name = f"{piece.type}@{address.rpartition('//')[2]}"
@@ -496,9 +490,7 @@ class Flights:
                 "piece %s goes on although it should stop; its thread cannot be ended",
                 number,
             )
-            task = flight.task
-            self._end(flight, self._verdict(flight, status))
-            self._drop({task} if task is not None else set())
+            self._end_and_drop(flight, self._verdict(flight, status))
 
     def _progressed(self, number: int, done: float, total: float) -> None:
         flight = self._flights.get(number)
@@ -522,7 +514,8 @@ class Flights:
                 flights = [f for f in self._flights.values() if f.piece.type == type]
             for flight in flights:
                 if now - max(since, flight.since) >= wait_s:
-                    self._end(flight, Outcome(error=self._census.nobody(type)))
+                    outcome = Outcome(error=self._census.nobody(type))
+                    self._end_and_drop(flight, outcome)
         self._unpin()
 
     def _unpin(self) -> None:
@@ -534,6 +527,7 @@ class Flights:
         for task in tasks:
             if task.address not in self._census.seats(task.type):
                 self._again(self._still(task))
+                self._drop(task)
 
     # --- the end of pieces ---------------------------------------------------
 
@@ -553,13 +547,17 @@ class Flights:
             those = [f for f in flights if f.piece.type == type]
             self._sending.send(type, those, self._counts[type])
 
-    def _drop(self, tasks: Iterable[Task]) -> None:
-        """Have Dask forget tasks of which no piece is awaited any more."""
-        futures = [
-            t.future for t in tasks if t.future is not None and not self._still(t)
-        ]
-        if futures:
-            self._soon(partial(self._client.cancel, futures))
+    def _end_and_drop(self, flight: Flight, outcome: Outcome) -> None:
+        """End a piece whose task was not seen to its end."""
+        task = flight.task
+        self._end(flight, outcome)
+        if task is not None:
+            self._drop(task)
+
+    def _drop(self, task: Task) -> None:
+        """Have Dask forget a task if no piece of it is awaited any more."""
+        if task.future is not None and not self._still(task):
+            self._soon(partial(self._client.cancel, [task.future]))
 
     def _fail(self, task: Task, error: WorkError) -> None:
         for flight in self._still(task):

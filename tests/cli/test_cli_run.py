@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import click
 import pytest
 from cli_tools import PROGRAMS, Cli
 
@@ -56,6 +57,11 @@ def test_split_engine(
     arguments: tuple[str, ...], engine: str | None, rest: list[str]
 ) -> None:
     assert split_engine(arguments) == (engine, rest)
+
+
+def test_an_address_of_dask_is_for_no_other_engine() -> None:
+    with pytest.raises(click.BadParameter, match="not for the engine local"):
+        split_engine(["--engine", "local", "--dask-address", "tcp://n:1"])
 
 
 def test_a_script_sees_what_python_shows_it(cli: Cli) -> None:

@@ -107,6 +107,16 @@ def test_what_is_missing_is_told_with_the_command_that_helps(
         future = Manager("dask").submit("Telescope", WorkPiece())
         with pytest.raises(NoSuitableWorker) as caught:
             future.result(DEADLINE_S)
+        engine: Any = find_engine("dask")
+
+        def left() -> list[str]:
+            keys = engine._client.run_on_scheduler(
+                lambda dask_scheduler: list(map(str, dask_scheduler.tasks))
+            )
+            return [key for key in keys if "Telescope" in key]
+
+        # it would begin when such a worker comes
+        wait_until(lambda: not left())
     assert "no Dask worker offers a resource of that name" in str(caught.value)
     assert f'dask worker {dask_address} --resources "Telescope=1"' in str(caught.value)
     assert "Tool (2)" in str(caught.value)
