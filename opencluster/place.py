@@ -147,11 +147,7 @@ class Place:
 
     def write(self, content: Mapping[str, Any]) -> None:
         """Replace the cluster file in one step."""
-        draft = self.cluster_file.with_suffix(".new")
-        draft.unlink(missing_ok=True)
-        draft.touch(mode=0o600)
-        draft.write_text(json.dumps(content, indent=2) + "\n")
-        draft.replace(self.cluster_file)
+        replace_file(self.cluster_file, json.dumps(content, indent=2) + "\n")
 
     def forget(self) -> None:
         """Remove what only a running cluster needs; logs and state stay.
@@ -167,6 +163,15 @@ class Place:
                     path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.sockets.rmdir()
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write a file of a place in one step, for its owner alone."""
+    draft = path.with_suffix(".new")
+    draft.unlink(missing_ok=True)
+    draft.touch(mode=0o600)
+    draft.write_text(text)
+    draft.replace(path)
 
 
 def _is_listening(path: Path) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from opencluster.place import Place
+from opencluster.place import Place, replace_file
 
 log = logging.getLogger(__name__)
 
@@ -84,13 +84,9 @@ class Memory:
         clock = time.time()
         launches = [clock - age_s for age_s in ages_s]
         content = {"launches": launches, "troubles": dict(troubles), "means": means}
-        draft = self._path.with_suffix(".new")
         try:
-            draft.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            draft.unlink(missing_ok=True)
-            draft.touch(mode=0o600)
-            draft.write_text(json.dumps(content))
-            draft.replace(self._path)
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            replace_file(self._path, json.dumps(content))
         except OSError as error:
             log.warning("launches would be forgotten at a restart: %s", error)
         self._written = state

@@ -14,12 +14,11 @@ from opencluster.elastic.memory import Memory
 from opencluster.launchers import local
 from opencluster.launchers.base import launcher_of
 from opencluster.launchers.connection import connect
-from opencluster.launchers.description import ClusterFile
+from opencluster.launchers.description import BATCH_LAUNCHERS, ClusterFile
 from opencluster.launchers.record import recorded
 from opencluster.net.control import Control
 from opencluster.place import Place
 
-BATCH_LAUNCHERS = ("slurm", "pbs")
 THREADS = 8
 """Orders that are carried out at a time, and a question to a batch system."""
 LOG = "elastic"

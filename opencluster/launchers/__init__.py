@@ -1,1 +1,1 @@
-"""How daemons get onto computers: so far onto this one."""
+"""How the daemons of a cluster get onto computers: here, by ssh, in batch jobs."""

@@ -32,7 +32,9 @@ from opencluster.core.roles import FACTORY, WORKSHOP
 from opencluster.errors import ConfigError
 from opencluster.launchers.batch.script import time_limit_s
 from opencluster.launchers.description import (
+    BATCH_LAUNCHERS,
     DRAIN_BEFORE_S,
+    ENOUGH_FACTORIES,
     FACTORY_PORT,
     Batch,
     ClusterFile,
@@ -43,11 +45,8 @@ from opencluster.launchers.yaml_lines import Item, parse_yaml, read_yaml
 
 __all__ = ["Batch", "ClusterFile", "Host", "load_cluster_file", "read_cluster_file"]
 
-LAUNCHERS = ("local", "ssh", "slurm", "pbs")
-BATCH_LAUNCHERS = ("slurm", "pbs")
+LAUNCHERS = ("local", "ssh", *BATCH_LAUNCHERS)
 HOST_ROLES = (FACTORY, WORKSHOP)
-ENOUGH_FACTORIES = 3
-"""So many survive the loss of any one; two would not agree more often than one."""
 LIMITS = "limits"
 """What stands in place of a type where all elastic types are meant."""
 MAX_FACTORIES = 9

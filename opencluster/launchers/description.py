@@ -12,6 +12,9 @@ from opencluster.config.catalogue import is_catalogue_section
 from opencluster.config.elastic import is_elastic_section
 from opencluster.core.roles import FACTORY
 
+BATCH_LAUNCHERS = ("slurm", "pbs")
+ENOUGH_FACTORIES = 3
+"""So many survive the loss of any one; two would not agree more often than one."""
 ELASTIC = "elastic"
 FACTORY_PORT = 9100
 DRAIN_BEFORE_S = 120.0

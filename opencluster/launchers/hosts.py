@@ -27,6 +27,7 @@ from opencluster.launchers.orders import (
     KEYS_OF_ROLES,
     cluster_keys,
     is_insecure,
+    node_directory,
     orders_of,
 )
 from opencluster.launchers.record import (
@@ -268,7 +269,7 @@ class HostsLauncher(FixedHosts, ABC):
 
     def directory(self, host: Host) -> str:
         """Return where a host keeps what is its own; ``~`` is the home there."""
-        return f"{self.file.directory.rstrip('/')}/nodes/{host.name}"
+        return node_directory(self.file, host.name)
 
     def _keys(self) -> Path | None:
         """Return the directory of all keys, which are made when there are none."""

@@ -33,7 +33,7 @@ from opencluster.launchers import local
 from opencluster.launchers.order import MAX_ORDER_BYTES, ROLL, Answer, Order
 from opencluster.net import keyfiles
 from opencluster.node.host import host_id
-from opencluster.place import Place
+from opencluster.place import Place, replace_file
 
 LOOK_S = 1.0
 """How often `run` looks whether its daemons are there."""
@@ -162,9 +162,7 @@ def _lay_out(order: Order, place: Place) -> None:
     _config_file(place).write_text(render_sections(order.sections))
     _forget_keys(place)
     note = {"digest": order.digest(), "has_keys": bool(order.keys)}
-    draft = _order_file(place).with_suffix(".new")
-    draft.write_text(json.dumps(note))
-    draft.replace(_order_file(place))
+    replace_file(_order_file(place), json.dumps(note))
     if order.keys:
         _write_keys(order.keys, place.path / "keys")
 

@@ -6,17 +6,13 @@ import json
 
 from opencluster.errors import LaunchFailed
 from opencluster.launchers.description import ClusterFile
-from opencluster.place import Place
+from opencluster.place import Place, replace_file
 
 
 def keep_record(place: Place, file: ClusterFile) -> None:
     """Note what is launched from a place; before it is, as that may be cut short."""
-    path = place.path / "launch.json"
-    draft = path.with_suffix(".new")
-    draft.unlink(missing_ok=True)
-    draft.touch(mode=0o600)
-    draft.write_text(json.dumps(file.to_fields(), indent=2) + "\n")
-    draft.replace(path)
+    text = json.dumps(file.to_fields(), indent=2)
+    replace_file(place.path / "launch.json", text + "\n")
 
 
 def recorded(place: Place) -> ClusterFile | None:

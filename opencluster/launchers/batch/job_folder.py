@@ -19,11 +19,10 @@ from opencluster.launchers.batch.script import (
     LAUNCH_FOLDER,
     NODES_FILE,
 )
+from opencluster.launchers.description import ENOUGH_FACTORIES
 from opencluster.launchers.order import Order
-from opencluster.place import Place
+from opencluster.place import Place, replace_file
 
-ENOUGH_FACTORIES = 3
-"""So many survive the loss of any one; two would not agree more often than one."""
 FIRST_PORT = 20_000
 PORTS = 10_000
 """Factories listen at one of these, below those that systems give to clients."""
@@ -85,9 +84,7 @@ class Job:
 
     def note_end(self, ends_at: float) -> None:
         """Tell all its computers when it must have ended."""
-        draft = self.folder / f"{ENDS_AT_FILE}.new"
-        draft.write_text(f"{ends_at:.0f}\n")
-        draft.replace(self.folder / ENDS_AT_FILE)
+        replace_file(self.folder / ENDS_AT_FILE, f"{ends_at:.0f}\n")
 
     def order(self) -> tuple[Order, Mapping[str, Any]]:
         """Return what is to run on each, and how the job is to be followed."""

@@ -58,7 +58,7 @@ from opencluster.launchers.record import (
     keep_record,
     recorded,
 )
-from opencluster.place import Place
+from opencluster.place import Place, replace_file
 
 LOOK_AGAIN_S = 60.0
 """How often a job asks when it ends."""
@@ -292,8 +292,8 @@ class BatchLauncher:
             "look_again_s": self.look_again_s,
         }
         content = {"order": asdict(order), "follow": follow}
-        _replace(folder / ORDER_FILE, json.dumps(content))
-        _replace(Path(job.script_path), text)
+        replace_file(folder / ORDER_FILE, json.dumps(content))
+        replace_file(Path(job.script_path), text)
         keep_record(self._place, self._file)
         id = self._system.submit(job.script_path, after)
         self._note(
@@ -319,7 +319,9 @@ class BatchLauncher:
         return [_Noted(**row) for row in rows]
 
     def _note(self, jobs: Sequence[_Noted]) -> None:
-        _replace(self._place.path / JOBS_FILE, json.dumps([asdict(j) for j in jobs]))
+        replace_file(
+            self._place.path / JOBS_FILE, json.dumps([asdict(j) for j in jobs])
+        )
 
 
 @contextmanager
@@ -336,15 +338,6 @@ def _uninterrupted() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
     if pressed:
         raise KeyboardInterrupt
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file in one step, for its owner alone."""
-    draft = path.with_name(f"{path.name}.new")
-    draft.unlink(missing_ok=True)
-    draft.touch(mode=0o600)
-    draft.write_text(text)
-    draft.replace(path)
 
 
 def _is_there(known: Mapping[str, Allocation], id: str) -> bool:
