@@ -125,6 +125,7 @@ def _site() -> Iterator[Any]:
             processes=True,
             host="127.0.0.1",
             dashboard_address=":0",
+            scheduler_kwargs={"dashboard": False},
             memory_limit=0,
             resources={TYPE: 1},
             silence_logs="CRITICAL",

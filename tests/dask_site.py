@@ -32,6 +32,7 @@ def dask_scheduler(port: int = 0) -> Iterator[str]:
             host="127.0.0.1",
             scheduler_port=port,
             dashboard_address=":0",
+            scheduler_kwargs={"dashboard": False},
             silence_logs=False,
         ) as cluster,
     ):

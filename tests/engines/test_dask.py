@@ -29,7 +29,7 @@ from opencluster.errors import (
     WorkerDied,
 )
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 SETTINGS = {
     "manager.worker_wait_s": 20,
     "manager.max_kills": 2,
