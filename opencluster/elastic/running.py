@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import replace
 
 from opencluster.config import Config, load
 from opencluster.config.elastic import is_elastic_section
 from opencluster.core.roles import WORKER
 from opencluster.elastic.daemon import Elastic
 from opencluster.elastic.keeper import Keeper
-from opencluster.elastic.means import Jobs, Means, Workshops
+from opencluster.elastic.means import QUEUE_LOOK_S, Jobs, Means, Workshops
 from opencluster.elastic.memory import Memory
 from opencluster.launchers import local
 from opencluster.launchers.base import launcher_of
@@ -65,6 +66,9 @@ def _means(config: Config, place: Place, control: Control, executor: Executor) -
     file = recorded(place)
     if file is None or file.launcher not in BATCH_LAUNCHERS:
         return Workshops(control, config, executor)
+    # a job that is drained ends when it is empty
+    ending_s = max(config.elastic.ending_s, file.batch.drain_before_s + QUEUE_LOOK_S)
+    config = replace(config, elastic=replace(config.elastic, ending_s=ending_s))
     return Jobs(launcher_of(file, place), each_of(file), config, executor)
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from click.testing import CliRunner
 
 from opencluster.cli import NO_CLUSTER, main
 from opencluster.config.elastic import ElasticType
+from opencluster.elastic.means import Jobs
 from opencluster.elastic.running import (
+    _means,
     each_of,
     settings_for,
     start_beside,
@@ -56,6 +59,19 @@ def test_settings_are_those_of_the_file_that_was_launched(place: Place) -> None:
     assert config.elastic_types == (ElasticType("Fit", 0, 64, 12.5),)
     assert config.elastic.launches_per_minute == 2
     assert config.elastic.failures == 5
+
+
+@pytest.mark.parametrize(("drain_before_s", "ending_s"), [(600, 610.0), (60, 300.0)])
+def test_a_job_counts_as_none_before_it_is_drained(
+    place: Place, tmp_path: Path, drain_before_s: int, ending_s: float
+) -> None:
+    path = tmp_path / "night.yaml"
+    path.write_text(FILE.replace("nodes: 2", f"drain_before_s: {drain_before_s}"))
+    keep_record(place, load_cluster_file(path))
+    nobody = cast(Any, None)
+    means = _means(settings_for(place), place, nobody, nobody)
+    assert isinstance(means, Jobs)
+    assert means._allotment.ending_s == ending_s
 
 
 def test_nothing_is_started_beside_a_cluster_without_elastic_types(
