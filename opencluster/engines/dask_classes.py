@@ -156,6 +156,13 @@ _files: dict[tuple[Path, bytes], ModuleType] = {}
 
 def _from_file(path: Path, name: str, digest: bytes) -> type:
     key = path, digest
+    for imported in ("__main__", path.stem):
+        module = sys.modules.get(imported)
+        if module is None or module in _files.values():
+            continue
+        if getattr(module, "__file__", None) == str(path):
+            # such as in a manager's own process, which may have Dask workers in it
+            _files.setdefault(key, module)
     if key not in _files:
         _files[key] = sys.modules[load_class(f"{path}:{name}").__module__]
     found: type = getattr(_files[key], name)

@@ -6,8 +6,11 @@ import pickle
 import sys
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -16,10 +19,16 @@ from distributed.protocol import pickle as dask_pickle
 from opencluster import Worker, WorkPiece
 from opencluster.config import Config
 from opencluster.core.inbox import CUT_SHORT, INTERRUPT
-from opencluster.engines import dask_runs
+from opencluster.engines import dask_runs, dask_worker
 from opencluster.engines.base import Options
 from opencluster.engines.dask_classes import NotThere, Recipes, load_worker
-from opencluster.engines.dask_messages import Answer, Order, Parts, Row
+from opencluster.engines.dask_messages import (
+    UNKNOWN_CLASS,
+    Answer,
+    Order,
+    Parts,
+    Row,
+)
 from opencluster.engines.dask_scheduler import plugin
 from opencluster.engines.dask_tasks import (
     BUNDLE_PIECES,
@@ -32,6 +41,7 @@ from opencluster.engines.dask_tasks import (
 from opencluster.engines.tickets import Ticket, piece_of
 from opencluster.errors import RemoteProtocolError
 from opencluster.targets import load_class
+from opencluster.wire import codec
 from opencluster.worker import PieceInterrupt
 
 # --- messages --------------------------------------------------------------------
@@ -242,6 +252,56 @@ def test_why_a_class_cannot_be_had_is_told(tmp_path: Path) -> None:
         load_worker(recipe)
     assert "is another file" in str(caught.value)
     assert "by value it cannot be sent" in str(caught.value)
+
+
+# --- what a Dask worker has ------------------------------------------------------
+
+
+class GuestWorker(Worker):
+    """Notes what becomes of it."""
+
+    seen: ClassVar[list[str]] = []
+
+    def startup(self) -> None:
+        self.seen.append("startup")
+
+    def perform(self, work: WorkPiece) -> WorkPiece:
+        self.seen.append("perform")
+        return WorkPiece(work)
+
+    def shutdown(self) -> None:
+        self.seen.append("shutdown")
+
+
+def test_an_instance_is_made_once_and_ends_with_the_dask_worker() -> None:
+    def later(function: Callable[..., object], **options: object) -> None:
+        host.plugins["opencluster"] = options["plugin"]
+
+    host = SimpleNamespace(
+        address="tcp://here:1",
+        plugins={},
+        loop=SimpleNamespace(add_callback=later),
+        plugin_add=None,
+    )
+    shop = dask_worker._Shop(host, "guest")
+    dask_worker._shops[host.address, "guest"] = shop
+    recipe, _ = Recipes(Config()).worker("Guest")
+    payload, _ = codec.encode(WorkPiece(a=1))
+    order = replace(ORDER, type="Guest", numbers=[1, 2], rows=[[payload, []]] * 2)
+    unknown = shop.perform(order, [], [])
+    assert isinstance(unknown, Answer)
+    assert unknown.rows()[1][0].status == UNKNOWN_CLASS
+    order = replace(order, recipe=recipe)
+    for _ in range(2):
+        answer = shop.perform(order, [], [])
+        assert isinstance(answer, Answer)
+        name, rows = answer.rows()
+        assert name == "Guest@here:1.0"
+        assert [codec.decode(row.payload) for row in rows] == [{"a": 1}] * 2
+    assert GuestWorker.seen == ["startup", *["perform"] * 4]
+    host.plugins["opencluster"].teardown(host)
+    assert GuestWorker.seen[5:] == ["shutdown"]
+    assert (host.address, "guest") not in dask_worker._shops
 
 
 # --- runs ------------------------------------------------------------------------
