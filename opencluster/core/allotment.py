@@ -209,16 +209,23 @@ class Allotment:
 
     # --- what outlives a process -----------------------------------------------
 
-    def to_fields(self) -> list[str]:
+    def to_fields(self) -> dict[str, list[str]]:
         """Return what `remember` takes after a restart."""
-        return self.own
+        return {"own": self.own, "given_back": list(self._given_back)}
 
-    def remember(self, now: float, fields: Any) -> None:
-        """Look after jobs that were asked for before a restart."""
-        if isinstance(fields, list):
-            for id in filter(lambda id: isinstance(id, str), fields):
-                # with the cluster of then it may have ended long ago
-                self._own[id] = _Own(now, here_since=now, may_end=True)
+    def remember(self, now: float, fields: Any) -> list[str]:
+        """Look after jobs that were asked for before a restart.
+
+        Returns
+        -------
+        list of str
+            Jobs whose giving back may have been cut short: it is to be done again.
+        """
+        own, given_back = _ids(fields, "own"), _ids(fields, "given_back")
+        for id in own + given_back:
+            # with the cluster of then it may have ended long ago
+            self._own[id] = _Own(now, here_since=now, may_end=True)
+        return given_back
 
     # --- inside ------------------------------------------------------------------
 
@@ -274,3 +281,9 @@ class Allotment:
             return False
         since = self._first_seen.setdefault(job.id, now)
         return now - since >= self.start_timeout_s
+
+
+def _ids(fields: Any, key: str) -> list[str]:
+    """Return the names of jobs in what was kept, none where it makes no sense."""
+    found = fields.get(key) if isinstance(fields, Mapping) else None
+    return [id for id in found or () if isinstance(id, str)]

@@ -254,8 +254,9 @@ class Jobs:
         return self._allotment.to_fields()
 
     def remember(self, now: float, fields: Any) -> None:
-        """Look after jobs that were asked for before."""
-        self._allotment.remember(now, fields)
+        """Look after jobs that were asked for before, and those to give back."""
+        for id in self._allotment.remember(now, fields):
+            self._give_back(now, id)
 
     # --- inside --------------------------------------------------------------
 

@@ -161,12 +161,15 @@ def test_what_waits_is_given_back_before_what_is_idle_and_the_newest_first() -> 
 
 
 def test_own_jobs_are_known_after_a_restart() -> None:
-    made = allotment(j=0.0)
+    made = allotment(j=0.0, k=0.0)
+    made.given_back(1.0, "k")
     again = Allotment(made.each, 100.0, 300.0)
-    again.remember(500.0, made.to_fields())
-    assert again.own == ["j"]
-    again.remember(500.0, {"no": "list"})
-    again.remember(500.0, [7, None])
+    # who was killed may have drained it, and nothing more
+    assert again.remember(500.0, made.to_fields()) == ["k"]
+    assert again.own == ["j", "k"]
+    again = Allotment(made.each, 100.0, 300.0)
+    for fields in ({"own": ["j"]}, {"own": [7], "given_back": None}, ["k"], None):
+        assert again.remember(500.0, fields) == []
     assert again.own == ["j"]
     # with the cluster of then they may have ended, which is no failure
     assert again.look(600.0, NOON, [], {}).failed == ()

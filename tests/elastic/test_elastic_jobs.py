@@ -307,6 +307,23 @@ def test_what_cannot_be_given_back_now_is_given_back_later(site: Site) -> None:
     assert list(site.queue.jobs) == ["1", "2"]
 
 
+def test_a_job_is_given_back_though_who_did_it_was_killed(site: Site) -> None:
+    site.factory.pieces, site.factory.busy = 4, {"1"}
+    site.pass_time(10)
+    site.run_all()
+    site.pass_time(70)
+    remove = site.queue.remove
+    site.queue.remove = lambda id: None  # type: ignore[method-assign]
+    site.factory.pieces, site.factory.busy = 0, set()
+    site.pass_time(100)
+    assert list(site.queue.jobs) == ["1", "2"]
+    site.queue.remove = remove  # type: ignore[method-assign]
+    site.factory.rows.clear()
+    site.keeper = site.begin()
+    site.pass_time(1)
+    assert site.queue.removed == ["2"]
+
+
 def test_a_job_that_ends_soon_is_replaced_before(site: Site) -> None:
     site.factory.pieces, site.factory.busy = 2, {"1"}
     site.pass_time(60)
@@ -325,7 +342,7 @@ def test_after_a_restart_jobs_and_launches_are_known(site: Site) -> None:
     site.keeper.end()
     assert list(site.factory.rows.values())[-1]["state"] == "done"
     noted = json.loads((site.place.path / "elastic.json").read_text())
-    assert noted["means"] == [str(n) for n in range(2, before + 1)]
+    assert noted["means"]["own"] == [str(n) for n in range(2, before + 1)]
     site.keeper = site.begin()
     site.run_all()
     site.factory.pieces, site.factory.busy = 0, set()
