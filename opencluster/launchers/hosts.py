@@ -265,7 +265,14 @@ class HostsLauncher(FixedHosts, ABC):
         """The endpoints of all factories, in the order of their hosts."""
         hosts = [host for host in self.file.hosts if host.is_factory]
         with ThreadPoolExecutor(MAX_AT_ONCE) as pool:
-            return [e for e in pool.map(self.endpoint, hosts) if e]
+            found = [e for e in pool.map(self.endpoint, hosts) if e]
+        twins = sorted({each for each in found if found.count(each) > 1})
+        if twins:
+            raise LaunchFailed(
+                f"two factories would be at {twins[0]}: take one of these hosts out, "
+                "or give it another `port:` or `roles: [workshop]`"
+            )
+        return found
 
     def directory(self, host: Host) -> str:
         """Return where a host keeps what is its own; ``~`` is the home there."""

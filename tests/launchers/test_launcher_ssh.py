@@ -400,6 +400,15 @@ def test_a_factory_is_where_ssh_takes_its_name_for(tmp_path: Path) -> None:
     assert ssh_launcher(ssh="/nowhere/ssh").endpoint(hosts[1]) == "tcp://b:9101"
 
 
+def test_two_factories_at_one_place_are_refused(tmp_path: Path) -> None:
+    both = [Host(n, ("factory",), address="10.0.0.1") for n in ("a", "b")]
+    file = ClusterFile(Path("/f"), "n", "ssh", hosts=tuple(both))
+    place = Place(tmp_path / "place")
+    with pytest.raises(LaunchFailed, match=r"two factories would be at tcp://10\.0\."):
+        SshLauncher(file, place).launch(lambda _: None)
+    place.forget()
+
+
 def test_no_factory_is_where_others_cannot_reach_it(tmp_path: Path) -> None:
     config = tmp_path / "config"
     config.write_text("Host a c\n  HostName 127.0.0.1\n")
