@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -245,7 +246,8 @@ def _launch(content: dict[str, Any], options: dict[str, Any]) -> None:
     outcomes = follow(launcher, launcher.launch)
     if is_waiting and failures(outcomes) != outcomes:
         await_workers(place)
-    named = "" if place == Place.find() else f" --dir {place.path}"
+    quoted = shlex.quote(str(place.path))
+    named = "" if place == Place.find() else f" --dir {quoted}"
     click.echo(
         f"see `opencluster{named} status`, and end it with `opencluster{named} down`",
         err=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -75,9 +76,10 @@ def up_command(path: Path, dry_run: bool, restart: bool) -> None:
     mean_this_cluster()
     outcomes = follow(launcher, launcher.launch)
     if failures(outcomes) != outcomes:
+        quoted = shlex.quote(str(place.path))
         click.echo(
-            f"the cluster is controlled from {place.path}: `opencluster --dir "
-            f"{place.path} status`, or set {DIRECTORY_VARIABLE} to it",
+            f"the cluster is controlled from {place.path}: `opencluster --dir {quoted} "
+            f"status`, or set {DIRECTORY_VARIABLE} to it",
             err=True,
         )
         # what the file says of elastic types may have changed

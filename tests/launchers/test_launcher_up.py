@@ -30,7 +30,7 @@ FILE = "workers: {Nothing: {target: 'program.py:NAME', count: 1}}\n"
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
-    place = Place(tmp_path / "place")
+    place = Place(tmp_path / "its place")
     yield place
     local.stop(place)
 
@@ -64,7 +64,7 @@ def test_a_cluster_of_this_computer_from_up_to_down(
     begun = opencluster(place, "up", str(path))
     assert begun.exit_code == 0, begun.output
     assert ": started factory and workshop (" in begun.output
-    assert f"`opencluster --dir {place.path} status`" in begun.output
+    assert f"`opencluster --dir '{place.path}' status`" in begun.output
     assert "set OPENCLUSTER_CLUSTER_FACTORIES to nothing to use this" in begun.output
     assert "workers of elastic types come and go with the work" in begun.output
     assert not start_beside(place)
