@@ -77,7 +77,9 @@ PROGRESS_INTERVAL_S = 0.2
 """Progress is reported to the manager at most this often."""
 LOOK_S = 0.005
 """A piece that reports progress sees at most this often what came for the worker."""
-_OWN_FOLDERS = {Path(__file__).parent / name for name in ("", "engines", "wire")}
+_OWN_FOLDERS = {
+    Path(__file__).parent / name for name in ("", "engines", "engines/dask", "wire")
+}
 """Whose frames at the head of a traceback say nothing to users."""
 INTERRUPT_SIGNAL = signal.SIGUSR2
 """Raises the exception of an interrupt in the main thread, out of a system call too."""

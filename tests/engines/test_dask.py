@@ -15,8 +15,8 @@ import pytest
 from dask_site import dask_scheduler, dask_workers, on_dask
 
 from opencluster import Manager, Worker, WorkPiece
-from opencluster.engines import dask_classes
 from opencluster.engines.choice import close_engines, engine_at, find_engine
+from opencluster.engines.dask import classes as dask_classes
 from opencluster.errors import (
     ConfigError,
     DataLost,

@@ -19,18 +19,19 @@ from distributed.protocol import pickle as dask_pickle
 from opencluster import Worker, WorkPiece
 from opencluster.config import Config
 from opencluster.core.inbox import CUT_SHORT, INTERRUPT
-from opencluster.engines import dask_runs, dask_worker
 from opencluster.engines.base import Options
-from opencluster.engines.dask_classes import NotThere, Recipes, load_worker
-from opencluster.engines.dask_messages import (
+from opencluster.engines.dask import runs as dask_runs
+from opencluster.engines.dask import worker as dask_worker
+from opencluster.engines.dask.classes import NotThere, Recipes, load_worker
+from opencluster.engines.dask.messages import (
     UNKNOWN_CLASS,
     Answer,
     Order,
     Parts,
     Row,
 )
-from opencluster.engines.dask_scheduler import plugin
-from opencluster.engines.dask_tasks import (
+from opencluster.engines.dask.scheduler import plugin
+from opencluster.engines.dask.tasks import (
     BUNDLE_PIECES,
     Flight,
     Pace,
@@ -96,7 +97,7 @@ ORDER = Order(
 def test_an_order_arrives_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     packed = ORDER.pack()
     assert Order.unpack(packed) == ORDER
-    monkeypatch.setattr("opencluster.engines.dask_messages.FORMAT", 2)
+    monkeypatch.setattr("opencluster.engines.dask.messages.FORMAT", 2)
     with pytest.raises(RemoteProtocolError, match="another version"):
         Order.unpack(packed)
 

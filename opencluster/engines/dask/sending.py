@@ -10,13 +10,19 @@ from functools import partial
 from typing import Any
 
 from opencluster.config import Config
-from opencluster.engines import dask_tasks
 from opencluster.engines.base import Outcome
-from opencluster.engines.dask_census import Census
-from opencluster.engines.dask_classes import Recipes, digest_of
-from opencluster.engines.dask_messages import Order
-from opencluster.engines.dask_tasks import Flight, Pace, Task
-from opencluster.engines.dask_values import DaskValues
+from opencluster.engines.dask.census import Census
+from opencluster.engines.dask.classes import Recipes, digest_of
+from opencluster.engines.dask.messages import Order
+from opencluster.engines.dask.tasks import (
+    Flight,
+    Pace,
+    Task,
+    dask_priority,
+    scatter,
+    submit,
+)
+from opencluster.engines.dask.values import DaskValues
 from opencluster.errors import DataLost
 
 log = logging.getLogger(__name__)
@@ -94,7 +100,7 @@ class Sending:
             for flight in bundle:
                 flight.task = task
                 flight.tries += 1
-            priority = dask_tasks.dask_priority(bundle[0].piece)
+            priority = dask_priority(bundle[0].piece)
             groups.setdefault((priority, task.address), []).append(task)
         if self._client.status in ("closing", "closed"):
             for task in itertools.chain.from_iterable(groups.values()):
@@ -116,7 +122,7 @@ class Sending:
 
         async def send(task: Task, place: str) -> None:
             try:
-                await dask_tasks.scatter(self._client, task, address or place)
+                await scatter(self._client, task, address or place)
             except (OSError, TimeoutError, KeyError, ValueError) as error:
                 log.warning("a piece did not reach %s: %s", place, error)
                 # the worker is gone by now, or in a moment
@@ -147,9 +153,7 @@ class Sending:
         if not rows:
             return
         try:
-            dask_tasks.submit(
-                self._client, rows, priority, address, self._config.dask.resources
-            )
+            submit(self._client, rows, priority, address, self._config.dask.resources)
         except Exception as error:
             # such as a client that was closed
             for task, _, _ in rows:

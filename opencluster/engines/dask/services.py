@@ -18,8 +18,8 @@ from typing import Any, cast
 
 from opencluster.config import load
 from opencluster.engines.classes import service_class
-from opencluster.engines.dask_classes import load_service, service_recipe
-from opencluster.engines.dask_messages import Answer, Parts, Row
+from opencluster.engines.dask.classes import load_service, service_recipe
+from opencluster.engines.dask.messages import Answer, Parts, Row
 from opencluster.engines.verdicts import failed
 from opencluster.errors import NoSuitableWorker, indent
 from opencluster.references import DataRef

@@ -15,11 +15,11 @@ from typing import Any
 
 from opencluster.core.pieces import Piece
 from opencluster.engines.base import Options
-from opencluster.engines.dask_messages import Parts
-from opencluster.engines.dask_scheduler import MARK
+from opencluster.engines.dask.messages import Parts
+from opencluster.engines.dask.scheduler import MARK
 from opencluster.engines.tickets import Ticket
 
-PERFORM = "opencluster.engines.dask_worker:perform"
+PERFORM = "opencluster.engines.dask.worker:perform"
 """Found by its name on the Dask worker, so that the scheduler need not import it."""
 BUNDLE_S = 0.01
 """How long the pieces of a bundle take together, by the mean of their type."""

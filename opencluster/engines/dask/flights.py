@@ -20,11 +20,11 @@ from typing import Any
 from opencluster.config import Config
 from opencluster.core.inbox import CANCELLED, CUT_SHORT, INTERRUPT
 from opencluster.core.pieces import Verdict
-from opencluster.engines import dask_runs
 from opencluster.engines.base import Outcome
-from opencluster.engines.dask_census import Census
-from opencluster.engines.dask_classes import not_there
-from opencluster.engines.dask_messages import (
+from opencluster.engines.dask import runs
+from opencluster.engines.dask.census import Census
+from opencluster.engines.dask.classes import not_there
+from opencluster.engines.dask.messages import (
     BROKEN,
     NOT_BEGUN,
     UNKNOWN_CLASS,
@@ -32,10 +32,10 @@ from opencluster.engines.dask_messages import (
     Parts,
     Row,
 )
-from opencluster.engines.dask_sending import Sending
-from opencluster.engines.dask_services import aside
-from opencluster.engines.dask_tasks import Flight, Task
-from opencluster.engines.dask_values import LOST, DaskValues, name_of
+from opencluster.engines.dask.sending import Sending
+from opencluster.engines.dask.services import aside
+from opencluster.engines.dask.tasks import Flight, Task
+from opencluster.engines.dask.values import LOST, DaskValues, name_of
 from opencluster.engines.tickets import closed, failure_in
 from opencluster.engines.verdicts import error_for
 from opencluster.errors import (
@@ -260,7 +260,7 @@ class Flights:
             return []
         try:
             found = await self._client.run(
-                dask_runs.stop,
+                runs.stop,
                 self._session,
                 numbers,
                 reason,
@@ -286,7 +286,7 @@ class Flights:
                 return
             with suppress(OSError, TimeoutError):
                 found = await self._client.run(
-                    dask_runs.make_way,
+                    runs.make_way,
                     task.type,
                     task.key,
                     workers=self._census.addresses(task.type),

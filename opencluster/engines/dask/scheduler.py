@@ -28,7 +28,7 @@ def plugin() -> SchedulerPlugin:
     def end(session: str) -> None:
         import sys
 
-        module = sys.modules.get("opencluster.engines.dask_worker")
+        module = sys.modules.get("opencluster.engines.dask.worker")
         if module is not None:
             module.end_session(session)
 

@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from opencluster.core.inbox import CANCELLED, CUT_SHORT
-from opencluster.engines import dask_runs as runs
 from opencluster.engines.choice import ENGINE_VARIABLE
-from opencluster.engines.dask_classes import NotThere, load_worker
-from opencluster.engines.dask_messages import (
+from opencluster.engines.dask import runs
+from opencluster.engines.dask.classes import NotThere, load_worker
+from opencluster.engines.dask.messages import (
     BROKEN,
     NOT_BEGUN,
     UNKNOWN_CLASS,
@@ -32,7 +32,7 @@ from opencluster.engines.dask_messages import (
     Row,
     topic_of,
 )
-from opencluster.engines.dask_services import Caller, end_services
+from opencluster.engines.dask.services import Caller, end_services
 from opencluster.inputs import Escaped
 from opencluster.keeping import owned
 from opencluster.references import DataRef
@@ -126,7 +126,7 @@ class _Shop:
         self._lock = threading.Lock()
         self._is_closed = False
         self._escaped = Escaped()
-        if "opencluster.engines.dask" not in sys.modules:
+        if "opencluster.engines.dask.engine" not in sys.modules:
             # whoever submits pieces in here means this Dask cluster, unless this is the
             # process of a manager that has Dask workers in it
             os.environ.setdefault(ENGINE_VARIABLE, "dask")

@@ -17,30 +17,22 @@ from typing import Any
 
 from opencluster.config import Config
 from opencluster.core.chunks import Moved
-from opencluster.engines import dask_runs, dask_scheduler
 from opencluster.engines.base import Done, Job, Options, Where, WorkerInfo
-from opencluster.engines.dask_census import Census
-from opencluster.engines.dask_client import open_client
-from opencluster.engines.dask_flights import Flights
-from opencluster.engines.dask_messages import Parts, topic_of
-from opencluster.engines.dask_services import Caller, aside
-from opencluster.engines.dask_tasks import Flight
-from opencluster.engines.dask_values import DaskValues
-from opencluster.engines.dask_worker import end_session
+from opencluster.engines.dask import runs, scheduler
+from opencluster.engines.dask.census import Census
+from opencluster.engines.dask.flights import Flights
+from opencluster.engines.dask.messages import Parts, topic_of
+from opencluster.engines.dask.services import Caller, aside
+from opencluster.engines.dask.tasks import Flight
+from opencluster.engines.dask.values import DaskValues
+from opencluster.engines.dask.worker import end_session
 from opencluster.engines.tickets import Ticket, piece_of
-from opencluster.place import Place
 from opencluster.references import DataRef
 from opencluster.wire import codec
 from opencluster.wire.batches import check_size
 
 CLOSE_S = 5.0
 """How long the Dask workers may take to hear that this program ends."""
-
-
-def connect(config: Config, place: Place) -> DaskEngine:
-    """Return an engine on the Dask cluster that the settings name."""
-    client, is_ours = open_client(config.dask)
-    return DaskEngine(config, client, is_ours)
 
 
 class DaskEngine:
@@ -137,7 +129,7 @@ class DaskEngine:
 
         async def stop() -> None:
             await self._client.run(
-                dask_runs.stop_worker,
+                runs.stop_worker,
                 self._session,
                 worker,
                 workers=[found[1]],
@@ -264,7 +256,7 @@ class DaskEngine:
     async def _greet(self) -> None:
         """Have a scheduler send what concerns this program, and care for its pieces."""
         self._client.subscribe_topic(topic_of(self._session), self._flights.event)
-        await self._client.register_plugin(dask_scheduler.plugin())
+        await self._client.register_plugin(scheduler.plugin())
 
     async def _say_goodbye(self) -> None:
         addresses = {

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from opencluster.core.whereabouts import RELEASED, UNKNOWN
-from opencluster.engines.dask_messages import Parts
+from opencluster.engines.dask.messages import Parts
 from opencluster.engines.leases import Leases
 from opencluster.errors import DataLost
 from opencluster.references import DataRef, Holder

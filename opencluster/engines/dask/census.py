@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from opencluster.engines.base import Where, WorkerInfo
-from opencluster.engines.dask_worker import seat_id
+from opencluster.engines.dask.worker import seat_id
 from opencluster.engines.verdicts import alike
 from opencluster.errors import NoSuitableWorker
 
