@@ -12,7 +12,7 @@ from chaos_cluster import ChaosCluster
 
 from opencluster.errors import OpenClusterError
 
-PAUSE_S = 0.05
+PAUSE_S = 0.03
 
 Run = tuple[str, int]
 """A factory and its process; another one may have lost its disk, and what it knew."""
