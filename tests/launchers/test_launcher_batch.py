@@ -136,6 +136,21 @@ def test_further_jobs_begin_after_the_first_and_have_one_computer_each(
     assert [each.nodes for each in launcher.allocations()] == [4, 1, 1]
 
 
+def test_jobs_that_join_run_what_the_first_one_runs(
+    tmp_path: Path, launcher: BatchLauncher, queue: Queue
+) -> None:
+    program, order = tmp_path / "count.py", tmp_path / "night" / "launch" / "order.json"
+    launcher.launch(quiet)
+    before = order.read_text()
+    program.unlink()
+    launcher.add(1)
+    assert order.read_text() == before
+    queue.jobs = dict.fromkeys(queue.jobs, ENDED)
+    program.write_text("class CountWorker: number = 2\n")
+    launcher.launch(quiet)
+    assert order.read_text() != before
+
+
 def test_a_job_runs_while_its_workshops_do_whatever_the_queue_says(
     launcher: BatchLauncher, queue: Queue, here: list[str]
 ) -> None:

@@ -276,9 +276,20 @@ class BatchLauncher:
 
     def _submit(self, job: Job, after: str) -> str:
         """Write what a job needs, submit it and note its number."""
-        text = script(self._system.name, job)
         folder = self._place.path / LAUNCH_FOLDER
         folder.mkdir(mode=0o700, exist_ok=True)
+        # jobs that join run what the first one runs, whatever became of the files since
+        if job.is_first or not (folder / ORDER_FILE).exists():
+            self._write_order(folder / ORDER_FILE)
+        replace_file(Path(job.script_path), script(self._system.name, job))
+        id = self._system.submit(job.script_path, after)
+        self._note(
+            [*self._noted(), _Noted(id, job.batch.nodes, job.is_first, time.time())]
+        )
+        return id
+
+    def _write_order(self, path: Path) -> None:
+        """Write down what each computer runs, with the files for it."""
         cluster_keys(self._file, self._place)
         order = Order(
             "",
@@ -292,14 +303,8 @@ class BatchLauncher:
             "look_again_s": self.look_again_s,
         }
         content = {"order": asdict(order), "follow": follow}
-        replace_file(folder / ORDER_FILE, json.dumps(content))
-        replace_file(Path(job.script_path), text)
+        replace_file(path, json.dumps(content))
         keep_record(self._place, self._file)
-        id = self._system.submit(job.script_path, after)
-        self._note(
-            [*self._noted(), _Noted(id, job.batch.nodes, job.is_first, time.time())]
-        )
-        return id
 
     def _first(self) -> _Noted | None:
         """Return the job that has the factories, if it is there; forget those ended."""
