@@ -60,7 +60,8 @@ def postgres() -> Iterator[PostgresServer]:
         server.remove()
 
 
-@pytest.fixture(scope="session")
+# not for the session: even idle, Dask takes a few percent of a core
+@pytest.fixture(scope="module")
 def dask_address(traces: Traces) -> Iterator[str]:
     """Return the address of a Dask scheduler that has two workers for the engines."""
     types = ("Tool", "Data", "Join", "Double", "Echo", "Spare")

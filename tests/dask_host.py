@@ -13,13 +13,8 @@ import os
 import sys
 
 import dask
+from dask_quiet import QUIET
 from distributed import Worker
-
-QUIET = {
-    "distributed.worker.profile.enabled": False,
-    "distributed.admin.event-loop-monitor-interval": "1h",
-    "distributed.logging.distributed": "critical",
-}
 
 
 def resources(types: list[str], is_first: bool) -> dict[str, int]:

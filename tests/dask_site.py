@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from dask_quiet import QUIET
 
 from opencluster.engines.choice import close_engines
 
@@ -24,7 +25,7 @@ def dask_scheduler(port: int = 0) -> Iterator[str]:
     from distributed import LocalCluster
 
     with (
-        dask.config.set({"distributed.scheduler.active-memory-manager.start": False}),
+        dask.config.set(QUIET),
         LocalCluster(
             n_workers=0,
             processes=False,

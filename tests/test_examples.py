@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from opencluster.launchers import local
+from opencluster.launchers import embedded
 from opencluster.place import Place
 from opencluster.targets import load_class
 
@@ -58,7 +58,7 @@ def place() -> Iterator[Place]:
         try:
             yield place
         finally:
-            local.stop(place)
+            embedded.stop(place)
 
 
 def environment(**ours: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ import pytest
 
 from opencluster.config import load
 from opencluster.errors import ConfigError, SecurityError
-from opencluster.launchers import local
+from opencluster.launchers import embedded
 from opencluster.place import (
     DIRECTORY_VARIABLE,
     Place,
@@ -129,9 +129,9 @@ def test_stopping_where_no_cluster_is_leaves_the_users_files(tmp_path: Path) -> 
     (place.path / "run").mkdir(parents=True)
     theirs = place.path / "run" / "results.csv"
     theirs.write_text("years of work")
-    assert local.stop(place) is False
+    assert embedded.stop(place) is False
     assert theirs.read_text() == "years of work"
-    assert local.stop(Place(tmp_path / "nothing")) is False
+    assert embedded.stop(Place(tmp_path / "nothing")) is False
     assert not (tmp_path / "nothing").exists()
 
 

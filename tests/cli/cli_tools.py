@@ -20,7 +20,7 @@ from unittest.mock import patch
 from opencluster.cli import main
 from opencluster.cli.status import ask
 from opencluster.config import load
-from opencluster.launchers import local
+from opencluster.launchers import embedded
 from opencluster.launchers.connection import connect
 from opencluster.place import Place
 
@@ -138,7 +138,7 @@ class Cli:
         """End everything that the commands started."""
         for process in self._background:
             process.close()
-        local.stop(self.place)
+        embedded.stop(self.place)
 
 
 class Background:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from cli_tools import PROGRAMS, Cli
 
-from opencluster.launchers import local
+from opencluster.launchers import embedded
 
 pytestmark = pytest.mark.processes
 
@@ -45,14 +45,14 @@ def test_start_and_stop(cli: Cli) -> None:
     status = cli.status_when(lambda status: len(status["workers"]) == 2)
     assert names(status, "workers") == ["Double-1", "Double-2"]
     pids = [row["pid"] for kind in FIELDS[:3] for row in status[kind]]
-    assert all(local.start_time(pid) is not None for pid in pids)
+    assert all(embedded.start_time(pid) is not None for pid in pids)
 
     again = cli("start")
     assert again.returncode == 1
     assert "runs already" in again.stderr
 
     assert "stopped the cluster" in cli("stop").stderr
-    assert all(local.start_time(pid) is None for pid in pids)
+    assert all(embedded.start_time(pid) is None for pid in pids)
     assert cli("status").returncode == 3
     assert "no cluster is running" in cli("stop").stderr
 
@@ -77,7 +77,7 @@ def test_a_cluster_that_died_is_told_from_none(cli: Cli) -> None:
     cli.ok("start")
     factory = cli.place.read()["factories"][0]
     os.kill(factory["pid"], signal.SIGKILL)
-    cli.wait_until(lambda: not local.is_alive(factory))
+    cli.wait_until(lambda: not embedded.is_alive(factory))
     done = cli("status")
     assert done.returncode == 3
     assert "has ended, although nobody stopped it" in done.stderr

@@ -25,7 +25,7 @@ from pages import PAGES, ROOT, Block, blocks_of, has_fences_only_in_pairs
 
 from opencluster.config import load
 from opencluster.engines.choice import close_engines
-from opencluster.launchers import local
+from opencluster.launchers import embedded
 from opencluster.launchers.cluster_file import load_cluster_file
 from opencluster.place import Place
 
@@ -265,7 +265,7 @@ def reader(request: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
             stack.callback(computers.close)
         monkeypatch.setenv("OPENCLUSTER_ENGINE", "local")
         stack.callback(close_engines)
-        stack.callback(local.stop, Place(base / ".local/state/opencluster/default"))
+        stack.callback(embedded.stop, Place(base / ".local/state/opencluster/default"))
         yield Reader(folder, computers)
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from opencluster.cli.submit import submit_command
 from opencluster.core.tasks import State
-from opencluster.launchers import local
+from opencluster.launchers import embedded
 from opencluster.place import Place
 from opencluster.taskqueue import Request, Task
 
@@ -36,7 +36,7 @@ def folder() -> Iterator[Path]:
         try:
             yield Path(directory)
         finally:
-            local.stop(Place(Path(directory) / "c"))
+            embedded.stop(Place(Path(directory) / "c"))
 
 
 @pytest.mark.processes

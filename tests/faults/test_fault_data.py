@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -156,12 +155,10 @@ def test_pieces_that_wait_for_a_value_outlive_its_holder(
 ) -> None:
     ref = keep(manager, make(3, MEGABYTE), recompute=True)
     held = pid_of(here, ref.holder.worker)
-    with ExitStack() as until_killed:
-        until_killed.enter_context(stopped(held))
+    with stopped(held):
         pieces = [WorkPiece(inputs=[ref, ref]) for _ in range(20)]
         futures = [manager.submit("Join", piece) for piece in pieces]
         os.kill(held, signal.SIGKILL)
-        until_killed.pop_all()
     for future in futures:
         assert future.result(DEADLINE_S)["array"][0] == 6
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from opencluster.errors import LaunchFailed
-from opencluster.launchers import local
+from opencluster.launchers import embedded
 from opencluster.launchers.base import ENDED, PENDING, RUNNING, Allocation, Outcome
 from opencluster.launchers.batch.allocation import begin, order_for
 from opencluster.launchers.batch.external import ask
@@ -226,7 +226,7 @@ def test_a_place_where_something_else_runs_is_refused(
     with pytest.raises(LaunchFailed, match="was launched by ssh"):
         launcher.launch(quiet)
     pid = os.getpid()
-    place.write({"factories": [{"pid": pid, "start_time": local.start_time(pid)}]})
+    place.write({"factories": [{"pid": pid, "start_time": embedded.start_time(pid)}]})
     with pytest.raises(LaunchFailed, match="another cluster runs in"):
         launcher.launch(quiet)
     assert queue.jobs == {}

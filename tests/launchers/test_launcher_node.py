@@ -16,10 +16,10 @@ from ssh_server import free_ports
 
 from opencluster import __version__
 from opencluster.errors import LaunchFailed
-from opencluster.launchers import local, node
+from opencluster.launchers import embedded, node
 from opencluster.launchers.description import ClusterFile, Host
 from opencluster.launchers.order import Answer, Order, answer_in
-from opencluster.launchers.orders import (
+from opencluster.launchers.planning import (
     MAX_FILES_BYTES,
     cluster_keys,
     keys_of_roles,
@@ -202,7 +202,7 @@ def ended(order: Order) -> Iterator[None]:
 def test_a_host_from_up_to_down(order: Order) -> None:
     place = Place(Path(order.directory))
     assert node.up(order).message == "started factory"
-    (row,) = local.strays(place)
+    (row,) = embedded.strays(place)
     assert stat.S_IMODE(place.path.stat().st_mode) == 0o700
     assert (place.path / "programs/lib/w.py").read_bytes() == b"..."
     modes = [(place.path / "programs" / name).stat().st_mode for name in order.files]
@@ -214,13 +214,13 @@ def test_a_host_from_up_to_down(order: Order) -> None:
     with pytest.raises(LaunchFailed, match="`opencluster up --restart` ends that"):
         node.up(other)
     node.down(replace(order, roles=("workshop",)))
-    assert local.strays(place) == [row]
+    assert embedded.strays(place) == [row]
     assert node.up(replace(other, is_restart=True)).message == "started factory"
-    (restarted,) = local.strays(place)
+    (restarted,) = embedded.strays(place)
     assert restarted["pid"] != row["pid"]
     assert "ERROR" in (place.path / "programs/config.ini").read_text()
     assert node.down(order).is_done
-    assert local.strays(place) == []
+    assert embedded.strays(place) == []
     assert not (place.path / "keys").exists()
 
 
@@ -231,7 +231,7 @@ def test_a_port_that_is_taken_is_told(order: Order) -> None:
         other.listen()
         with pytest.raises(LaunchFailed, match=f"port {port} of the factory is taken"):
             node.up(order)
-    assert local.strays(Place(Path(order.directory))) == []
+    assert embedded.strays(Place(Path(order.directory))) == []
 
 
 def test_an_address_of_another_computer_is_told(order: Order) -> None:
@@ -263,7 +263,7 @@ def test_neither_daemons_nor_secrets_are_left_where_nothing_can_be_noted(
         f"cannot use {directory}/cluster.new: Is a directory; make room there, or "
         "write another `directory:` in the cluster file"
     )
-    assert local.strays(Place(directory)) == []
+    assert embedded.strays(Place(directory)) == []
     assert not (directory / "keys").exists()
 
 

@@ -19,7 +19,7 @@ from slurm_site import SlurmSite
 
 from opencluster.config import load
 from opencluster.errors import FactoryUnreachable
-from opencluster.launchers import local
+from opencluster.launchers import embedded
 from opencluster.launchers.base import RUNNING, Outcome
 from opencluster.launchers.batch.launcher import BatchLauncher
 from opencluster.launchers.cluster_file import read_cluster_file
@@ -125,7 +125,7 @@ def test_a_cluster_lives_and_ends_in_jobs(site: SlurmSite, place: Place) -> None
     (first,) = launcher.allocations()
     assert (first.state, first.nodes) == (RUNNING, 3)
     assert 3000 < first.ends_at - time.time() <= 3600
-    with local.control_of(load(), place) as control:
+    with embedded.control_of(load(), place) as control:
         wait_until(lambda: len(registered(control, "worker")) == 3)
         it_is_used_from_any_computer(place)
         its_parts_lie_where_they_should(control, place, first.id)

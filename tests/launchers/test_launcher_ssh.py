@@ -26,8 +26,8 @@ from traces import VARIABLE
 
 from opencluster.config import load
 from opencluster.errors import ConfigError, LaunchFailed, StartFailed
+from opencluster.launchers import embedded
 from opencluster.launchers import hosts as hosts_module
-from opencluster.launchers import local
 from opencluster.launchers.base import Outcome, failures, launcher_of
 from opencluster.launchers.cluster_file import load_cluster_file
 from opencluster.launchers.commands import Ran
@@ -192,7 +192,7 @@ def workers_of(control: Control) -> list[tuple[str, int]]:
 
 
 def test_the_cluster_is_used_from_its_place(cluster: Cluster) -> None:
-    with local.control_of(load(environ={}), Place(cluster.place)) as control:
+    with embedded.control_of(load(environ={}), Place(cluster.place)) as control:
         assert len(control.factory("status")["factories"]) == 2
         # another test kills a workshop, and its entries stay for a while
         wait_until(lambda: workers_of(control) == [("alpha", 1), ("gamma", 2)])
@@ -228,7 +228,7 @@ def test_a_host_has_the_secrets_of_its_roles_and_no_others(cluster: Cluster) -> 
 def test_what_runs_elsewhere_is_neither_started_nor_stopped_here(
     cluster: Cluster,
 ) -> None:
-    for deed in (local.start, local.stop):
+    for deed in (embedded.start, embedded.stop):
         with pytest.raises(StartFailed, match="`opencluster down` ends it"):
             deed(Place(cluster.place))
 
@@ -264,7 +264,7 @@ def pids(directory: Path) -> dict[tuple[str, str], int]:
     return {
         (node.name, row["command"]): row["pid"]
         for node in (directory / "nodes").iterdir()
-        for row in local.strays(Place(node))
+        for row in embedded.strays(Place(node))
     }
 
 
@@ -288,7 +288,7 @@ def test_what_was_killed_half_way_is_started_again_and_ended(
         stderr=subprocess.DEVNULL,
     )
     # the factory has begun, and its workshop has not
-    wait_until(lambda: local.strays(Place(node)))
+    wait_until(lambda: embedded.strays(Place(node)))
     up.kill()
     up.wait()
     for process in _on_host(server):
@@ -300,7 +300,7 @@ def test_what_was_killed_half_way_is_started_again_and_ended(
         ("delta", "factory"),
         ("delta", "workshop"),
     }
-    with local.control_of(load(environ={}), Place(place)) as control:
+    with embedded.control_of(load(environ={}), Place(place)) as control:
         assert [s["name"] for s in control.factory("find")] == ["delta"]
     assert (node / "keys").is_dir()
     (outcome,) = launcher_of(file, Place(place)).take_down(lambda _: None)

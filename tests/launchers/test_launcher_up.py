@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from opencluster.cli import main
 from opencluster.cli.up import place_of
 from opencluster.elastic.running import start_beside
-from opencluster.launchers import local
+from opencluster.launchers import embedded
 from opencluster.launchers.cluster_file import load_cluster_file
 from opencluster.launchers.record import keep_record, recorded
 from opencluster.place import Place
@@ -32,7 +32,7 @@ FILE = "workers: {Nothing: {target: 'program.py:NAME', count: 1}}\n"
 def place(tmp_path: Path) -> Iterator[Place]:
     place = Place(tmp_path / "its place")
     yield place
-    local.stop(place)
+    embedded.stop(place)
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +80,7 @@ def test_a_cluster_of_this_computer_from_up_to_down(
     assert "has no class 'Nobody'" in failed.output
     ended = opencluster(place, "down")
     assert (ended.exit_code, ended.output.count(": ended (")) == (0, 1)
-    assert local.strays(place) == []
+    assert embedded.strays(place) == []
     again = opencluster(place, "down")
     assert again.exit_code == 0
     assert "nothing that was launched" in again.output
