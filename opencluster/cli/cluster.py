@@ -7,7 +7,7 @@ import click
 from opencluster.cli.options import directory_option, parse_workers
 from opencluster.config import load
 from opencluster.errors import StartFailed
-from opencluster.launchers import local
+from opencluster.launchers import embedded
 from opencluster.launchers.connection import connect
 from opencluster.observe import actions
 from opencluster.place import Place
@@ -16,7 +16,7 @@ from opencluster.place import Place
 @click.command("start")
 @click.option(
     "--factories",
-    type=click.IntRange(1, local.MAX_FACTORIES),
+    type=click.IntRange(1, embedded.MAX_FACTORIES),
     default=1,
     show_default=True,
     help="How many factories; with more than one, the cluster survives the loss of "
@@ -40,10 +40,10 @@ def start_command(factories: int, workers: tuple[str, ...]) -> None:
     parse_workers(workers)
     place = Place.find()
     options = [option for text in workers for option in ("--workers", text)]
-    local.start(place, options, number_of_factories=factories)
+    embedded.start(place, options, number_of_factories=factories)
     click.echo(f"started a cluster in {place.path}; logs are in {place.logs}", err=True)
     try:
-        local.await_processes(place, load())
+        embedded.await_processes(place, load())
     except StartFailed as error:
         raise StartFailed(
             f"the cluster runs, but {error}\nits workshop goes on trying; "
@@ -70,7 +70,7 @@ def stop_command(names: tuple[str, ...]) -> None:
         config = load()
         with connect(config, place) as control:
             click.echo(actions.stop(control, names, config), err=True)
-    elif local.stop(place):
+    elif embedded.stop(place):
         click.echo(f"stopped the cluster in {place.path}", err=True)
     else:
         click.echo(f"no cluster is running in {place.path}", err=True)

@@ -29,7 +29,7 @@ from opencluster.cli.options import directory_option
 from opencluster.config import load
 from opencluster.demo import words as demo
 from opencluster.engines.choice import close_engines
-from opencluster.launchers import local
+from opencluster.launchers import embedded
 from opencluster.launchers.connection import connect
 from opencluster.net.control import Control
 from opencluster.observe.status import counted, status_of
@@ -313,13 +313,13 @@ def embedded_cluster(keep: bool) -> Iterator[Place]:
     ours = {FACTORIES_VARIABLE: "", KEYS_VARIABLE: ""}
     os.environ.update({DIRECTORY_VARIABLE: str(place.path)} | ours)
     try:
-        local.start(place, ["--only"], while_pid=os.getpid())
+        embedded.start(place, ["--only"], while_pid=os.getpid())
         yield place
     finally:
         # a second Ctrl-C must not leave half of it running
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         close_engines(place)
-        local.stop(place)
+        embedded.stop(place)
         if keep:
             say(f"the files of the cluster are in {place.path}")
         else:

@@ -14,7 +14,7 @@ from opencluster.cli.options import directory_option
 from opencluster.config import load
 from opencluster.elastic.running import start_beside, stop_beside
 from opencluster.errors import LaunchFailed, StartFailed, indent
-from opencluster.launchers import local
+from opencluster.launchers import embedded
 from opencluster.launchers.base import Launcher, Outcome, Tell, failures, launcher_of
 from opencluster.launchers.cluster_file import ClusterFile, load_cluster_file
 from opencluster.launchers.description import default_directory
@@ -210,7 +210,7 @@ def await_workers(place: Place) -> None:
         When a worker or service ends instead; with its output.
     """
     try:
-        local.await_processes(place, load())
+        embedded.await_processes(place, load())
     except StartFailed as error:
         raise StartFailed(
             f"the cluster runs, but {error}\nits workshop goes on trying; see "

@@ -12,7 +12,7 @@ from opencluster.elastic.daemon import Elastic
 from opencluster.elastic.keeper import Keeper
 from opencluster.elastic.means import QUEUE_LOOK_S, Jobs, Means, Workshops
 from opencluster.elastic.memory import Memory
-from opencluster.launchers import local
+from opencluster.launchers import embedded
 from opencluster.launchers.base import launcher_of
 from opencluster.launchers.connection import connect
 from opencluster.launchers.description import BATCH_LAUNCHERS, ClusterFile
@@ -96,22 +96,22 @@ def start_beside(place: Place) -> bool:
     """
     if not settings_for(place).elastic_types:
         return False
-    with local.alone(place, LOCK):
-        if local.strays(place, COMMANDS):
+    with embedded.alone(place, LOCK):
+        if embedded.strays(place, COMMANDS):
             return False
         # whoever starts it wants what was stopped, too
         Memory(place).forgive()
         arguments = ["run", "--dir", str(place.path)]
-        local.spawn(place, LOG, "elastic", arguments, None)
+        embedded.spawn(place, LOG, "elastic", arguments, None)
     return True
 
 
 def stop_beside(place: Place) -> bool:
     """End those in the background; ``False`` if there was none."""
-    running = local.strays(place, COMMANDS)
+    running = embedded.strays(place, COMMANDS)
     for row in running:
-        local.end(row)
-    local.reap()
+        embedded.end(row)
+    embedded.reap()
     return bool(running)
 
 

@@ -28,7 +28,7 @@ from opencluster.engines.classes import (
 from opencluster.engines.cluster import ClusterEngine
 from opencluster.engines.verdicts import no_worker
 from opencluster.errors import NoSuitableWorker, StartFailed, indent
-from opencluster.launchers import local
+from opencluster.launchers import embedded
 from opencluster.place import FACTORIES_VARIABLE, KEYS_VARIABLE, Place
 from opencluster.references import DataRef
 from opencluster.service import SERVICE_PREFIX, Service
@@ -62,7 +62,7 @@ class ProcessEngine(ClusterEngine):
         # factories and keys of the settings are those of a cluster that this is not
         config = replace(config, cluster=replace(config.cluster, factories=(), keys=""))
         try:
-            local.start(
+            embedded.start(
                 self._own_place,
                 ["--only"],
                 while_pid=os.getpid(),
@@ -121,7 +121,7 @@ class ProcessEngine(ClusterEngine):
     def close(self) -> None:
         """End the private cluster, and remove its files."""
         super().close()
-        local.stop(self._own_place)
+        embedded.stop(self._own_place)
         shutil.rmtree(self._directory_path, ignore_errors=True)
 
     def _ensure(self, type: str) -> None:
@@ -154,7 +154,7 @@ class ProcessEngine(ClusterEngine):
     def _start_processes(self, kind: str, type: str, target: str, count: int) -> None:
         entry = {"kind": kind, "name": type, "target": target}
         order = {"entry": entry, "count": count}
-        with local.control_of(self.config, self._own_place) as control:
+        with embedded.control_of(self.config, self._own_place) as control:
             shop = control.factory("find", {"kind": "workshop"})[0]
             try:
                 control.workshop(shop, "start", order, START_TIMEOUT_S)

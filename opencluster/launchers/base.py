@@ -15,8 +15,6 @@ from opencluster.errors import LaunchFailed
 from opencluster.launchers.cluster_file import ClusterFile
 from opencluster.place import Place
 
-MODULES = {"local": "this_computer"}
-"""Where a launcher is that is not in the module of its name."""
 PENDING = "pending"
 RUNNING = "running"
 ENDED = "ended"
@@ -146,8 +144,7 @@ def launcher_of(file: ClusterFile, place: Place) -> Launcher:
     place : Place
         The directory from which the cluster is controlled.
     """
-    name = MODULES.get(file.launcher, file.launcher)
-    module = importlib.import_module(f"opencluster.launchers.{name}")
+    module = importlib.import_module(f"opencluster.launchers.{file.launcher}")
     return cast(Launcher, module.launcher(file, place))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from opencluster.config import Config
 from opencluster.errors import FactoryUnreachable
-from opencluster.launchers import local
+from opencluster.launchers import embedded
 from opencluster.net.control import Control
 from opencluster.place import Place
 
@@ -27,7 +27,7 @@ def connect(config: Config, place: Place) -> Control:
     missing = why_unreachable(config, place)
     if missing:
         raise FactoryUnreachable(missing)
-    return local.control_of(config, place)
+    return embedded.control_of(config, place)
 
 
 def why_unreachable(config: Config, place: Place) -> str:
@@ -35,7 +35,7 @@ def why_unreachable(config: Config, place: Place) -> str:
     if config.cluster.factories:
         return ""
     daemons = place.read().get("factories", [])
-    if any(local.is_alive(d) or local.is_elsewhere(d) for d in daemons):
+    if any(embedded.is_alive(d) or embedded.is_elsewhere(d) for d in daemons):
         return ""
     if daemons:
         return (

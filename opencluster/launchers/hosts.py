@@ -18,12 +18,12 @@ from pathlib import Path
 from opencluster.config.render import render_sections
 from opencluster.core.roles import FACTORY, WORKSHOP
 from opencluster.errors import LaunchFailed, OpenClusterError, indent
-from opencluster.launchers import local
+from opencluster.launchers import embedded
 from opencluster.launchers.base import FixedHosts, Outcome, Tell, failures
 from opencluster.launchers.commands import Commands, Ran
 from opencluster.launchers.description import ClusterFile, Host
 from opencluster.launchers.order import Answer, Order, answer_in
-from opencluster.launchers.orders import (
+from opencluster.launchers.planning import (
     KEYS_OF_ROLES,
     cluster_keys,
     is_insecure,
@@ -125,14 +125,14 @@ class HostsLauncher(FixedHosts, ABC):
     def launch(self, tell: Tell) -> list[Outcome]:
         """Start what the file asks for and does not run yet."""
         self.place.make()
-        with local.alone(self.place, LOCK):
+        with embedded.alone(self.place, LOCK):
             return self._launch(tell)
 
     def take_down(self, tell: Tell) -> list[Outcome]:
         """End everything that was launched from this place."""
         if not self.place.path.is_dir():
             return self._take_down(tell)
-        with local.alone(self.place, LOCK):
+        with embedded.alone(self.place, LOCK):
             return self._take_down(tell)
 
     def _launch(self, tell: Tell) -> list[Outcome]:
@@ -304,8 +304,8 @@ class HostsLauncher(FixedHosts, ABC):
 
     def _check_alone(self) -> None:
         """Refuse a place whose own cluster runs on this computer."""
-        rows = local.daemons(self.place.read())
-        alive = [row for row in rows if local.is_alive(row)]
+        rows = embedded.daemons(self.place.read())
+        alive = [row for row in rows if embedded.is_alive(row)]
         if alive:
             raise LaunchFailed(
                 f"another cluster runs in {self.place.path} (pid {alive[0]['pid']}): "

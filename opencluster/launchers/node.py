@@ -29,7 +29,7 @@ from opencluster.config.sources import CONFIG_VARIABLE
 from opencluster.core.roles import FACTORY, WORKSHOP
 from opencluster.core.roll import Roll
 from opencluster.errors import LaunchFailed, OpenClusterError
-from opencluster.launchers import local
+from opencluster.launchers import embedded
 from opencluster.launchers.order import MAX_ORDER_BYTES, ROLL, Answer, Order
 from opencluster.net import keyfiles
 from opencluster.node.host import host_id
@@ -55,7 +55,7 @@ def up(order: Order) -> Answer:
     """
     place = _place(order)
     place.make()
-    with local.alone(place):
+    with embedded.alone(place):
         running = _running(place)
         is_other = bool(running) and _last_order(place).get("digest") != order.digest()
         if is_other and not order.is_restart:
@@ -92,7 +92,7 @@ def down(order: Order) -> Answer:
     place = _place(order)
     if not place.path.is_dir():
         return Answer(True, "nothing runs", directory=str(place.path))
-    with local.alone(place):
+    with embedded.alone(place):
         _stop(place, order.roles)
         _tidy(place)
     return Answer(True, "ended", directory=str(place.path))
@@ -246,7 +246,7 @@ def _start(order: Order, place: Place, running: list[Row]) -> list[str]:
     if not order.number and FACTORY in order.roles:
         # a cluster of one computer: half of it is of no use
         _stop(place, (FACTORY, WORKSHOP))
-        local.start_alone(place, environment=environment)
+        embedded.start_alone(place, environment=environment)
         return list(order.roles)
     if not running:
         place.forget()
@@ -255,13 +255,13 @@ def _start(order: Order, place: Place, running: list[Row]) -> list[str]:
     try:
         for role in missing:
             daemon = _daemon(order, place, role)
-            row = local.spawn(place, role, role, daemon.arguments, environment)
+            row = embedded.spawn(place, role, role, daemon.arguments, environment)
             started.append(row)
             _note(order, place, [*running, *_named(missing, started)])
-            local.wait_for(place, row, role, daemon.is_ready, START_LIMIT_S)
+            embedded.wait_for(place, row, role, daemon.is_ready, START_LIMIT_S)
     except (OpenClusterError, OSError):
         for row in reversed(started):
-            local.end(row)
+            embedded.end(row)
         raise
     return missing
 
@@ -273,7 +273,7 @@ def _named(roles: list[str], rows: list[Row]) -> list[Row]:
 def _daemon(order: Order, place: Place, role: str) -> _Daemon:
     directory = ("--dir", str(place.path))
     if role == WORKSHOP:
-        ready = local.ready_file(place)
+        ready = embedded.ready_file(place)
         ready.unlink(missing_ok=True)
         return _Daemon(WORKSHOP, directory, ready.exists)
     host = order.sections.get("network", {}).get("bind", "127.0.0.1")
@@ -331,7 +331,7 @@ def _note(order: Order, place: Place, rows: list[Row]) -> None:
 
 def _running(place: Place) -> list[Row]:
     """Return the daemons of a place that run on this computer."""
-    return local.strays(place)
+    return embedded.strays(place)
 
 
 def _stop(place: Place, roles: tuple[str, ...]) -> None:
@@ -339,7 +339,7 @@ def _stop(place: Place, roles: tuple[str, ...]) -> None:
     for role in (WORKSHOP, FACTORY):
         for row in _running(place):
             if row["command"] == role and role in roles:
-                local.end(row)
+                embedded.end(row)
 
 
 # --- the program ------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Any
 
 from opencluster.config import load
 from opencluster.engines.choice import ENGINE_VARIABLE, close_engines, look_again
-from opencluster.launchers import local
+from opencluster.launchers import embedded
 from opencluster.net.control import Control
 from opencluster.place import (
     DIRECTORY_VARIABLE,
@@ -76,14 +76,14 @@ class LocalCluster:
         for name, count in self._workers.items():
             options += ["--workers", f"{name}={count}"]
         try:
-            local.start(
+            embedded.start(
                 self.place,
                 options,
                 while_pid=os.getpid(),
                 number_of_factories=self._number_of_factories,
             )
             if self._is_waiting:
-                local.await_processes(self.place, load())
+                embedded.await_processes(self.place, load())
         except BaseException:
             self.__exit__()
             raise
@@ -91,7 +91,7 @@ class LocalCluster:
 
     def __exit__(self, *exception: object) -> None:
         close_engines(self.place)
-        local.stop(self.place)
+        embedded.stop(self.place)
         for name, value in self._before.items():
             if value is None:
                 os.environ.pop(name, None)
@@ -113,4 +113,4 @@ class LocalCluster:
             return control.workshop(shop, operation, arguments, 60.0)
 
     def _control(self) -> Control:
-        return local.control_of(load(), self.place)
+        return embedded.control_of(load(), self.place)

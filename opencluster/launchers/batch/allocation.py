@@ -33,7 +33,7 @@ from opencluster.launchers.batch.job_folder import (
 )
 from opencluster.launchers.batch.watching import System
 from opencluster.launchers.order import Answer, Order
-from opencluster.launchers.orders import keys_of_roles
+from opencluster.launchers.planning import keys_of_roles
 from opencluster.place import Place
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from typing import Any
 from opencluster.config import load
 from opencluster.core.roles import FACTORY, WORKSHOP
 from opencluster.errors import LaunchFailed, OpenClusterError
-from opencluster.launchers import local
+from opencluster.launchers import embedded
 from opencluster.launchers.batch.job_folder import END_MARGIN_S, Job
 from opencluster.launchers.batch.watching import System
 from opencluster.launchers.order import Order
@@ -146,7 +146,7 @@ class Follower:
         """Return what our workshop registered, ``None`` when that is not known."""
         wanted = {"kind": WORKSHOP, "name": self._name}
         try:
-            with local.control_of(load(), self._job.shared) as control:
+            with embedded.control_of(load(), self._job.shared) as control:
                 found = control.factory("find", wanted)
         except OpenClusterError as error:
             log.warning("the cluster does not answer: %s", error)
@@ -160,7 +160,7 @@ class Follower:
             return False
         log.warning("the job ends at %s: %s", _clock(self._job.ends_at), operation)
         try:
-            with local.control_of(load(), self._job.shared) as control:
+            with embedded.control_of(load(), self._job.shared) as control:
                 control.workshop(shop, operation, {})
         except OpenClusterError as error:
             log.warning("the workshop does not hear %s: %s", operation, error)

@@ -20,7 +20,7 @@ from opencluster.config import Config
 from opencluster.config.render import render_sections
 from opencluster.core.roles import WORKSHOP
 from opencluster.errors import LaunchFailed
-from opencluster.launchers import local
+from opencluster.launchers import embedded
 from opencluster.launchers.base import (
     ENDED,
     PENDING,
@@ -45,7 +45,7 @@ from opencluster.launchers.batch.watching import (
 )
 from opencluster.launchers.description import ClusterFile, Host
 from opencluster.launchers.order import Order
-from opencluster.launchers.orders import (
+from opencluster.launchers.planning import (
     ANY_ADDRESS,
     cluster_keys,
     executables,
@@ -125,7 +125,7 @@ class BatchLauncher:
         self._make()
         submitted = ""
         try:
-            with local.alone(self._place):
+            with embedded.alone(self._place):
                 self._check_place()
                 first = self._first()
                 if first is None:
@@ -149,7 +149,7 @@ class BatchLauncher:
         """End all jobs, those that joined before the first one."""
         if not self._place.path.is_dir():
             return []
-        with local.alone(self._place):
+        with embedded.alone(self._place):
             noted = sorted(self._noted(), key=lambda job: job.is_first)
             known = self._system.look([job.id for job in noted])
             for job in noted:
@@ -194,7 +194,7 @@ class BatchLauncher:
             When there is no first job, or the batch system refuses.
         """
         self._make()
-        with local.alone(self._place):
+        with embedded.alone(self._place):
             first = self._first()
             if first is None:
                 raise LaunchFailed(
@@ -229,16 +229,16 @@ class BatchLauncher:
         outcome = self._watch.await_end(id, lambda outcome: None)
         if not outcome.is_done:
             raise LaunchFailed(f"{outcome.host} {outcome.message}", outcome.detail)
-        with local.alone(self._place):
+        with embedded.alone(self._place):
             self._note([job for job in self._noted() if job.id != id])
 
     # --- jobs ----------------------------------------------------------------
 
     def _check_place(self) -> None:
         """Refuse a place where something else runs, or was launched from."""
-        rows = local.daemons(self._place.read())
+        rows = embedded.daemons(self._place.read())
         before = recorded(self._place)
-        if any(map(local.is_alive, rows)):
+        if any(map(embedded.is_alive, rows)):
             raise LaunchFailed(
                 f"another cluster runs in {self._place.path}: stop it with "
                 "`opencluster stop`, or choose another --dir"

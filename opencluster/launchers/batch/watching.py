@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from opencluster.config import load
 from opencluster.core.roles import WORKSHOP
 from opencluster.errors import FactoryUnreachable, LaunchFailed, OpenClusterError
-from opencluster.launchers import local
+from opencluster.launchers import embedded
 from opencluster.launchers.base import ENDED, PENDING, Allocation, Outcome, Tell
 from opencluster.launchers.batch.job_folder import ANSWERS_FOLDER, workshop_name
 from opencluster.launchers.batch.script import LAUNCH_FOLDER, NODES_FILE, jobs_folder
@@ -188,7 +188,7 @@ class Watch:
         if not self._place.cluster_file.exists():
             return []
         try:
-            with local.control_of(load(), self._place) as control:
+            with embedded.control_of(load(), self._place) as control:
                 return list(control.factory("find", {"kind": WORKSHOP}))
         except FactoryUnreachable:
             return []
@@ -209,7 +209,10 @@ class Watch:
         if not shops:
             return
         deadline = time.monotonic() + limit_s
-        with suppress(OpenClusterError), local.control_of(load(), self._place) as asked:
+        with (
+            suppress(OpenClusterError),
+            embedded.control_of(load(), self._place) as asked,
+        ):
             for shop in shops:
                 asked.workshop(shop, "drain", {})
             while time.monotonic() < deadline:
