@@ -17,7 +17,7 @@ from bench.workers import TARGET
 from opencluster import DataRef
 from opencluster.config import load
 from opencluster.errors import FactoryUnreachable
-from opencluster.launchers.local import control_of
+from opencluster.launchers.embedded import control_of
 from opencluster.net.control import Control
 from opencluster.place import Place
 
