@@ -6,6 +6,7 @@ import mmap
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,7 +26,7 @@ SIZES = [0, 1, CUT_BYTES - 1, CUT_BYTES, CUT_BYTES + 1, 3 * CUT_BYTES + 7]
 
 def block(nbytes: int) -> bytes:
     """Return bytes of which no two pieces are the same."""
-    return b"".join(n.to_bytes(4, "big") for n in range(-(-nbytes // 4)))[:nbytes]
+    return np.arange(-(-nbytes // 4), dtype=np.uint32).tobytes()[:nbytes]
 
 
 @given(st.lists(st.sampled_from(SIZES), max_size=5))
