@@ -35,125 +35,126 @@ DEFAULT_NAME = "default"
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def _common_options(command: Command) -> Command:
-    for option in reversed(
-        (
-            click.option(
-                "--workers",
-                multiple=True,
-                metavar="TARGET[=N]",
-                help="Start N workers of MODULE:CLASS or FILE.py:CLASS on each "
-                "computer. Repeatable.",
-            ),
-            click.option(
-                "--services",
-                multiple=True,
-                metavar="TARGET[=N]",
-                help="Likewise services.",
-            ),
-            click.option(
-                "--workers-per-node",
-                type=click.IntRange(min=0),
-                default=1,
-                show_default=True,
-                metavar="N",
-                help="For workers that say no number.",
-            ),
-            click.option(
-                "--gpus-per-worker",
-                type=click.IntRange(min=0),
-                default=0,
-                metavar="N",
-                help="GPUs that each worker has for itself; by default workers share "
-                "those of their computer.",
-            ),
-            click.option(
-                "--file",
-                "files",
-                multiple=True,
-                metavar="PATH",
-                help="Copy this file or folder as well. Repeatable.",
-            ),
-            click.option(
-                "--set",
-                "settings",
-                multiple=True,
-                metavar="SECTION.KEY=VALUE",
-                help="A setting of config.ini there. Repeatable.",
-            ),
-            click.option(
-                "--name",
-                default=DEFAULT_NAME,
-                show_default=True,
-                help="Of the cluster; its directory is named after it.",
-            ),
-            click.option(
-                "--python",
-                default=sys.executable,
-                metavar="PATH",
-                help="The interpreter there; by default this one.",
-            ),
-            click.option("--dry-run", is_flag=True, help="Print what would be done."),
-            directory_option,
-        )
-    ):
-        command = option(command)
-    return command
+def _offering(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Return what gives a command some options, which stand in this order in --help."""
+
+    def offer(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return offer
 
 
-def _batch_options(command: Command) -> Command:
-    for option in reversed(
-        (
-            click.option(
-                "--nodes",
-                type=click.IntRange(min=1),
-                default=1,
-                show_default=True,
-                help="How many computers.",
-            ),
-            click.option(
-                "--time", default="", metavar="[D-]H:M:S", help="Time limit of the job."
-            ),
-            click.option(
-                "--cpus-per-node",
-                type=click.IntRange(min=0),
-                default=0,
-                metavar="N",
-                help="CPUs of each computer; by default whole computers.",
-            ),
-            click.option(
-                "--gpus-per-node",
-                type=click.IntRange(min=0),
-                default=0,
-                metavar="N",
-                help="GPUs of each computer.",
-            ),
-            click.option("--partition", "--queue", default="", help="Where."),
-            click.option("--account", default="", help="For whom."),
-            click.option(
-                "--option",
-                "options",
-                multiple=True,
-                metavar="TEXT",
-                help="A further line of the job script, such as --mem=64G. Repeatable.",
-            ),
-            click.option(
-                "--drain-before",
-                type=click.FloatRange(min=0),
-                default=DRAIN_BEFORE_S,
-                show_default=True,
-                metavar="S",
-                help="Seconds before the end at which workers take nothing more.",
-            ),
-            click.option(
-                "--no-wait",
-                is_flag=True,
-                help="Return when the job is submitted, and not when it is at work.",
-            ),
-        )
-    ):
-        command = option(command)
-    return command
+_common_options = _offering(
+    click.option(
+        "--workers",
+        multiple=True,
+        metavar="TARGET[=N]",
+        help="Start N workers of MODULE:CLASS or FILE.py:CLASS on each "
+        "computer. Repeatable.",
+    ),
+    click.option(
+        "--services",
+        multiple=True,
+        metavar="TARGET[=N]",
+        help="Likewise services.",
+    ),
+    click.option(
+        "--workers-per-node",
+        type=click.IntRange(min=0),
+        default=1,
+        show_default=True,
+        metavar="N",
+        help="For workers that say no number.",
+    ),
+    click.option(
+        "--gpus-per-worker",
+        type=click.IntRange(min=0),
+        default=0,
+        metavar="N",
+        help="GPUs that each worker has for itself; by default workers share "
+        "those of their computer.",
+    ),
+    click.option(
+        "--file",
+        "files",
+        multiple=True,
+        metavar="PATH",
+        help="Copy this file or folder as well. Repeatable.",
+    ),
+    click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="SECTION.KEY=VALUE",
+        help="A setting of config.ini there. Repeatable.",
+    ),
+    click.option(
+        "--name",
+        default=DEFAULT_NAME,
+        show_default=True,
+        help="Of the cluster; its directory is named after it.",
+    ),
+    click.option(
+        "--python",
+        default=sys.executable,
+        metavar="PATH",
+        help="The interpreter there; by default this one.",
+    ),
+    click.option("--dry-run", is_flag=True, help="Print what would be done."),
+    directory_option,
+)
+
+
+_batch_options = _offering(
+    click.option(
+        "--nodes",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        help="How many computers.",
+    ),
+    click.option(
+        "--time", default="", metavar="[D-]H:M:S", help="Time limit of the job."
+    ),
+    click.option(
+        "--cpus-per-node",
+        type=click.IntRange(min=0),
+        default=0,
+        metavar="N",
+        help="CPUs of each computer; by default whole computers.",
+    ),
+    click.option(
+        "--gpus-per-node",
+        type=click.IntRange(min=0),
+        default=0,
+        metavar="N",
+        help="GPUs of each computer.",
+    ),
+    click.option("--partition", "--queue", default="", help="Where."),
+    click.option("--account", default="", help="For whom."),
+    click.option(
+        "--option",
+        "options",
+        multiple=True,
+        metavar="TEXT",
+        help="A further line of the job script, such as --mem=64G. Repeatable.",
+    ),
+    click.option(
+        "--drain-before",
+        type=click.FloatRange(min=0),
+        default=DRAIN_BEFORE_S,
+        show_default=True,
+        metavar="S",
+        help="Seconds before the end at which workers take nothing more.",
+    ),
+    click.option(
+        "--no-wait",
+        is_flag=True,
+        help="Return when the job is submitted, and not when it is at work.",
+    ),
+)
 
 
 @click.group("launch")

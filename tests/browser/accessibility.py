@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from typing import Any, Literal
 
 from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Page, expect
 
-LOOKS = (("light", {}), ("dark", {"runOnly": ["color-contrast"]}))
+LOOKS: tuple[tuple[Literal["light", "dark"], dict[str, Any]], ...] = (
+    ("light", {}),
+    ("dark", {"runOnly": ["color-contrast"]}),
+)
 """Colour schemes, and what is asked in each: only colours differ by it."""
 
 
@@ -16,7 +20,7 @@ def violations(page: Page) -> list[str]:
     found = []
     page.evaluate(AXE_SCRIPT)
     for scheme, rules in LOOKS:
-        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        page.emulate_media(color_scheme=scheme)
         expect(page.locator(f"html[data-bs-theme={scheme}]")).to_have_count(1)
         # of what is as it should be, no list
         options = json.dumps({"resultTypes": ["violations"], **rules})

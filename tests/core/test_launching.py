@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from opencluster.core.launching import MINUTE_S, Launching, Pace
 
 
-def launching(**pace: float) -> Launching:
-    return Launching(Pace(**pace), ["A", "B"])  # type: ignore[arg-type]
+def launching(**pace: Any) -> Launching:
+    return Launching(Pace(**pace), ["A", "B"])
 
 
 def test_what_failed_before_a_restart_counts() -> None:

@@ -219,7 +219,9 @@ def test_while_the_queue_does_not_answer_nothing_is_launched(site: Site) -> None
     assert len(site.queue.jobs) > 1
 
 
-def test_a_job_of_which_nobody_comes_to_work_is_given_back(site: Site) -> None:
+def test_a_job_of_which_nobody_comes_to_work_is_given_back(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     site.factory.pieces, site.factory.busy = 4, {"1"}
     site.pass_time(7)
     assert list(site.queue.jobs) == ["1", "2"]
@@ -232,7 +234,7 @@ def test_a_job_of_which_nobody_comes_to_work_is_given_back(site: Site) -> None:
         return answer
 
     site.run_all()
-    site.factory.factory = entries_of_the_first_alone  # type: ignore[method-assign]
+    monkeypatch.setattr(site.factory, "factory", entries_of_the_first_alone)
     site.pass_time(330)
     assert site.queue.removed[0] == "2"
 
@@ -272,7 +274,9 @@ def test_a_stop_holds_for_whoever_comes_after_one_that_was_killed(site: Site) ->
     assert "2" in site.queue.jobs
 
 
-def test_a_launch_is_noted_before_it_is_carried_out(site: Site) -> None:
+def test_a_launch_is_noted_before_it_is_carried_out(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     noted: list[int] = []
 
     def killed(nodes: int) -> list[str]:
@@ -280,14 +284,16 @@ def test_a_launch_is_noted_before_it_is_carried_out(site: Site) -> None:
         noted.append(len(json.loads(path.read_text())["launches"]))
         raise SystemExit
 
-    site.queue.add = killed  # type: ignore[method-assign]
+    monkeypatch.setattr(site.queue, "add", killed)
     site.factory.pieces, site.factory.busy = 80, {"1"}
     with pytest.raises(SystemExit):
         site.pass_time(20)
     assert noted == [1]
 
 
-def test_what_cannot_be_given_back_now_is_given_back_later(site: Site) -> None:
+def test_what_cannot_be_given_back_now_is_given_back_later(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     site.factory.pieces, site.factory.busy = 8, {"1"}
     site.pass_time(60)
     site.run_all()
@@ -298,26 +304,28 @@ def test_what_cannot_be_given_back_now_is_given_back_later(site: Site) -> None:
     def fail(id: str) -> None:
         raise LaunchFailed("squeue does not answer")
 
-    site.queue.remove = fail  # type: ignore[method-assign]
+    monkeypatch.setattr(site.queue, "remove", fail)
     site.factory.pieces, site.factory.busy = 0, {"1"}
     site.pass_time(600)
     assert list(site.queue.jobs) == ["1", "2", "3", "4"]
-    site.queue.remove = remove  # type: ignore[method-assign]
+    monkeypatch.setattr(site.queue, "remove", remove)
     site.pass_time(600)
     assert list(site.queue.jobs) == ["1", "2"]
 
 
-def test_a_job_is_given_back_though_who_did_it_was_killed(site: Site) -> None:
+def test_a_job_is_given_back_though_who_did_it_was_killed(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     site.factory.pieces, site.factory.busy = 4, {"1"}
     site.pass_time(10)
     site.run_all()
     site.pass_time(70)
     remove = site.queue.remove
-    site.queue.remove = lambda id: None  # type: ignore[method-assign]
+    monkeypatch.setattr(site.queue, "remove", lambda id: None)
     site.factory.pieces, site.factory.busy = 0, set()
     site.pass_time(100)
     assert list(site.queue.jobs) == ["1", "2"]
-    site.queue.remove = remove  # type: ignore[method-assign]
+    monkeypatch.setattr(site.queue, "remove", remove)
     site.factory.rows.clear()
     site.keeper = site.begin()
     site.pass_time(1)

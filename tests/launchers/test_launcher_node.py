@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ssh_server import free_ports
@@ -31,7 +32,7 @@ from opencluster.place import Place
 FACTORIES = ["tcp://a:1", "tcp://b:2"]
 
 
-def cluster_file(folder: Path, **changes: object) -> ClusterFile:
+def cluster_file(folder: Path, **changes: Any) -> ClusterFile:
     (folder / "w.py").write_text("...")
     file = ClusterFile(
         folder / "f.yaml",
@@ -45,7 +46,7 @@ def cluster_file(folder: Path, **changes: object) -> ClusterFile:
         sections={"worker:W": {"target": "w.py:W", "count": "1"}},
         files={"w.py": folder / "w.py"},
     )
-    return replace(file, **changes)  # type: ignore[arg-type]
+    return replace(file, **changes)
 
 
 # --- orders and answers ------------------------------------------------------
