@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from slurm_site import SlurmSite
 
@@ -69,7 +70,7 @@ def place(site: SlurmSite) -> Iterator[Place]:
     yield place
     # a test that fails leaves jobs
     site.ask("scancel", "--user", str(os.getuid()))
-    wait_until(lambda: site.idle() == site.names)
+    wait_until(lambda: not site.jobs() and site.idle() == site.names)
     shutil.rmtree(place.path, ignore_errors=True)
 
 
@@ -106,8 +107,8 @@ def shops_of(control: Control, id: str) -> list[Mapping[str, Any]]:
 
 def running_in(place: Place) -> list[str]:
     """Return the command lines that name the cluster's directory."""
-    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True)
-    lines = listed.stdout.splitlines()
+    processes = psutil.process_iter(["cmdline"])
+    lines = [" ".join(each.info["cmdline"] or ()) for each in processes]
     return [line for line in lines if str(place.path) in line]
 
 
