@@ -112,10 +112,10 @@ def web_command(
     server = WebServer(app, host, port, certificate)
     accounts: AccountStore = app.extensions["opencluster_accounts"]
     click.echo(f"the pages are at {server.url}; Ctrl-C ends", err=True)
-    if not accounts.has_administrator:
+    if not accounts.people.has_administrator:
         click.echo(
             "there is no administrator yet: open this link within a day to be it\n"
-            f"    {server.url}welcome/{accounts.make_link()}",
+            f"    {server.url}welcome/{accounts.links.make()}",
             err=True,
         )
     server.run()
@@ -155,11 +155,11 @@ def adduser_command(place: Place, name: str, role: str, link: bool) -> None:
     Observers look; operators also start and stop things; administrators also see to
     accounts.
     """
-    from opencluster_web.accounts.store import Role
+    from opencluster_web.accounts.roles import Role
 
     with _accounts(place) as accounts:
         password = "" if link else _asked_twice()
-        accounts.add(name, Role.of(role), password)
+        accounts.people.add(name, Role.of(role), password)
         _note(accounts, "add account", name, role=role)
         click.echo(f"{name} may log in as {role}", err=True)
         if link:
@@ -177,7 +177,7 @@ def passwd_command(place: Place, name: str, link: bool) -> None:
         if link:
             _tell_link(accounts, name)
             return
-        accounts.set_password(name, _asked_twice())
+        accounts.people.set_password(name, _asked_twice())
         _note(accounts, "change password", name)
         click.echo(f"the password of {name} is changed", err=True)
 
@@ -189,7 +189,7 @@ def passwd_command(place: Place, name: str, link: bool) -> None:
 def deluser_command(place: Place, name: str) -> None:
     """Remove an account with its tokens; the last administrator stays."""
     with _accounts(place) as accounts:
-        accounts.remove(name)
+        accounts.people.remove(name)
         _note(accounts, "remove account", name)
         click.echo(f"{name} is removed", err=True)
 
@@ -200,7 +200,7 @@ def deluser_command(place: Place, name: str) -> None:
 def users_command(place: Place) -> None:
     """List the accounts."""
     with _accounts(place) as accounts:
-        for each in accounts.accounts():
+        for each in accounts.people.all():
             state = "open" if each.has_password else "waits for a password"
             state = state if each.is_open else "closed"
             click.echo(f"{each.name:<24} {each.role.word:<14} {state}")
@@ -219,12 +219,12 @@ def token_command(place: Place, name: str, note: str, role: str, days: float) ->
     \b
     curl -H "Authorization: Bearer $TOKEN" http://127.0.0.1:8080/api/v1/status
     """
-    from opencluster_web.accounts.store import Role
+    from opencluster_web.accounts.roles import Role
 
     if days < 0:
         raise AccountError("a token cannot be good for less than no time: --days 0")
     with _accounts(place) as accounts:
-        _, secret = accounts.make_token(name, note, Role.of(role), days * DAY_S)
+        _, secret = accounts.tokens.make(name, note, Role.of(role), days * DAY_S)
         _note(accounts, "make token", note, owner=name, role=role, days=days)
         click.echo(secret)
 
@@ -255,14 +255,14 @@ def _note(accounts: AccountStore, action: str, subject: str, **details: Any) -> 
     except (KeyError, OSError):
         # an account of the system that has no name
         who = str(os.getuid())
-    accounts.note(who, "command", "", action, subject, "done", details)
+    accounts.audit.note(who, "command", "", action, subject, "done", details)
 
 
 def _tell_link(accounts: AccountStore, name: str) -> None:
     _note(accounts, "make one-time link", name)
     click.echo(
         "open this on the pages within a day to choose the password: "
-        f"/welcome/{accounts.make_link(name)}"
+        f"/welcome/{accounts.links.make(name)}"
     )
 
 

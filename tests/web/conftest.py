@@ -35,7 +35,7 @@ def cheap_passwords() -> Iterator[None]:
     """Hash passwords with little work, as there are many in tests, and short-lived."""
     hasher = partial(PasswordHasher, time_cost=1, memory_cost=8, parallelism=1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("opencluster_web.accounts.store.PasswordHasher", hasher)
+        patch.setattr("opencluster_web.accounts.passwords.PasswordHasher", hasher)
         yield
 
 

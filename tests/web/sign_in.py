@@ -18,7 +18,7 @@ def signed_in(app: Flask, role: Role, name: str = "") -> FlaskClient:
     """
     store: AccountStore = app.extensions["opencluster_accounts"]
     name = name or role.word
-    account = store.account(name) or store.add(name, role)
+    account = store.people.find(name) or store.people.add(name, role)
     client = app.test_client()
     with client.session_transaction() as session:
         session["_user_id"] = Visitor(account, account.role, "session").get_id()

@@ -19,8 +19,10 @@ from werkzeug.routing import AnyConverter
 
 from opencluster.cli import main
 from opencluster.errors import AccountError
+from opencluster_web.accounts.account import Account
 from opencluster_web.accounts.guard import needs, role_of
-from opencluster_web.accounts.store import Account, AccountStore, Role
+from opencluster_web.accounts.roles import Role
+from opencluster_web.accounts.store import AccountStore
 
 PASSWORD = "nine antennas"
 CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
@@ -37,7 +39,7 @@ def store(tmp_path: Path) -> Iterator[AccountStore]:
 def anna(application: Flask) -> Account:
     """An operator with a password."""
     accounts: AccountStore = application.extensions["opencluster_accounts"]
-    return accounts.add("anna", Role.OPERATOR, PASSWORD)
+    return accounts.people.add("anna", Role.OPERATOR, PASSWORD)
 
 
 def log_in(client: FlaskClient, name: str, password: str, wanted: str = "") -> Any:
@@ -50,7 +52,7 @@ def log_in(client: FlaskClient, name: str, password: str, wanted: str = "") -> A
 
 def audit_of(app: Flask) -> list[tuple[str, str, str, str]]:
     accounts: AccountStore = app.extensions["opencluster_accounts"]
-    rows = accounts.audit()
+    rows = accounts.audit.rows()
     return [(r["who"], r["action"], r["subject"], r["outcome"]) for r in rows]
 
 
@@ -58,9 +60,9 @@ def audit_of(app: Flask) -> list[tuple[str, str, str, str]]:
 
 
 def test_nothing_that_opens_a_door_is_kept_as_it_is(store: AccountStore) -> None:
-    store.add("anna", Role.ADMINISTRATOR, PASSWORD)
-    secrets = [PASSWORD, store.make_link("anna"), store.make_link()]
-    secrets.append(store.make_token("anna", "a script", Role.OPERATOR)[1])
+    store.people.add("anna", Role.ADMINISTRATOR, PASSWORD)
+    secrets = [PASSWORD, store.links.make("anna"), store.links.make()]
+    secrets.append(store.tokens.make("anna", "a script", Role.OPERATOR)[1])
     store.close()
     kept = b"".join(p.read_bytes() for p in store.path.parent.iterdir())
     assert b"anna" in kept and b"$argon2id$" in kept
@@ -69,30 +71,30 @@ def test_nothing_that_opens_a_door_is_kept_as_it_is(store: AccountStore) -> None
 
 
 def test_the_right_password_of_an_open_account(store: AccountStore) -> None:
-    store.add("anna", Role.OBSERVER, PASSWORD)
-    store.add("bert", Role.OBSERVER)
-    assert store.log_in("anna", PASSWORD) == store.account("anna")
-    assert store.log_in("anna", PASSWORD + " ") is None
-    assert store.log_in("bert", "") is None
-    assert store.log_in("nobody", PASSWORD) is None
-    store.set_open("anna", False)
-    assert store.log_in("anna", PASSWORD) is None
+    store.people.add("anna", Role.OBSERVER, PASSWORD)
+    store.people.add("bert", Role.OBSERVER)
+    assert store.people.log_in("anna", PASSWORD) == store.people.find("anna")
+    assert store.people.log_in("anna", PASSWORD + " ") is None
+    assert store.people.log_in("bert", "") is None
+    assert store.people.log_in("nobody", PASSWORD) is None
+    store.people.set_open("anna", False)
+    assert store.people.log_in("anna", PASSWORD) is None
 
 
 @pytest.mark.parametrize("name", ["", "Anna", "anna b", "-a", "a" * 33, "a:b", "ä"])
 def test_names_are_plain(store: AccountStore, name: str) -> None:
     with pytest.raises(AccountError, match="will not do as a name"):
-        store.add(name, Role.OBSERVER)
+        store.people.add(name, Role.OBSERVER)
 
 
 def test_passwords_are_long_and_names_are_taken_once(store: AccountStore) -> None:
     with pytest.raises(AccountError, match="at least 10 characters"):
-        store.add("anna", Role.OBSERVER, "short")
+        store.people.add("anna", Role.OBSERVER, "short")
     with pytest.raises(AccountError, match="at most 1000 characters"):
-        store.add("anna", Role.OBSERVER, "long" * 1000)
-    store.add("anna", Role.OBSERVER)
+        store.people.add("anna", Role.OBSERVER, "long" * 1000)
+    store.people.add("anna", Role.OBSERVER)
     with pytest.raises(AccountError, match="already"):
-        store.add("anna", Role.OBSERVER)
+        store.people.add("anna", Role.OBSERVER)
     with pytest.raises(AccountError, match="'king' is no role; there are observer"):
         Role.of("king")
 
@@ -100,101 +102,101 @@ def test_passwords_are_long_and_names_are_taken_once(store: AccountStore) -> Non
 @pytest.mark.parametrize(
     "change",
     [
-        lambda store: store.remove("anna"),
-        lambda store: store.set_open("anna", False),
-        lambda store: store.set_role("anna", Role.OPERATOR),
+        lambda store: store.people.remove("anna"),
+        lambda store: store.people.set_open("anna", False),
+        lambda store: store.people.set_role("anna", Role.OPERATOR),
     ],
 )
 def test_the_last_administrator_stays(
     store: AccountStore, change: Callable[[AccountStore], None]
 ) -> None:
-    before = store.add("anna", Role.ADMINISTRATOR, PASSWORD)
+    before = store.people.add("anna", Role.ADMINISTRATOR, PASSWORD)
     with pytest.raises(AccountError, match="last administrator"):
         change(store)
-    assert store.account("anna") == before
-    store.add("bert", Role.ADMINISTRATOR, PASSWORD)
+    assert store.people.find("anna") == before
+    store.people.add("bert", Role.ADMINISTRATOR, PASSWORD)
     change(store)
-    assert store.has_administrator
+    assert store.people.has_administrator
 
 
 def test_a_link_opens_once_and_not_for_ever(
     store: AccountStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    secret = store.make_link()
-    assert store.link(secret) == "" and store.link(secret + "x") is None
+    secret = store.links.make()
+    assert store.links.name(secret) == "" and store.links.name(secret + "x") is None
     with pytest.raises(AccountError, match="at least 10"):
-        store.use_link(secret, "anna", "short")
+        store.links.use(secret, "anna", "short")
     with pytest.raises(AccountError, match="will not do"):
-        store.use_link(secret, "Anna!", PASSWORD)
-    account = store.use_link(secret, "anna", PASSWORD)
+        store.links.use(secret, "Anna!", PASSWORD)
+    account = store.links.use(secret, "anna", PASSWORD)
     assert account.role == Role.ADMINISTRATOR
     with pytest.raises(AccountError, match="used or is too old"):
-        store.use_link(secret, "bert", PASSWORD)
+        store.links.use(secret, "bert", PASSWORD)
     # a new one takes the place of the one before
-    old, new = store.make_link("anna"), store.make_link("anna")
-    assert store.link(old) is None and store.link(new) == "anna"
+    old, new = store.links.make("anna"), store.links.make("anna")
+    assert store.links.name(old) is None and store.links.name(new) == "anna"
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 90_000)
-    assert store.link(new) is None
+    assert store.links.name(new) is None
 
 
 def test_a_token_is_worth_no_more_than_its_owner(store: AccountStore) -> None:
-    store.add("anna", Role.OPERATOR)
+    store.people.add("anna", Role.OPERATOR)
     with pytest.raises(AccountError, match="anna is operator, so no token is more"):
-        store.make_token("anna", "a script", Role.ADMINISTRATOR)
-    token, secret = store.make_token("anna", " a script ", Role.OPERATOR)
+        store.tokens.make("anna", "a script", Role.ADMINISTRATOR)
+    token, secret = store.tokens.make("anna", " a script ", Role.OPERATOR)
     assert token.note == "a script"
-    found = store.bearer(secret)
+    found = store.tokens.bearer(secret)
     assert found is not None and found[0].name == "anna"
-    assert store.bearer(secret[:-1]) is None
+    assert store.tokens.bearer(secret[:-1]) is None
     with pytest.raises(AccountError, match="no token"):
-        store.remove_token(token.id, "bert")
-    store.set_open("anna", False)
-    assert store.bearer(secret) is None
-    store.set_open("anna", True)
-    store.remove_token(token.id, "anna")
-    assert store.bearer(secret) is None
-    _, short = store.make_token("anna", "a test", Role.OBSERVER, valid_s=1e-9)
-    assert store.bearer(short) is None
+        store.tokens.remove(token.id, "bert")
+    store.people.set_open("anna", False)
+    assert store.tokens.bearer(secret) is None
+    store.people.set_open("anna", True)
+    store.tokens.remove(token.id, "anna")
+    assert store.tokens.bearer(secret) is None
+    _, short = store.tokens.make("anna", "a test", Role.OBSERVER, valid_s=1e-9)
+    assert store.tokens.bearer(short) is None
 
 
 def test_the_first_link_opens_nothing_once_there_is_an_administrator(
     store: AccountStore,
 ) -> None:
-    secret = store.make_link()
-    store.add("anna", Role.ADMINISTRATOR)
-    assert store.link(secret) == ""
-    store.set_password("anna", PASSWORD)
-    assert store.link(secret) is None
+    secret = store.links.make()
+    store.people.add("anna", Role.ADMINISTRATOR)
+    assert store.links.name(secret) == ""
+    store.people.set_password("anna", PASSWORD)
+    assert store.links.name(secret) is None
     with pytest.raises(AccountError, match="used or is too old"):
-        store.use_link(secret, "bert", PASSWORD)
+        store.links.use(secret, "bert", PASSWORD)
 
 
 def test_a_closed_account_has_no_links(store: AccountStore) -> None:
-    store.add("anna", Role.OBSERVER)
-    secret = store.make_link("anna")
-    store.set_open("anna", False)
-    assert store.link(secret) is None
+    store.people.add("anna", Role.OBSERVER)
+    secret = store.links.make("anna")
+    store.people.set_open("anna", False)
+    assert store.links.name(secret) is None
     with pytest.raises(AccountError, match="anna is closed: open it first"):
-        store.make_link("anna")
+        store.links.make("anna")
 
 
 def test_an_observer_can_be_removed_while_there_is_no_administrator(
     store: AccountStore,
 ) -> None:
-    store.add("anna", Role.OBSERVER, PASSWORD)
-    store.add("bert", Role.ADMINISTRATOR)
-    store.remove("anna")
+    store.people.add("anna", Role.OBSERVER, PASSWORD)
+    store.people.add("bert", Role.ADMINISTRATOR)
+    store.people.remove("anna")
     # who has not chosen a password yet cannot see to accounts
-    store.add("carl", Role.ADMINISTRATOR, PASSWORD)
+    store.people.add("carl", Role.ADMINISTRATOR, PASSWORD)
     with pytest.raises(AccountError, match="last administrator"):
-        store.remove("carl")
-    store.remove("bert")
+        store.people.remove("carl")
+    store.people.remove("bert")
 
 
 def test_a_password_is_the_same_from_every_keyboard(store: AccountStore) -> None:
-    store.add("anna", Role.OBSERVER, "caf\u00e9 antennas")
-    assert store.log_in("anna", "cafe\u0301 antennas") is not None
+    store.people.add("anna", Role.OBSERVER, "caf\u00e9 antennas")
+    assert store.people.log_in("anna", "cafe\u0301 antennas") is not None
 
 
 def test_a_file_that_others_may_read_is_shut(tmp_path: Path) -> None:
@@ -383,7 +385,7 @@ def test_a_form_from_elsewhere_does_nothing(
     accounts: AccountStore = as_administrator.application.extensions[
         "opencluster_accounts"
     ]
-    assert accounts.account("anna") is not None
+    assert accounts.people.find("anna") is not None
 
 
 @pytest.mark.parametrize("change", ["close", "out", "role", "remove"])
@@ -422,7 +424,7 @@ def test_another_password_ends_all_other_sessions(
 
 def test_a_link_makes_the_first_administrator(anonymous: FlaskClient) -> None:
     accounts: AccountStore = anonymous.application.extensions["opencluster_accounts"]
-    address = f"/welcome/{accounts.make_link()}"
+    address = f"/welcome/{accounts.links.make()}"
     assert anonymous.get("/welcome/nothing").status_code == 410
     page = anonymous.get(address).text
     found = re.search(r'name="csrf_token" value="([^"]+)"', page)
@@ -469,7 +471,7 @@ def test_each_role_may_what_it_may(
 
 def test_a_program_shows_a_token(application: Flask, anna: Account) -> None:
     accounts: AccountStore = application.extensions["opencluster_accounts"]
-    _, secret = accounts.make_token("anna", "a script", Role.OBSERVER)
+    _, secret = accounts.tokens.make("anna", "a script", Role.OBSERVER)
     client = application.test_client()
     headers = {"Authorization": f"Bearer {secret}"}
     # no cluster is there: that is told to those who may know
@@ -490,16 +492,16 @@ def test_a_token_is_shown_once(application: Flask, anna: Account) -> None:
     secret = re.search(r"oc_[\w-]{40,}", page)
     assert secret is not None
     accounts: AccountStore = application.extensions["opencluster_accounts"]
-    assert accounts.bearer(secret[0]) is not None
+    assert accounts.tokens.bearer(secret[0]) is not None
     later = client.get("/account").text
     assert "a script" in later and secret[0] not in later
     more = client.post(
         "/account/tokens", data=form | {"role": "administrator"}, follow_redirects=True
     )
     assert "no token is more" in more.text
-    token = accounts.tokens("anna")[0]
+    token = accounts.tokens.of("anna")[0]
     client.post(f"/account/tokens/{token.id}/remove", data=form)
-    assert accounts.bearer(secret[0]) is None
+    assert accounts.tokens.bearer(secret[0]) is None
 
 
 # --- on the command line -----------------------------------------------------
@@ -526,10 +528,10 @@ def test_accounts_are_made_on_the_command_line(tmp_path: Path) -> None:
     run("passwd", "anna", said=twice)
     run("deluser", "bert")
     store = AccountStore(tmp_path / "cluster" / "web.db")
-    found = store.bearer(secret)
+    found = store.tokens.bearer(secret)
     assert found is not None and found[1].role == Role.OPERATOR
-    assert [each.name for each in store.accounts()] == ["anna"]
-    noted = [(row["via"], row["action"], row["subject"]) for row in store.audit()]
+    assert [each.name for each in store.people.all()] == ["anna"]
+    noted = [(row["via"], row["action"], row["subject"]) for row in store.audit.rows()]
     assert noted == [
         ("command", "remove account", "bert"),
         ("command", "change password", "anna"),

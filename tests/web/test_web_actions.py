@@ -111,7 +111,7 @@ def test_what_cannot_be_done_is_told(operator: FlaskClient) -> None:
 def test_what_was_done_is_written_down(app: Flask, operator: FlaskClient) -> None:
     do(operator, "restart", subject="Loom-1")
     store: AccountStore = app.extensions["opencluster_accounts"]
-    row = store.audit(limit=1)[0]
+    row = store.audit.rows(limit=1)[0]
     done = (row["who"], row["action"], row["subject"])
     assert done == ("operator", "restart process", "Loom-1")
     assert row["outcome"].startswith("failed: nothing named")

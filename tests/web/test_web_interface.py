@@ -56,10 +56,10 @@ def app(
 def token_for(app: Flask) -> Callable[[Role], str]:
     """Return what makes tokens for a role."""
     store: AccountStore = app.extensions["opencluster_accounts"]
-    store.add(OWNER, Role.ADMINISTRATOR)
+    store.people.add(OWNER, Role.ADMINISTRATOR)
 
     def made(role: Role) -> str:
-        return store.make_token(OWNER, "tests", role, 3600.0)[1]
+        return store.tokens.make(OWNER, "tests", role, 3600.0)[1]
 
     return made
 
@@ -177,7 +177,7 @@ def test_what_is_wrong_with_a_request_is_told_by_field(
 def test_what_programs_do_is_written_down(app: Flask, call: Callable[..., Any]) -> None:
     call("POST", "processes/Loom-1/kill")
     store: AccountStore = app.extensions["opencluster_accounts"]
-    row = store.audit(limit=1)[0]
+    row = store.audit.rows(limit=1)[0]
     assert (row["who"], row["via"], row["subject"]) == (OWNER, "token", "Loom-1")
 
 

@@ -22,7 +22,9 @@ from markupsafe import Markup
 
 from opencluster.core.journal import NOTE, Event
 from opencluster.errors import OpenClusterError
-from opencluster_web.accounts.store import Account, AccountStore, Role
+from opencluster_web.accounts.account import Account
+from opencluster_web.accounts.roles import Role
+from opencluster_web.accounts.store import AccountStore
 from opencluster_web.cluster.source import ClusterSource
 from opencluster_web.failures import API, answer
 
@@ -150,7 +152,8 @@ def note(action: str, subject: str, outcome: str, **details: Any) -> None:
     """Write a line in the audit log in the name of who asks."""
     asking = actor() or Actor("", Role.OBSERVER, "nobody")
     address = request.remote_addr or ""
-    store().note(asking.name, asking.via, address, action, subject, outcome, details)
+    log = store().audit
+    log.note(asking.name, asking.via, address, action, subject, outcome, details)
 
 
 def _tell(what: str, subject: str) -> None:
@@ -238,7 +241,7 @@ def _check(csrf: CSRFProtect) -> ResponseReturnValue | None:
                 "Nothing was done: go back, load the page again, and send it again.",
             )
     if current_user.is_authenticated and current_user.via == "session":
-        store().seen(current_user.account)
+        store().people.seen(current_user.account)
     return None
 
 
@@ -294,7 +297,7 @@ def _of_session(id: str) -> Visitor | None:
     # of the log-in, not of the cookie, which each answer renews
     if time.time() - began_at > current_app.permanent_session_lifetime.total_seconds():
         return None
-    account = store().in_session(name, stamp, session)
+    account = store().sessions.account(name, stamp, session)
     if account is None:
         return None
     return Visitor(account, account.role, "session", session, began_at)
@@ -304,7 +307,7 @@ def _of_token(asked: Request) -> Visitor | None:
     scheme, _, secret = asked.headers.get("Authorization", "").partition(" ")
     if not asked.path.startswith(API) or scheme.lower() != BEARER:
         return None
-    found = store().bearer(secret.strip())
+    found = store().tokens.bearer(secret.strip())
     if found is None:
         return None
     account, token = found

@@ -23,6 +23,7 @@ from flask_limiter import Limiter
 from flask_login import current_user, login_user, logout_user
 
 from opencluster.errors import AccountError
+from opencluster_web.accounts.account import Account
 from opencluster_web.accounts.guard import (
     Actor,
     Role,
@@ -34,7 +35,7 @@ from opencluster_web.accounts.guard import (
     public,
     store,
 )
-from opencluster_web.accounts.store import MIN_PASSWORD, Account
+from opencluster_web.accounts.passwords import MIN_PASSWORD
 
 LOG_INS_OF_ADDRESS = "20 per 5 minutes"
 LOG_INS_OF_NAME = "10 per 5 minutes"
@@ -74,10 +75,10 @@ def log_in() -> ResponseReturnValue:
             return redirect(wanted)
         return render_template("accounts/login.html", wanted=wanted, name="")
     name = _name()
-    account = store().log_in(name, request.form.get("password", ""))
+    account = store().people.log_in(name, request.form.get("password", ""))
     if account is None:
         # it happens that somebody types the password there
-        known = name if store().account(name) else "a name that is not known"
+        known = name if store().people.find(name) else "a name that is not known"
         note("log in", known, "refused: wrong name or password")
         flash("This name and password do not belong together.", "danger")
         page = render_template("accounts/login.html", wanted=wanted, name=name)
@@ -93,7 +94,7 @@ def log_out() -> ResponseReturnValue:
     """End the session."""
     if current_user.is_authenticated and current_user.via == "session":
         note("log out", current_user.account.name, "done")
-        store().end_session(current_user.session, _end_of_session())
+        store().sessions.end(current_user.session, _end_of_session())
     logout_user()
     session.clear()
     flash("You are logged out.", "success")
@@ -105,7 +106,7 @@ def log_out() -> ResponseReturnValue:
 @limiter.limit(LINKS_OF_ADDRESS, error_message=TOO_MANY)
 def welcome(secret: str) -> ResponseReturnValue:
     """Let somebody with a one-time link choose a password."""
-    name = store().link(secret)
+    name = store().links.name(secret)
     if name is None:
         abort(410, "This link was used, or is older than a day: ask for a new one.")
     asked = _name() or name
@@ -114,7 +115,7 @@ def welcome(secret: str) -> ResponseReturnValue:
             "accounts/welcome.html", name=name, asked=name, least=MIN_PASSWORD
         )
     try:
-        account = store().use_link(secret, asked, _new_password())
+        account = store().links.use(secret, asked, _new_password())
     except AccountError as error:
         flash(_sentence(error), "danger")
         page = render_template(
@@ -133,7 +134,7 @@ def account() -> ResponseReturnValue:
     return render_template(
         "accounts/account.html",
         account=me,
-        tokens=store().tokens(me.name),
+        tokens=store().tokens.of(me.name),
         roles=[role for role in Role if role <= me.role],
         days=VALID_DAYS,
         least=MIN_PASSWORD,
@@ -148,9 +149,9 @@ def change_password() -> ResponseReturnValue:
     me = _me()
     try:
         with audited("change password", me.name):
-            if store().log_in(me.name, request.form.get("old", "")) is None:
+            if store().people.log_in(me.name, request.form.get("old", "")) is None:
                 raise AccountError("the old password is another one")
-            changed = store().set_password(me.name, _new_password())
+            changed = store().people.set_password(me.name, _new_password())
     except AccountError as error:
         flash(_sentence(error), "danger")
     else:
@@ -171,7 +172,7 @@ def make_token() -> ResponseReturnValue:
             raise AccountError("choose for how long the token is to be good")
         text = request.form.get("note", "")
         with audited("make token", text, role=role.word, days=days):
-            _, secret = store().make_token(me.name, text, role, days * DAY_S)
+            _, secret = store().tokens.make(me.name, text, role, days * DAY_S)
     except (AccountError, ValueError) as error:
         flash(_sentence(error), "danger")
         return redirect(url_for("accounts.account"))
@@ -185,7 +186,7 @@ def remove_token(id: int) -> ResponseReturnValue:
     me = _me()
     owner = "" if me.role == Role.ADMINISTRATOR else me.name
     return _done(
-        "remove token", str(id), lambda: store().remove_token(id, owner), "account"
+        "remove token", str(id), lambda: store().tokens.remove(id, owner), "account"
     )
 
 
@@ -195,8 +196,8 @@ def users() -> ResponseReturnValue:
     """Show all accounts."""
     return render_template(
         "accounts/users.html",
-        accounts=store().accounts(),
-        tokens=store().tokens(),
+        accounts=store().people.all(),
+        tokens=store().tokens.all(),
         roles=list(Role),
     )
 
@@ -209,7 +210,7 @@ def add_user() -> ResponseReturnValue:
     try:
         role = Role.of(request.form.get("role", ""))
         with audited("add account", name, role=role.word):
-            store().add(name, role)
+            store().people.add(name, role)
     except AccountError as error:
         flash(_sentence(error), "danger")
         return redirect(url_for("accounts.users"))
@@ -220,7 +221,7 @@ def add_user() -> ResponseReturnValue:
 @needs(Role.ADMINISTRATOR)
 def change_user(name: str, what: str) -> ResponseReturnValue:
     """Change an account: its role, or open, close, log out, remove it."""
-    accounts = store()
+    people = store().people
     if what == "link":
         try:
             with audited("make one-time link", name):
@@ -233,14 +234,14 @@ def change_user(name: str, what: str) -> ResponseReturnValue:
         return _done(
             f"make {word}",
             name,
-            lambda: accounts.set_role(name, Role.of(word)),
+            lambda: people.set_role(name, Role.of(word)),
             "users",
         )
     changes = {
-        "close": ("close account", lambda: accounts.set_open(name, False)),
-        "open": ("open account", lambda: accounts.set_open(name, True)),
-        "out": ("log out everywhere", lambda: accounts.end_sessions(name)),
-        "remove": ("remove account", lambda: accounts.remove(name)),
+        "close": ("close account", lambda: people.set_open(name, False)),
+        "open": ("open account", lambda: people.set_open(name, True)),
+        "out": ("log out everywhere", lambda: people.end_sessions(name)),
+        "remove": ("remove account", lambda: people.remove(name)),
     }
     if what not in changes:
         abort(404)
@@ -254,7 +255,7 @@ def audit() -> ResponseReturnValue:
     """Show what was done, by whom, and how it ended."""
     before = request.args.get("before", 0, type=int)
     who = request.args.get("who", "")
-    rows = store().audit(before, AUDIT_ROWS + 1, who)
+    rows = store().audit.rows(before, AUDIT_ROWS + 1, who)
     older = rows[AUDIT_ROWS - 1]["id"] if len(rows) > AUDIT_ROWS else None
     return render_template(
         "accounts/audit.html",
@@ -287,7 +288,7 @@ def _name() -> str:
 def _enter(account: Account) -> None:
     """Begin a session, with nothing of the one before."""
     if current_user.is_authenticated:
-        store().end_session(current_user.session, _end_of_session())
+        store().sessions.end(current_user.session, _end_of_session())
     session.clear()
     login_user(Visitor(account, account.role, "session"))
     session.permanent = True
@@ -325,7 +326,7 @@ def _done(action: str, subject: str, work: object, page: str) -> ResponseReturnV
 
 
 def _with_link(name: str) -> ResponseReturnValue:
-    secret = store().make_link(name)
+    secret = store().links.make(name)
     link = url_for("accounts.welcome", secret=secret, _external=True)
     return render_template("accounts/link.html", name=name, link=link)
 
