@@ -101,7 +101,7 @@ def _is_here() -> bool:
 def _is_known() -> bool:
     scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer":
-        return guard.store().bearer(secret.strip()) is not None
+        return guard.store().tokens.bearer(secret.strip()) is not None
     asking = guard.actor()
     return asking is not None and asking.via != guard.GUEST
 
