@@ -2,7 +2,8 @@
 
 Rules that this module keeps:
 
-1. As many slots of a type exist as are wanted; each slot has at most one process.
+1. As many slots of a type exist as are wanted; each slot has at most one process. Of
+   too many those go first that are not running yet, and then the newest.
 2. A process that ended is replaced: at once when it ended on purpose or had run well,
    else after a delay that doubles with each failure in a row up to a limit.
 3. A process that ended before it registered, and not on purpose, failed to start, and
@@ -163,6 +164,7 @@ class Supervision:
             kind.last_number += 1
             slot = Slot(f"{type}-{kind.last_number}", type, restart_at=now)
             kind.slots[slot.name] = self._slots[slot.name] = slot
+        wanted.sort(key=lambda slot: slot.state is not SlotState.RUNNING)
         for slot in wanted[count:]:
             effects += self.stop(now, slot.name)
         return effects + self.tick(now)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
@@ -102,7 +103,8 @@ class Workshops:
         self._config = config
         self._executor = executor
         self._orders: dict[Future[Any], str] = {}
-        self._failures: dict[str, int] = {}
+        # of what failed before this began nothing is known
+        self._failures: dict[str, int] | None = None
 
     def look(self, now: float, sight: Sight) -> Look:
         """Return how the types stand, and which did not start."""
@@ -111,19 +113,20 @@ class Workshops:
             type, error = self._orders.pop(order), order.exception()
             if error is not None:
                 look.failed.append((type, _reason(error)))
+        counts = {type: count for type, (count, _) in sight.failures.items()}
+        known, self._failures = self._failures, counts
         for type, (count, message) in sight.failures.items():
-            if count > self._failures.get(type, count):
+            if known is not None and count > known.get(type, 0):
                 look.failed.append((type, message))
-        self._failures = {type: count for type, (count, _) in sight.failures.items()}
         return look
 
     def carry_out(self, now: float, order: Order, sight: Sight) -> None:
         """Have workshops start processes, or end idle ones."""
+        asked: Future[Any]
         if isinstance(order, Grow):
             # those that somebody started by hand are none of the workshops'
             own = [*sight.hands[order.type].staying]
             others = sum(entry["workshop"] not in sight.shops for entry in own)
-            self._failures.setdefault(order.type, 0)
             asked = self._executor.submit(
                 actions.scale,
                 self._control,
@@ -138,11 +141,8 @@ class Workshops:
             asked = self._executor.submit(
                 actions.stop, self._control, names, self._config, 0.0
             )
-        elif isinstance(order, Halt) and not sight.hands[order.kind].staying:
-            # workshops would go on trying
-            asked = self._executor.submit(
-                actions.scale, self._control, order.kind, 0, wait_s=READY_WAIT_S
-            )
+        elif isinstance(order, Halt):
+            asked = self._executor.submit(self._settle, order.kind, sight)
         else:
             return
         self._orders[asked] = order.kind if isinstance(order, Halt) else order.type
@@ -153,6 +153,19 @@ class Workshops:
 
     def remember(self, now: float, fields: Any) -> None:
         """Remember nothing."""
+
+    def _settle(self, type: str, sight: Sight) -> None:
+        """Have workshops want no more than run, as they would go on trying."""
+        staying = sight.hands[type].staying
+        here = Counter((e["workshop"], e["name"].rpartition("-")[0]) for e in staying)
+        for id, shop in sight.shops.items():
+            if not can_start(shop, type):
+                continue
+            for row in self._control.workshop(shop, "status", {})["catalogue"]:
+                count = here[id, row["name"]]
+                if row["type"] == type and count < row["count"]:
+                    wanted = {"type": row["name"], "count": count}
+                    self._control.workshop(shop, "scale", wanted)
 
     def _seen(self, type: str, sight: Sight) -> Seen:
         work, hands = sight.work.get(type, Work()), sight.hands[type]

@@ -97,6 +97,19 @@ def test_fewer_wanted_ends_the_newest() -> None:
     assert states(s) == {"T-1": "running", "T-2": "stopping"}
 
 
+def test_of_too_many_those_go_first_that_do_not_run() -> None:
+    s = shop(3)
+    crash(s, 1.0, "T-1")
+    assert s.want(1.0, "T", 2) == []
+    assert states(s) == {"T-2": "running", "T-3": "running"}
+    s.want(2.0, "T", 4)
+    assert s.want(2.0, "T", 1) == [
+        TerminateProcess("T-3"),
+        TerminateProcess("T-4"),
+        TerminateProcess("T-5"),
+    ]
+
+
 def test_slot_that_is_stopping_does_not_count() -> None:
     s = shop(2)
     s.want(0.0, "T", 1)
