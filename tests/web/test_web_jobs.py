@@ -23,8 +23,9 @@ from opencluster.place import Place
 from opencluster.store.history import History
 from opencluster.taskqueue import Request, TaskQueue
 from opencluster_web.jobs.colours import HUES, hues_of
+from opencluster_web.jobs.columns import length_of, span_columns
+from opencluster_web.jobs.lanes import lanes_of
 from opencluster_web.jobs.pages import as_csv
-from opencluster_web.jobs.plots import lanes_of, length_of, span_columns
 from opencluster_web.jobs.report import report_html
 from opencluster_web.jobs.source import listed, whole
 from opencluster_web.jobs.spans import Columns, histogram, rates, thinned

@@ -117,7 +117,7 @@ def figure(id: str) -> Response:
 @blueprint.route("/<id>/spans")
 def spans(id: str) -> Response:
     """Send what is drawn of some time of a job."""
-    from opencluster_web.jobs.plots import length_of, span_columns
+    from opencluster_web.jobs.columns import length_of, span_columns
     from opencluster_web.plots import shade_asked
 
     _, record = _recorded(id)
@@ -132,7 +132,7 @@ def spans(id: str) -> Response:
 @blueprint.route("/<id>/rates")
 def rates(id: str) -> Response:
     """Send how many pieces a second ended."""
-    from opencluster_web.jobs.plots import rate_columns
+    from opencluster_web.jobs.columns import rate_columns
     from opencluster_web.plots import shade_asked
 
     _, record = _recorded(id)
