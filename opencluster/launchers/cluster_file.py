@@ -30,7 +30,11 @@ from opencluster.config.sources import (
 from opencluster.config.values import shown
 from opencluster.core.roles import FACTORY, WORKSHOP
 from opencluster.errors import ConfigError
-from opencluster.launchers.batch.script import time_limit_s
+from opencluster.launchers.batch.script import (
+    problem_of_directory,
+    problems_of,
+    time_limit_s,
+)
 from opencluster.launchers.description import (
     BATCH_LAUNCHERS,
     DRAIN_BEFORE_S,
@@ -131,7 +135,7 @@ class _Reader(Checker):
             path=self.path,
             name=name,
             launcher=launcher,
-            directory=self._directory(top),
+            directory=self._directory(top, launcher),
             python=python,
             ssh=self.command(top, "ssh"),
             factory_port=port,
@@ -164,11 +168,17 @@ class _Reader(Checker):
             self.note(top["launcher"], "launcher", message)
         return launcher
 
-    def _directory(self, top: Mapping[str, Item]) -> str:
+    def _directory(self, top: Mapping[str, Item], launcher: str) -> str:
         directory = self.text(top, "directory")
+        message = ""
         if directory and not directory.startswith(("/", "~/")):
             expected = "a path from / or ~/, the same on all hosts"
             message = f"got {shown(directory)}, expected {expected}"
+        elif directory and launcher in BATCH_LAUNCHERS:
+            # the home has yet to take the place of ~
+            is_plain = not problem_of_directory(directory.removeprefix("~"))
+            message = "" if is_plain else problem_of_directory(directory)
+        if message:
             self.note(top["directory"], "directory", message)
         return directory
 
@@ -290,14 +300,9 @@ class _Reader(Checker):
                 self.note(item, "batch", message)
             return Batch()
         found = self.mapping(item, "batch", [*Batch.__dataclass_fields__])
-        time = self.text(found, "time", "batch")
-        try:
-            time_limit_s(time or "0:00")
-        except ConfigError as error:
-            self.note(found["time"], "batch.time", str(error))
-        return Batch(
+        batch = Batch(
             nodes=self.integer(found, "nodes", "batch", 1, 1, MAX_NODES),
-            time=time,
+            time=self._time(found),
             gpus_per_node=self.integer(found, "gpus_per_node", "batch", 0, 0, 1000),
             cpus_per_node=self.integer(found, "cpus_per_node", "batch", 0, 0, 65536),
             partition=self.text(found, "partition", "batch"),
@@ -308,6 +313,19 @@ class _Reader(Checker):
                 found, "drain_before_s", "batch", DRAIN_BEFORE_S
             ),
         )
+        for key, message in problems_of(launcher, batch):
+            self.note(found.get(key, item), f"batch.{key}", message)
+        return batch
+
+    def _time(self, found: Mapping[str, Item]) -> str:
+        """Return the time limit of a job, empty when it is none."""
+        time = self.text(found, "time", "batch")
+        try:
+            time_limit_s(time or "0:00")
+        except ConfigError as error:
+            self.note(found["time"], "batch.time", str(error))
+            return ""
+        return time
 
     # --- what becomes config.ini ---------------------------------------------
 

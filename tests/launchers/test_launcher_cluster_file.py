@@ -23,6 +23,11 @@ from opencluster.launchers.yaml_lines import MAX_FILE_BYTES
 
 PAGE = Path(__file__).parent.parent.parent / "docs/launch.md"
 BOTH = ("factory", "workshop")
+SLURM = """\
+launcher: slurm
+batch:
+  nodes: 2
+"""
 WORKER = "workers: {Count: {target: 'words:Count'}}\n"
 
 
@@ -264,6 +269,13 @@ elastic: {Coun: {minimum: -1}}
         ("batch: {nodes: 2}\n", "1: batch: the launcher local takes no batch"),
         ("launcher: slurm\nbatch: {nodes: 0}\n", "2: batch.nodes: got 0, expected"),
         ("launcher: pbs\nbatch: {node: 3}\n", "2: batch: unknown key 'node', did"),
+        ("launcher: pbs\n", "1: batch.cpus_per_node: PBS must be told how many CPUs"),
+        ("launcher: pbs\nbatch: {nodes: 3}\n", "2: batch.cpus_per_node: PBS must be"),
+        (f"{SLURM}  time: 1:30\n", "4: batch.time: 1:30 is no longer than drain_bef"),
+        (f"{SLURM}  time: soon\n", "4: batch.time: got 'soon', expected hours"),
+        (f"{SLURM}  account: a b\n", "4: batch.account: got 'a b', expected letters"),
+        (f"{SLURM}  queue: x;y\n", "4: batch.queue: got 'x;y', expected letters"),
+        (f"{SLURM}directory: ~/my night\n", "4: directory: '~/my night' cannot stand"),
         ("ssh: 'a \"b'\n", "1: ssh: expected a command line with balanced quotes"),
         ("python: [a]\n", "1: python: expected a text"),
         (f"{WORKER}settings: {{'worker:A': {{}}}}\n", "2: settings.worker:A: write it"),

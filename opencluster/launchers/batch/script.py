@@ -112,7 +112,7 @@ def script(system: str, job: Job) -> str:
     ConfigError
         When a name or an option cannot stand in a script.
     """
-    _check(job)
+    _check(system, job)
     lines, body, sign, number = {
         "slurm": (_slurm_lines, _SLURM, "#SBATCH", "SLURM_JOB_ID"),
         "pbs": (_pbs_lines, _PBS, "#PBS", "PBS_JOBID"),
@@ -191,12 +191,7 @@ def _slurm_lines(job: Job) -> Iterator[str]:
 
 def _pbs_lines(job: Job) -> Iterator[str]:
     batch = job.batch
-    if not (cpus := batch.cpus_per_node):
-        # it gives no more than is asked for, and so one
-        raise ConfigError(
-            "PBS must be told how many CPUs each computer is to give: "
-            "cpus_per_node, or --cpus-per-node"
-        )
+    cpus = batch.cpus_per_node
     gpus = f":ngpus={batch.gpus_per_node}" if batch.gpus_per_node else ""
     yield f"-N opencluster-{job.cluster}"
     yield f"-l select={batch.nodes}:ncpus={cpus}:mpiprocs=1{gpus}"
@@ -225,28 +220,56 @@ def _written(time: str) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
 
 
-def _check(job: Job) -> None:
+def _check(system: str, job: Job) -> None:
     """Refuse what would mean something else on a line of a script."""
-    batch = job.batch
-    if not _PLAIN_PATH.fullmatch(job.directory):
-        raise ConfigError(
-            f"the directory {job.directory!r} cannot stand in a job script: choose "
-            "an absolute path of letters, digits and ./+,@=-_ that all computers share"
-        )
-    if batch.time and time_limit_s(batch.time) <= batch.drain_before_s:
-        raise ConfigError(
-            f"the time {batch.time} is no longer than drain_before_s "
-            f"({batch.drain_before_s:g} s): nothing would ever run"
-        )
-    names = {
-        "name": job.cluster,
-        "partition": batch.partition,
-        "queue": batch.queue,
-        "account": batch.account,
-    }
-    for key, name in names.items():
-        if name and not _PLAIN_NAME.fullmatch(name):
-            raise ConfigError(f"{key}: got {name!r}, expected letters, digits, . + @ -")
-    for option in batch.options:
+    problem = problem_of_directory(job.directory)
+    if problem:
+        raise ConfigError(f"the directory {problem}")
+    for key, problem in problems_of(system, job.batch):
+        raise ConfigError(f"{key}: {problem}")
+    if not _PLAIN_NAME.fullmatch(job.cluster):
+        raise ConfigError(f"name: {_no_name(job.cluster)}")
+    for option in job.batch.options:
         if not option.isprintable():
             raise ConfigError(f"options: {option!r} is more than one line")
+
+
+def problem_of_directory(directory: str) -> str:
+    """Return why a directory cannot stand in a script, or an empty text."""
+    if _PLAIN_PATH.fullmatch(directory):
+        return ""
+    return (
+        f"{directory!r} cannot stand in a job script: choose an absolute path of "
+        "letters, digits and ./+,@=-_ that all computers share"
+    )
+
+
+def problems_of(system: str, batch: Batch) -> Iterator[tuple[str, str]]:
+    """Yield what cannot be asked of a batch system: its key, and why.
+
+    Raises
+    ------
+    ConfigError
+        When the time limit is none.
+    """
+    if system == "pbs" and not batch.cpus_per_node:
+        # it gives no more than is asked for, and so one
+        yield (
+            "cpus_per_node",
+            "PBS must be told how many CPUs each computer is to give: cpus_per_node, "
+            "or --cpus-per-node",
+        )
+    if batch.time and time_limit_s(batch.time) <= batch.drain_before_s:
+        yield (
+            "time",
+            f"{batch.time} is no longer than drain_before_s, or --drain-before "
+            f"({batch.drain_before_s:g} s): nothing would ever run",
+        )
+    for key in ("partition", "queue", "account"):
+        name = getattr(batch, key)
+        if name and not _PLAIN_NAME.fullmatch(name):
+            yield key, _no_name(name)
+
+
+def _no_name(text: str) -> str:
+    return f"got {text!r}, expected letters, digits and . + @ - _"
