@@ -56,7 +56,8 @@ class Allocation:
     nodes : int
         How many computers it is for.
     ends_at : float
-        When it must have ended, in seconds since 1970; 0 when that is not known.
+        When it must have ended, in seconds since 1970; 0 for never, and when that is
+        not known.
     reason : str
         Why it waits or has ended, in the words of the batch system.
     """

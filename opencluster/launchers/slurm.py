@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection
 
 from opencluster.errors import LaunchFailed
@@ -13,9 +14,12 @@ from opencluster.launchers.description import ClusterFile
 from opencluster.place import Place
 
 SUBMIT_TIMEOUT_S = 60.0
-_TOLD = ("--noheader", "--format=%i|%T|%D|%e|%r")
+_TOLD = ("--noheader", "--format=%i|%T|%D|%l|%e|%r")
+UNLIMITED = "UNLIMITED"
+"""The limit of a job that never ends; what else a limit may be says nothing of that."""
 _TIMES = {"SLURM_TIME_FORMAT": "%s"}
 """Has Slurm write times as seconds since 1970."""
+_CLOCK = re.compile(r"^Configuration data as of (\d+)", re.MULTILINE)
 _STATES = {
     **dict.fromkeys(
         ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT"), PENDING
@@ -60,8 +64,26 @@ class Slurm:
     def ends_at(self, id: str) -> float:
         """Return when a job must have ended, in seconds since 1970; 0 if never."""
         command = ["squeue", f"--jobs={id}", *_TOLD]
-        found = _allocations(ask(command, environment=_TIMES))
-        return next((each.ends_at for each in found if each.id == id), 0.0)
+        for row in _rows(ask(command, environment=_TIMES)):
+            limit, ends_at = row[3:5]
+            if row[0].strip() != id:
+                continue
+            if limit.strip() == UNLIMITED:
+                return 0.0
+            if ends_at.isdecimal():
+                return float(ends_at)
+        raise LaunchFailed(f"squeue does not say when job {id} ends")
+
+    def clock_s(self) -> float:
+        """Return what time it is for the controller, which ends jobs by its clock.
+
+        What squeue tells of the time that is left is reckoned by our own clock.
+        """
+        answer = ask(["scontrol", "show", "config"], environment=_TIMES)
+        told = _CLOCK.search(answer)
+        if told is None:
+            raise LaunchFailed("`scontrol show config` does not say what time it is")
+        return float(told[1])
 
     def address_of(self, node: str) -> str:
         """Return at which address Slurm reaches a computer, or nothing."""
@@ -86,17 +108,22 @@ SYSTEM = Slurm()
 
 def _allocations(answer: str) -> list[Allocation]:
     """Return the jobs in an answer of squeue, among what else a site prints there."""
-    rows = (line.split("|", 4) for line in answer.splitlines())
-    return [_allocation(row) for row in rows if len(row) == 5]
+    return [_allocation(row) for row in _rows(answer)]
+
+
+def _rows(answer: str) -> list[list[str]]:
+    rows = (line.split("|", 5) for line in answer.splitlines())
+    return [row for row in rows if len(row) == 6]
 
 
 def _allocation(row: list[str]) -> Allocation:
-    id, state, nodes, ends_at, reason = row
+    id, state, nodes, limit, ends_at, reason = row
+    has_end = ends_at.isdecimal() and limit.strip() != UNLIMITED
     is_told = reason not in ("", "None")
     return Allocation(
         id=id.strip(),
         state=_STATES.get(state, ENDED),
         nodes=int(nodes) if nodes.isdecimal() else 0,
-        ends_at=float(ends_at) if ends_at.isdecimal() else 0.0,
+        ends_at=float(ends_at) if has_end else 0.0,
         reason=reason if is_told else "",
     )

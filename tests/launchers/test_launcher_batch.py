@@ -45,6 +45,7 @@ class Queue:
         self.asked_to_end: list[str] = []
         self.is_silent = False
         self.end_s = 0.0
+        self.ahead_s = 0.0
 
     def submission(self, script: str, after: str = "") -> list[str]:
         return ["submit", script]
@@ -64,6 +65,11 @@ class Queue:
         if self.is_silent:
             raise LaunchFailed("the queue does not answer")
         return self.end_s
+
+    def clock_s(self) -> float:
+        if self.is_silent:
+            raise LaunchFailed("the queue does not answer")
+        return time.time() + self.ahead_s
 
     def address_of(self, node: str) -> str:
         return ""
@@ -457,11 +463,13 @@ class Clock:
 
     def __init__(self) -> None:
         self.now_s = 0.0
+        self.step_s = 0.0
 
     def time(self) -> float:
-        return self.now_s
+        return self.now_s + self.step_s
 
-    monotonic = time
+    def monotonic(self) -> float:
+        return self.now_s
 
 
 @pytest.fixture
@@ -541,6 +549,56 @@ def test_a_job_that_was_given_more_time_works_again(
     clock.now_s = 962.0
     assert not follower.look()
     assert shop.heard == ["drain", "undrain"]
+
+
+def test_a_job_whose_limit_is_lifted_works_again(
+    job: Job, queue: Queue, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue.end_s, shop = 1000.0, Shop()
+    follower = follower_of(job, "n1", queue, shop, monkeypatch)
+    clock.now_s = 900.0
+    follower.look()
+    queue.end_s = 0.0
+    for clock.now_s in (961.0, 2000.0):
+        assert not follower.look()
+    assert shop.heard == ["drain", "undrain"]
+
+
+@pytest.mark.parametrize("name", ["n1", "n2"])
+def test_a_job_ends_by_the_clock_of_the_batch_system(
+    name: str,
+    job: Job,
+    queue: Queue,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    queue.end_s, queue.ahead_s, shop = 1000.0, 240.0, Shop()
+    follower = follower_of(job, name, queue, shop, monkeypatch)
+    for clock.now_s in (0.0, 100.0, 639.0):
+        assert not follower.look()
+    assert shop.heard == []
+    # what was heard of its time holds, also when our own clock is put right
+    queue.is_silent = True
+    clock.step_s = 240.0
+    clock.now_s = 641.0
+    assert not follower.look()
+    assert shop.heard == ["drain"]
+    clock.now_s = 745.0
+    assert follower.look()
+    assert "240 s behind that of the batch system" in caplog.text
+
+
+def test_the_end_of_a_job_is_told_as_our_own_clock_has_it(
+    launcher: BatchLauncher, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher.launch(quiet)
+    queue.ahead_s = -200.0
+    ends_at = time.time() + 1000.0
+    found = {"1": Allocation("1", RUNNING, 4, ends_at)}
+    monkeypatch.setattr(queue, "look", lambda ids: found)
+    (job,) = launcher.allocations()
+    assert job.ends_at == pytest.approx(ends_at + 200.0, abs=5.0)
 
 
 def test_what_was_heard_of_the_end_holds_while_the_queue_is_silent(
@@ -650,12 +708,46 @@ def test_what_is_no_answer_of_pbs_is_refused(programs: Path) -> None:
 
 
 def test_an_answer_of_squeue_is_found_among_what_a_site_prints(programs: Path) -> None:
-    lines = "echo 'Mind the maintenance'; echo '7|RUNNING|2|1000|None'"
+    lines = "echo 'Mind the maintenance'; echo '7|RUNNING|2|10:00|1000|None'"
     program(programs / "squeue", lines)
     assert SLURM.ends_at("7") == 1000.0
     assert SLURM.look(["7"]) == {"7": Allocation("7", RUNNING, 2, 1000.0)}
     program(programs / "squeue", "echo 'Mind the maintenance'")
-    assert SLURM.ends_at("7") == 0.0
+    with pytest.raises(LaunchFailed, match="does not say when job 7 ends"):
+        SLURM.ends_at("7")
+
+
+@pytest.mark.parametrize(
+    ("limit", "end", "ends_at"),
+    [
+        ("UNLIMITED", "NONE", 0.0),
+        # some versions tell of a year
+        ("UNLIMITED", "32536000", 0.0),
+        ("1-00:00:00", "86400", 86400.0),
+        ("INVALID", "86400", 86400.0),
+        ("NOT_SET", "N/A", None),
+        ("10:00", "N/A", None),
+    ],
+)
+def test_a_limit_of_slurm_may_be_none(
+    programs: Path, limit: str, end: str, ends_at: float | None
+) -> None:
+    program(programs / "squeue", f"echo '7|RUNNING|2|{limit}|{end}|None'")
+    assert SLURM.look(["7"])["7"].ends_at == (ends_at or 0.0)
+    if ends_at is None:
+        with pytest.raises(LaunchFailed, match="does not say when job 7 ends"):
+            SLURM.ends_at("7")
+    else:
+        assert SLURM.ends_at("7") == ends_at
+
+
+def test_slurm_says_what_time_it_has(programs: Path) -> None:
+    lines = "echo; echo 'Configuration data as of 1796043358'; echo 'Key = 1'"
+    program(programs / "scontrol", lines)
+    assert SLURM.clock_s() == 1796043358.0
+    program(programs / "scontrol", "echo 'Key = 1'")
+    with pytest.raises(LaunchFailed, match="does not say what time it is"):
+        SLURM.clock_s()
 
 
 def test_an_answer_of_sbatch_may_have_more_lines_and_a_cluster(programs: Path) -> None:

@@ -126,14 +126,13 @@ def test_a_cluster_lives_and_ends_in_jobs(site: SlurmSite, place: Place) -> None
     (first,) = launcher.allocations()
     assert (first.state, first.nodes) == (RUNNING, 3)
     assert 3000 < first.ends_at - time.time() <= 3600
+    assert abs(SYSTEM.clock_s() - time.time()) < 60
     with embedded.control_of(load(), place) as control:
         wait_until(lambda: len(registered(control, "worker")) == 3)
         it_is_used_from_any_computer(place)
         its_parts_lie_where_they_should(control, place, first.id)
         it_grows_and_follows_the_end_of_a_job(site, control, launcher)
-        it_rests_before_the_end_and_goes_on_when_that_is_put_off(
-            site, control, first.id
-        )
+        it_rests_before_the_end_and_goes_on_when_there_is_none(site, control, first.id)
         it_is_cancelled(site, place, launcher, first.id)
         with pytest.raises(FactoryUnreachable):
             registered(control, "worker")
@@ -176,7 +175,7 @@ def it_grows_and_follows_the_end_of_a_job(
     assert shops_of(control, id) == []
 
 
-def it_rests_before_the_end_and_goes_on_when_that_is_put_off(
+def it_rests_before_the_end_and_goes_on_when_there_is_none(
     site: SlurmSite, control: Control, id: str
 ) -> None:
     """Its workers end before the job, and the factories stay for the others."""
@@ -184,8 +183,9 @@ def it_rests_before_the_end_and_goes_on_when_that_is_put_off(
     wait_until(lambda: not registered(control, "worker"))
     shops = shops_of(control, id)
     assert [shop["attributes"]["is_drained"] for shop in shops] == [True] * 3
-    site.ask("scontrol", "update", f"JobId={id}", "TimeLimit=60")
+    site.ask("scontrol", "update", f"JobId={id}", "TimeLimit=UNLIMITED")
     wait_until(lambda: len(registered(control, "worker")) == 3)
+    assert SYSTEM.ends_at(id) == 0.0
 
 
 def it_is_cancelled(

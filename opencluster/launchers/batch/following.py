@@ -7,6 +7,7 @@ how that ends, is not decided here.
 from __future__ import annotations
 
 import logging
+import random
 import threading
 import time
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from opencluster.config import load
 from opencluster.core.roles import FACTORY, WORKSHOP
 from opencluster.errors import LaunchFailed, OpenClusterError
 from opencluster.launchers import embedded
+from opencluster.launchers.batch.clock import SystemClock
 from opencluster.launchers.batch.job_folder import END_MARGIN_S, Job
 from opencluster.launchers.batch.watching import System
 from opencluster.launchers.order import Order
@@ -38,7 +40,8 @@ def phase_at(now: float, ends_at: float, drain_before_s: float) -> str:
     Parameters
     ----------
     now, ends_at : float
-        In seconds since 1970; a job that ends at 0 does not end.
+        In seconds since 1970, by the clock of whoever ends the job; a job that ends
+        at 0 does not end.
     drain_before_s : float
         How long before the end it takes nothing more.
     """
@@ -84,6 +87,9 @@ class Follower:
         self._has_factory = FACTORY in order.roles
         # one asks for all
         self._is_asking = job.nodes[0] == order.host
+        # many that begin together do not all ask at once for the time
+        wait_s = 0.0 if self._is_asking else random.uniform(0.0, look_again_s)
+        self._clock = SystemClock(system, wait_s)
         self._look_at = 0.0
         self._heard_at = time.monotonic()
         self._phase = WORK
@@ -121,7 +127,7 @@ class Follower:
             elif now - self._heard_at >= FORSAKEN_S:
                 log.error("no factory has this workshop for %g s: it ends", FORSAKEN_S)
                 return True
-        phase = phase_at(time.time(), self._job.ends_at, self._drain_before_s)
+        phase = phase_at(self._clock.now(), self._job.ends_at, self._drain_before_s)
         if phase == END:
             log.warning("the job ends soon: everything on this computer ends now")
             return True
@@ -136,7 +142,7 @@ class Follower:
         """Ask when the job ends, for all its computers."""
         try:
             ends_at = self._system.ends_at(self._job.id)
-            if ends_at and ends_at != self._job.ends_at:
+            if ends_at != self._job.ends_at:
                 self._job.note_end(ends_at)
         except (LaunchFailed, OSError) as error:
             # what was heard before holds
@@ -158,7 +164,7 @@ class Follower:
         shop = self._shop()
         if shop is None:
             return False
-        log.warning("the job ends at %s: %s", _clock(self._job.ends_at), operation)
+        log.warning("the job ends %s: %s", _moment(self._job.ends_at), operation)
         try:
             with embedded.control_of(load(), self._job.shared) as control:
                 control.workshop(shop, operation, {})
@@ -172,5 +178,7 @@ class Follower:
         return not any(self._place.sockets.glob("*.board"))
 
 
-def _clock(moment: float) -> str:
-    return time.strftime("%H:%M:%S", time.localtime(moment))
+def _moment(ends_at: float) -> str:
+    if not ends_at:
+        return "never"
+    return time.strftime("at %H:%M:%S", time.localtime(ends_at))

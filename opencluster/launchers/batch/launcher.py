@@ -29,6 +29,7 @@ from opencluster.launchers.base import (
     Outcome,
     Tell,
 )
+from opencluster.launchers.batch.clock import SystemClock
 from opencluster.launchers.batch.job_folder import END_MARGIN_S, ORDER_FILE
 from opencluster.launchers.batch.script import (
     JOBS_FILE,
@@ -101,6 +102,7 @@ class BatchLauncher:
         self._place = place
         self._system = system
         self._watch = Watch(place, system)
+        self._clock = SystemClock(system)
 
     # --- what all launchers can ------------------------------------------------
 
@@ -182,8 +184,14 @@ class BatchLauncher:
             is_here = any(is_of_job(name, job.id) for name in here)
             state = RUNNING if is_here else told.state
             if state != ENDED:
-                found.append(replace(told, state=state, nodes=told.nodes or job.nodes))
+                ends_at = self._by_our_clock(told.ends_at)
+                nodes = told.nodes or job.nodes
+                found.append(replace(told, state=state, nodes=nodes, ends_at=ends_at))
         return found
+
+    def _by_our_clock(self, ends_at: float) -> float:
+        """Return a moment of the batch system as this computer's clock has it."""
+        return ends_at and ends_at + time.time() - self._clock.now()
 
     def add(self, nodes: int) -> list[str]:
         """Submit so many more jobs of one computer each, which join the first.

@@ -53,7 +53,13 @@ class System(Protocol):
         """Return what the queue says of some jobs; nothing of those that it forgot."""
 
     def ends_at(self, id: str) -> float:
-        """Return when a job must have ended, in seconds since 1970; 0 if never."""
+        """Return when a job must have ended, in seconds since 1970; 0 if never.
+
+        By the clock of `clock_s`. That it is not known now is a failure.
+        """
+
+    def clock_s(self) -> float:
+        """Return what time it is for whoever ends jobs, in seconds since 1970."""
 
     def address_of(self, node: str) -> str:
         """Return at which address a computer is reached, or nothing."""
