@@ -37,6 +37,12 @@ DEATH = {
 }
 
 
+CUT_OFF = {
+    **{"id": "aaaaaaaaaaaa", "name": "Night", "state": "running"},
+    "unreached": ["h1 cannot reach A-1 on h2: no answer within 2 s <b>", "2 more"],
+}
+
+
 def process(name: str, state: str = "idle", **figures: Any) -> dict[str, Any]:
     entry = {
         **{"id": name, "kind": "worker", "type": name.partition("-")[0], "name": name},
@@ -147,6 +153,11 @@ def test_a_cluster_that_is_out_of_reach_is_told(
             "good",
             "All is well, nothing to do",
         ),
+        (
+            status_with(process("A-1"), jobs=[CUT_OFF, CUT_OFF | {"state": "done"}]),
+            "warn",
+            "1 job without a way to some workers, Night the newest: h1 cannot reach",
+        ),
         (status_with(memory_used_bytes=63e9), "warn", "The memory of h1 is nearly"),
         (status_with(disk_used_bytes=96e10), "warn", "The disk of h1 is nearly full."),
     ],
@@ -185,6 +196,18 @@ def test_the_overview_adds_up(pages: Callable[[Look], FlaskClient]) -> None:
     # half a century ago is not the last hour
     assert "No process." in page.text
     assert 'width="50.00"' in html
+
+
+def test_a_job_says_which_workers_it_does_not_reach(
+    pages: Callable[[Look], FlaskClient],
+) -> None:
+    ended = CUT_OFF | {"id": "bbbbbbbbbbbb", "state": "done"}
+    client = pages(Look(status_with(process("A-1"), jobs=[CUT_OFF, ended])))
+    html = client.get("/jobs/aaaaaaaaaaaa").text
+    assert "does not reach all workers" in html
+    assert "on h2: no answer within 2 s &lt;b&gt;</li>" in html
+    assert ">2 more</li>" in html
+    assert "does not reach" not in client.get("/jobs/bbbbbbbbbbbb").text
 
 
 def test_losses_of_the_last_hour_the_newest_first() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from opencluster.observe.status import Row, counted
+from opencluster.observe.status import Row, counted, is_cut_off
 from opencluster_web.cluster.source import Look
 from opencluster_web.cluster.summary import recent
 
@@ -58,7 +58,7 @@ def verdict_of(look: Look) -> Verdict:
     if reasons:
         things = counted(len(reasons), "thing")
         return Verdict("bad", f"{things} to look after", reasons)
-    doubts = (*_full(look), *_losses(look))
+    doubts = (*_cut_off(look), *_full(look), *_losses(look))
     busy = sum(worker["state"] == "busy" for worker in look.status["workers"])
     working = f"{counted(busy, 'worker')} busy" if busy else "nothing to do"
     if doubts:
@@ -116,6 +116,17 @@ def _computers(look: Look) -> Iterable[Reason]:
         yield Reason(
             "There is no workshop, so nobody can start workers.",
             "Run `opencluster workshop` on each computer that is to work.",
+        )
+
+
+def _cut_off(look: Look) -> Iterable[Reason]:
+    jobs = [job for job in look.status["jobs"] if is_cut_off(job)]
+    if jobs:
+        yield Reason(
+            f"{counted(len(jobs), 'job')} without a way to some workers, "
+            f"{jobs[-1]['name']} the newest: {jobs[-1]['unreached'][0]}.",
+            "Pieces go to the others meanwhile, and to these as soon as they are "
+            "reached. The page of the job names them.",
         )
 
 

@@ -37,7 +37,7 @@ _EMPTY: Row = {
     **{"elapsed_s": 0.0, "priority": None, "orders": {}, "host": "", "user": ""},
     **dict.fromkeys(("pieces_submitted", "pieces_done", "pieces_failed"), 0),
     **dict.fromkeys(("pieces_retried", "pieces_cut", "bytes_sent"), 0),
-    "bytes_received": 0,
+    **{"bytes_received": 0, "unreached": []},
 }
 
 
