@@ -74,6 +74,8 @@ class Count:
         Jobs of our own that are to be given back, since nobody came of them.
     arrived : bool
         A job of our own has been at work for long enough since the last look.
+    leaving : frozenset of str
+        Jobs that are being given back, and have not ended yet.
     """
 
     pending: dict[str, int] = field(default_factory=dict)
@@ -81,6 +83,7 @@ class Count:
     failed: tuple[str, ...] = ()
     overdue: tuple[str, ...] = ()
     arrived: bool = False
+    leaving: frozenset[str] = frozenset()
 
 
 class Allotment:
@@ -184,7 +187,8 @@ class Allotment:
                 pending[type] += max(0, count * max(1, job.nodes) - there)
         self._first_seen = {i: t for i, t in self._first_seen.items() if i in jobs}
         self._life_s = {i: s for i, s in self._life_s.items() if i in jobs}
-        return Count(pending, ending, tuple(failed), tuple(overdue), arrived)
+        leaving = frozenset(i for i in self._given_back if i in jobs or i in here)
+        return Count(pending, ending, tuple(failed), tuple(overdue), arrived, leaving)
 
     def to_give_back(self, queue: Collection[Listed], idle: Collection[str]) -> str:
         """Return which job is given back: one that waits, else an idle one, the newest.

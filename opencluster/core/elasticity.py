@@ -171,7 +171,11 @@ class Elasticity:
     # --- events --------------------------------------------------------------
 
     def look(
-        self, now: float, seen: Mapping[str, Seen], allocations: int = 0
+        self,
+        now: float,
+        seen: Mapping[str, Seen],
+        allocations: int = 0,
+        leaving: int = 0,
     ) -> list[Order]:
         """Take in how everything stands, and return what is to be done about it.
 
@@ -183,6 +187,8 @@ class Elasticity:
             How each type stands; one that is missing has no work and no workers.
         allocations : int
             Allocations that stand or wait, and may be given back.
+        leaving : int
+            Allocations that are being given back, and stand until they are empty.
         """
         for name, demand in self._demands.items():
             demand.look(now, seen.get(name, Seen()))
@@ -191,7 +197,7 @@ class Elasticity:
         halts = [Halt(kind, why) for kind, why in self.launching.take_news()]
         orders: list[Order] = [*halts]
         if self._is_batch:
-            orders += self._look_at_all(now, allocations)
+            orders += self._look_at_all(now, allocations, leaving)
         else:
             for name, demand in self._demands.items():
                 orders += self._look_at(now, name, demand)
@@ -266,7 +272,7 @@ class Elasticity:
 
     # --- allocations ---------------------------------------------------------
 
-    def _look_at_all(self, now: float, allocations: int) -> list[Order]:
+    def _look_at_all(self, now: float, allocations: int, leaving: int) -> list[Order]:
         """Decide about all types, which allocations bring."""
         short = {n: d for n, d in self._demands.items() if d.is_short}
         for name in short:
@@ -276,7 +282,7 @@ class Elasticity:
             n: d for n, d in short.items() if self._each[n] and d.is_to_grow(now)
         }
         if growing:
-            return self._allocate(now, growing, allocations)
+            return self._allocate(now, growing, allocations + leaving)
         brought = {n: d for n, d in self._demands.items() if self._each[n]}
         is_surplus = all(d.surplus(now) >= self._each[n] for n, d in brought.items())
         if not (is_surplus and allocations and brought):

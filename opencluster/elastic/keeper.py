@@ -156,7 +156,7 @@ class Keeper:
                 policy.failed(now, kind, reason)
         if look.arrived:
             policy.launching.succeeded(ALLOCATIONS)
-        orders = policy.look(now, look.seen, look.allocations)
+        orders = policy.look(now, look.seen, look.allocations, look.leaving)
         # before they are carried out: one that is killed then has launched them
         self._note(now)
         for order in orders:

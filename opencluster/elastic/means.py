@@ -51,6 +51,8 @@ class Look:
         How each type stands.
     allocations : int
         Jobs of a batch system that may be given back.
+    leaving : int
+        Those that are being given back, and stand until they are empty.
     failed : list of (str, str)
         What failed since the last look: of which kind, and why.
     arrived : bool
@@ -59,6 +61,7 @@ class Look:
 
     seen: dict[str, Seen]
     allocations: int = 0
+    leaving: int = 0
     failed: list[tuple[str, str]] = field(default_factory=list)
     arrived: bool = False
 
@@ -249,7 +252,8 @@ class Jobs:
                 self._trouble,
             )
         stand = len(self._allotment.own) + self._allotment.asking
-        return Look(seen, stand, failed, count.arrived)
+        leaving_jobs = count.leaving | {*self._given_back.values()}
+        return Look(seen, stand, len(leaving_jobs), failed, count.arrived)
 
     def carry_out(self, now: float, order: Order, sight: Sight) -> None:
         """Submit jobs, or give one back."""

@@ -76,7 +76,9 @@ def test_a_job_that_is_given_back_counts_as_none_from_then_on() -> None:
     for now in (6.0, 1000.0):
         count = made.look(now, NOON, queue, here)
         assert (count.pending["A"], count.ending) == (0, {"j"})
-    assert made.look(1001.0, NOON, [], {}).ending == frozenset()
+        assert count.leaving == {"j"}
+    count = made.look(1001.0, NOON, [], {})
+    assert (count.ending, count.leaving) == (frozenset(), frozenset())
 
 
 def test_a_job_that_ends_before_anybody_came_has_failed() -> None:

@@ -273,6 +273,11 @@ def test_only_so_many_allocations_stand_or_wait() -> None:
     for now in (0.0, 5.0):
         made.look(now, {"T": Seen(1000, 10.0, running=3)}, 3)
     assert "3 allocations may stand or wait" in standing(made)[1]
+    # one that is being given back stands, too
+    made = policy(limits=limits, each={"T": 1})
+    for now in (0.0, 5.0):
+        assert made.look(now, {"T": Seen(1000, 10.0, running=2)}, 2, leaving=1) == []
+    assert "3 allocations may stand or wait" in standing(made)[1]
 
 
 def test_a_type_that_no_node_brings_is_held() -> None:

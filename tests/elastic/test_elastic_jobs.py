@@ -332,6 +332,29 @@ def test_a_job_is_given_back_though_who_did_it_was_killed(
     assert site.queue.removed == ["2"]
 
 
+def test_what_is_given_back_stands_until_it_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = Site(Place(tmp_path / "c"), allocations=3)
+    site.factory.pieces, site.factory.busy = 80, {"1"}
+    site.pass_time(40)
+    assert list(site.queue.jobs) == ["1", "2", "3", "4"]
+    site.run_all()
+    site.pass_time(70)
+    # those that are given back have long pieces in hand
+    monkeypatch.setattr(site.queue, "remove", site.queue.removed.append)
+    site.factory.pieces = 0
+    site.pass_time(200)
+    assert site.queue.removed == ["4", "3"]
+    site.factory.pieces = 80
+    site.pass_time(60)
+    assert list(site.queue.jobs) == ["1", "2", "3", "4"]
+    assert "3 allocations may stand or wait at a time" in site.row()["reason"]
+    del site.queue.jobs["4"]
+    site.pass_time(60)
+    assert list(site.queue.jobs) == ["1", "2", "3", "5"]
+
+
 def test_a_job_that_ends_soon_is_replaced_before(site: Site) -> None:
     site.factory.pieces, site.factory.busy = 2, {"1"}
     site.pass_time(60)
