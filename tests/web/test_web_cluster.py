@@ -52,6 +52,16 @@ def process(name: str, state: str = "idle", **figures: Any) -> dict[str, Any]:
     return {"entry": entry, "figures": {"state": state} | figures}
 
 
+def failing(workshop: str) -> dict[str, Any]:
+    message = f"A-1 did not start on {workshop}: exited with 1"
+    entry = {
+        **{"id": f"failure:{workshop}:A", "kind": "failure", "type": "A"},
+        **{"name": "A-1", "host": workshop, "workshop": workshop, "pid": 0},
+        "attributes": {"failures": 3, "message": message, "output": "<b>no disk</b>"},
+    }
+    return {"entry": entry, "figures": {}}
+
+
 def elastic(state: str, reason: str) -> dict[str, Any]:
     standing = Standing("A", state, 9, 1.5, 1, 2, 3, reason)
     return report_of("e", 1.0, [standing], host="h1", pid=7)
@@ -132,6 +142,11 @@ def test_a_cluster_that_is_out_of_reach_is_told(
             "bad",
             "Nothing launches A any more: no disk.",
         ),
+        (
+            status_with(failing("w1"), failing("w2"), failing("w3")),
+            "bad",
+            "A-1 did not start on w1: exited with 1, nor on 2 other computers.",
+        ),
         (status_with(factories=[]), "bad", "No factory leads"),
         (
             status_with(factories=[LEADER, {"endpoint": "b", "role": "absent"}]),
@@ -196,6 +211,19 @@ def test_the_overview_adds_up(pages: Callable[[Look], FlaskClient]) -> None:
     # half a century ago is not the last hour
     assert "No process." in page.text
     assert 'width="50.00"' in html
+
+
+def test_what_fails_to_start_is_shown_with_what_it_printed(
+    pages: Callable[[Look], FlaskClient],
+) -> None:
+    client = pages(Look(status_with(*(failing(f"w{n}") for n in range(1, 12)))))
+    overview = client.get("/").text
+    assert "A-1 did not start on w8" in overview
+    assert "A-1 did not start on w9" not in overview and "and 3 more" in overview
+    assert "3 failed starts in a row on w1" in overview
+    assert "&lt;b&gt;no disk&lt;/b&gt;</pre>" in overview
+    computer = client.get("/computers/h1").text
+    assert "A-1 did not start on w1" in computer and "on w2" not in computer
 
 
 def test_a_job_says_which_workers_it_does_not_reach(

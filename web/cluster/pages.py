@@ -45,6 +45,7 @@ LOOK_S = 1.0
 JOBS_SHOWN = 10
 DEATHS_SHOWN = 8
 """The newest ones of the last hour."""
+FAILURES_SHOWN = 8
 EVENTS_SHOWN = 8
 EVENTS_PAGE = 100
 """On the overview, and on a page of events."""
@@ -204,6 +205,7 @@ def _overview(look: Look, asked: dict[str, str]) -> dict[str, Any]:
         "jobs": status["jobs"][-JOBS_SHOWN:][::-1],
         "deaths": recent(status["deaths"], time.time()),
         "deaths_shown": DEATHS_SHOWN,
+        "failures_shown": FAILURES_SHOWN,
         "now": source.samples.get(CLUSTER),
         "failed_lately": past.failed_lately(source.history),
         "events": _recorded(limit=EVENTS_SHOWN),
@@ -279,6 +281,12 @@ def _computer(look: Look, asked: dict[str, str]) -> dict[str, Any]:
         "row": row,
         "workers": processes,
         "running": Counter(process["type"] for process in processes),
+        "failures": [
+            failure
+            for failure in look.status["failures"]
+            if row is not None and failure["workshop"] == row["id"]
+        ],
+        "failures_shown": FAILURES_SHOWN,
         "deaths": [
             death
             for death in recent(look.status["deaths"], time.time())

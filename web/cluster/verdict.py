@@ -97,11 +97,7 @@ def _processes(look: Look) -> Iterable[Reason]:
             "Their pieces run again elsewhere. If they do not come back, look whether "
             "their computers are up.",
         )
-    for failure in look.status["failures"]:
-        yield Reason(
-            failure["message"] or f"{failure['type']} fails to start.",
-            f"See `opencluster logs {failure['type']}`, and mend its program.",
-        )
+    yield from _failing(look)
     for row in look.status["elastic"]:
         if row["state"] in ("stopped", "lost"):
             yield Reason(
@@ -109,6 +105,21 @@ def _processes(look: Look) -> Iterable[Reason]:
                 "Mend the cause, then run `opencluster elastic resume`, or "
                 "`opencluster elastic run` where that has ended.",
             )
+
+
+def _failing(look: Look) -> Iterable[Reason]:
+    failing: dict[str, list[Row]] = {}
+    for failure in look.status["failures"]:
+        failing.setdefault(failure["type"], []).append(failure)
+    for type, rows in failing.items():
+        told = rows[0]["message"] or f"{type} fails to start on {rows[0]['host']}"
+        if len(rows) > 1:
+            told += f", nor on {counted(len(rows) - 1, 'other computer')}"
+        yield Reason(
+            f"{told}.",
+            "Mend its program, or its section of the configuration. What it printed "
+            f"stands below, and in `opencluster logs {type}`.",
+        )
 
 
 def _computers(look: Look) -> Iterable[Reason]:
