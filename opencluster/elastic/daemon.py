@@ -45,13 +45,18 @@ class Elastic:
         self._notifier = Notifier({})
 
     def run(self) -> None:
-        """Look after the types until `stop`; what runs then stays."""
+        """Look after the types until `stop`, or until the cluster has ended.
+
+        What runs then stays.
+        """
         log.info("looks after %s", ", ".join(self._keeper.types))
         try:
             while not self._is_stopping:
                 if self._notifier.interval_s:
                     self._notifier.alive()
                 self._keeper.look(time.monotonic())
+                if self._keeper.is_over:
+                    break
                 self._wait()
         finally:
             self._keeper.end()

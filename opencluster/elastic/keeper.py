@@ -34,7 +34,7 @@ from opencluster.core.launching import Pace
 from opencluster.elastic.means import Means
 from opencluster.elastic.memory import Memory
 from opencluster.elastic.sight import Sight, sight_of
-from opencluster.errors import ConfigError, OpenClusterError
+from opencluster.errors import ConfigError, FactoryUnreachable, OpenClusterError
 from opencluster.net.control import Control
 from opencluster.node.host import host_name
 from opencluster.place import Place
@@ -65,6 +65,8 @@ class Keeper:
         The elastic types.
     report : dict
         What it told the factories last.
+    is_over : bool
+        The cluster has ended, so that there is nothing more to look after.
 
     Raises
     ------
@@ -82,6 +84,9 @@ class Keeper:
                 "(docs/elastic.md), or `elastic:` in the cluster file"
             )
         self.report: dict[str, Any] = {}
+        self.is_over = False
+        self._place = place
+        self._away_since: float | None = None
         self._id = uuid.uuid4().hex[:12]
         self._started_at = time.time()
         self._control = control
@@ -110,8 +115,10 @@ class Keeper:
             if str(error) != self._trouble:
                 log.warning("the cluster cannot be looked at: %s", error)
             self._trouble = str(error)
+            if isinstance(error, FactoryUnreachable):
+                self._look_whether_over(now)
         else:
-            self._trouble = ""
+            self._trouble, self._away_since = "", None
 
     def end(self) -> None:
         """Tell the factories that nobody looks after the types any more."""
@@ -120,6 +127,19 @@ class Keeper:
                 self._tell("done", FAREWELL_S)
 
     # --- inside --------------------------------------------------------------
+
+    def _look_whether_over(self, now: float) -> None:
+        """Note whether the cluster does not answer as it has ended."""
+        if self._away_since is None:
+            self._away_since = now
+        if not self.is_over and self._means.is_gone(now, self._away_since):
+            self.is_over = True
+            log.warning(
+                "the cluster of %s has ended: no factory answers, and none of its jobs "
+                "stands or waits; this ends as well, and `opencluster up` starts both "
+                "anew",
+                self._place.path,
+            )
 
     def _is_to_wait(self, rows: Sequence[Row]) -> bool:
         """Return whether another one looks after the types: the one that began first.

@@ -39,6 +39,9 @@ READY_WAIT_S = 2.0
 """How long it is waited whether processes that a workshop starts end again at once."""
 QUEUE_LOOK_S = 10.0
 """How often a batch system is asked for its jobs: it serves others, too."""
+GONE_S = 120.0
+"""How long there must be no factory and no job before a cluster has ended: longer than
+a new job may be missing in the queue, or either may be away for."""
 
 
 @dataclass
@@ -78,6 +81,17 @@ class Means(Protocol):
 
     def carry_out(self, now: float, order: Order, sight: Sight) -> None:
         """Begin to carry out an order; that it fails is told by a later look."""
+
+    def is_gone(self, now: float, away_since: float) -> bool:
+        """Return whether the cluster has ended, whose factories do not answer.
+
+        Parameters
+        ----------
+        now : float
+            The time, in seconds.
+        away_since : float
+            Since when they do not.
+        """
 
     def to_fields(self) -> Any:
         """Return what `remember` takes after a restart, as plain data."""
@@ -150,6 +164,10 @@ class Workshops:
             return
         self._orders[asked] = order.kind if isinstance(order, Halt) else order.type
 
+    def is_gone(self, now: float, away_since: float) -> bool:
+        """Return ``False``: computers stay where they are, and may come back."""
+        return False
+
     def to_fields(self) -> Any:
         """Return nothing: whoever is there the registry knows."""
         return None
@@ -219,6 +237,8 @@ class Jobs:
         self._asked_queue: Future[list[Listed]] | None = None
         self._ask_at = 0.0
         self._trouble = "the batch system has not answered yet"
+        # the first and the last of the answers in a row by which there is no job
+        self._no_job: tuple[float, float] | None = None
         self._submitted: list[Future[str]] = []
         self._given_back: dict[Future[None], str] = {}
 
@@ -266,6 +286,18 @@ class Jobs:
             if id:
                 self._give_back(now, id)
 
+    def is_gone(self, now: float, away_since: float) -> bool:
+        """Return whether no job of the cluster stands or waits, and not just now.
+
+        While the batch system does not answer, nobody knows.
+        """
+        self._take_queue(now)
+        is_asking = not all(job.done() for job in self._submitted)
+        if self._no_job is None or is_asking:
+            return False
+        first, last = self._no_job
+        return last - max(first, away_since) >= GONE_S
+
     def to_fields(self) -> Any:
         """Return the jobs that were asked for."""
         return self._allotment.to_fields()
@@ -296,6 +328,10 @@ class Jobs:
             else:
                 self._trouble = f"the batch system cannot be asked: {_reason(error)}"
                 log.warning("%s", self._trouble)
+            if self._queue or self._trouble:
+                self._no_job = None
+            else:
+                self._no_job = (self._no_job or (now, now))[0], now
         if self._asked_queue is None and now >= self._ask_at:
             self._ask_at = now + QUEUE_LOOK_S
             self._asked_queue = self._executor.submit(self._ask)

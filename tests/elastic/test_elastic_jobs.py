@@ -14,6 +14,7 @@ import pytest
 from opencluster.config import Config
 from opencluster.config.elastic import ElasticSettings, ElasticType
 from opencluster.core.elastic_report import report_of
+from opencluster.elastic.daemon import Elastic
 from opencluster.elastic.keeper import Keeper
 from opencluster.elastic.means import Jobs
 from opencluster.elastic.memory import Memory
@@ -404,6 +405,57 @@ def test_a_cluster_that_is_away_is_waited_for(
     site.factory.is_away = False
     site.pass_time(50)
     assert len(site.queue.jobs) > 1
+
+
+def test_it_ends_when_all_jobs_of_the_cluster_have(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.pass_time(20)
+    site.factory.is_away = True
+    # a silent queue, a job that waits and one whose computer is cut off are no end
+    site.queue.is_mute = True
+    site.pass_time(300)
+    site.queue.is_mute = False
+    site.queue.jobs = {"1": Allocation("1", "pending", 1)}
+    site.pass_time(300)
+    site.run_all()
+    site.pass_time(300)
+    assert not site.keeper.is_over
+    # nor is that the queue is empty for a moment
+    site.queue.jobs.clear()
+    site.pass_time(100)
+    site.queue.jobs["1"] = Allocation("1", "running", 1)
+    site.pass_time(60)
+    site.queue.jobs.clear()
+    site.pass_time(100)
+    site.queue.is_mute = True
+    site.pass_time(60)
+    site.queue.is_mute = False
+    site.pass_time(100)
+    assert not site.keeper.is_over
+    site.pass_time(60)
+    assert site.keeper.is_over
+    told = [r.getMessage() for r in caplog.records if "has ended" in r.getMessage()]
+    (line,) = told
+    assert f"the cluster of {site.place.path} has ended: no factory answers" in line
+    # so does the daemon that has it look
+    closed: list[bool] = []
+    Elastic(site.config, site.keeper, lambda: closed.append(True)).run()
+    assert closed == [True]
+
+
+def test_a_cluster_that_answers_has_not_ended_whatever_the_queue_says(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site.queue, "allocations", lambda: [])
+    site.pass_time(300)
+    site.factory.is_away = True
+    site.pass_time(100)
+    site.factory.is_away = False
+    site.pass_time(20)
+    site.factory.is_away = True
+    site.pass_time(100)
+    assert not site.keeper.is_over
 
 
 def test_without_an_elastic_type_there_is_nothing_to_do(tmp_path: Path) -> None:
