@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from opencluster.cli.up import (
     mean_this_cluster,
     place_of,
 )
+from opencluster.errors import ConfigError
 from opencluster.launchers.base import failures, launcher_of
 from opencluster.launchers.batch.launcher import BatchLauncher
 from opencluster.launchers.cluster_file import ClusterFile, read_cluster_file
@@ -58,7 +60,7 @@ _common_options = _offering(
         "--services",
         multiple=True,
         metavar="TARGET[=N]",
-        help="Likewise services.",
+        help="Start N services of it on each computer, by default one. Repeatable.",
     ),
     click.option(
         "--workers-per-node",
@@ -66,7 +68,7 @@ _common_options = _offering(
         default=1,
         show_default=True,
         metavar="N",
-        help="For workers that say no number.",
+        help="How many of each of --workers that says no number.",
     ),
     click.option(
         "--gpus-per-worker",
@@ -132,8 +134,16 @@ _batch_options = _offering(
         metavar="N",
         help="GPUs of each computer.",
     ),
-    click.option("--partition", "--queue", default="", help="Where."),
-    click.option("--account", default="", help="For whom."),
+    click.option(
+        "--partition",
+        "--queue",
+        default="",
+        metavar="NAME",
+        help="Partition of Slurm, or queue of PBS; by default that of the site.",
+    ),
+    click.option(
+        "--account", default="", metavar="NAME", help="Whose share of time is used."
+    ),
     click.option(
         "--option",
         "options",
@@ -162,6 +172,12 @@ def launch_command() -> None:
     """Start a cluster somewhere else, from options alone.
 
     `opencluster up` does the same from a file, `opencluster down` ends it.
+
+    \b
+    Examples:
+        opencluster launch ssh node1 node2 --workers wordcount.py:WordCountWorker=4
+        opencluster launch slurm --nodes 4 --time 2:00:00 \\
+            --workers wordcount.py:WordCountWorker=16 --dry-run
     """
 
 
@@ -234,7 +250,7 @@ def _launch(content: dict[str, Any], options: dict[str, Any]) -> None:
     if is_usual and content["launcher"] != "ssh":
         content["directory"] = str(Place.find().path)
     text = yaml.safe_dump(content, sort_keys=False)
-    file: ClusterFile = read_cluster_file(text, OPTIONS)
+    file = _read(text)
     place = Place.find() if is_usual else place_of(file)
     launcher = launcher_of(file, place)
     is_waiting = not options.get("no_wait")
@@ -245,15 +261,26 @@ def _launch(content: dict[str, Any], options: dict[str, Any]) -> None:
         return
     mean_this_cluster()
     outcomes = follow(launcher, launcher.launch)
-    if is_waiting and failures(outcomes) != outcomes:
-        await_workers(place)
-    quoted = shlex.quote(str(place.path))
-    named = "" if place == Place.find() else f" --dir {quoted}"
-    click.echo(
-        f"see `opencluster{named} status`, and end it with `opencluster{named} down`",
-        err=True,
-    )
+    if failures(outcomes) != outcomes:
+        if is_waiting:
+            await_workers(place)
+        quoted = shlex.quote(str(place.path))
+        named = "" if place == Place.find() else f" --dir {quoted}"
+        click.echo(
+            f"see `opencluster{named} status`, and end it with "
+            f"`opencluster{named} down`",
+            err=True,
+        )
     conclude(outcomes, "failed")
+
+
+def _read(text: str) -> ClusterFile:
+    """Return the cluster file that stands for options, of which nobody sees lines."""
+    try:
+        return read_cluster_file(text, OPTIONS)
+    except ConfigError as error:
+        told = re.sub(rf"{OPTIONS}:\d+", str(OPTIONS), str(error))
+        raise ConfigError(told) from None
 
 
 def _content(launcher: str, options: dict[str, Any]) -> dict[str, Any]:

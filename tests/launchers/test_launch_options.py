@@ -95,7 +95,8 @@ def test_options_become_orders_for_hosts() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("slurm", "--time", "90"), "batch.time: got '90', expected hours:minutes"),
+        # of the file that stands for them nobody sees a line
+        (("slurm", "--time", "90"), "command line: batch.time: got '90', expected hou"),
         (("slurm", "--workers", "nothing.py:Worker"), "there is no file nothing.py"),
         (("slurm", "--set", "wroker.max_pieces=1"), "did you mean worker?"),
         (("slurm", "--set", "worker.max_pieces=x"), "settings.worker.max_pieces: got"),
@@ -136,3 +137,15 @@ def test_without_slurm_there_is_a_word_on_where_to_go(
     assert done.exit_code == 1
     assert "cannot run sbatch" in done.stderr
     assert "use a computer on which jobs are submitted" in done.stderr
+
+
+def test_what_did_not_start_is_nothing_to_look_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENCLUSTER_DIR", str(tmp_path / "night"))
+    monkeypatch.setenv("OPENCLUSTER_SSH", "/nowhere/ssh")
+    done = launch("ssh", "node1")
+    assert done.exit_code == 1
+    assert "node1: cannot run /nowhere/ssh" in done.stderr
+    assert "1 host of 1 failed" in done.stderr
+    assert "status`" not in done.stderr
