@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -39,6 +39,7 @@ from opencluster.engines.dask.tasks import (
     dask_priority,
     submit,
 )
+from opencluster.engines.dask.values import DaskValues
 from opencluster.engines.tickets import Ticket, piece_of
 from opencluster.errors import RemoteProtocolError
 from opencluster.targets import load_class
@@ -376,6 +377,19 @@ def test_all_of_a_worker_or_a_session_can_be_stopped() -> None:
     assert (first.reason, second.reason) == (INTERRUPT, "cancelled")
     dask_runs.end(first)
     dask_runs.end(second)
+
+
+def test_who_is_interrupted_while_it_fetches_has_lost_nothing() -> None:
+    class Interrupted:
+        def gather(self, futures: list[Any]) -> list[Parts]:
+            raise PieceInterrupt(INTERRUPT)
+
+    values = DaskValues(Interrupted())
+    future = SimpleNamespace(key="value-1", status="finished")
+    ref = values.hold(values.new_id(), future, 8, "Square@host.0", [])
+    for wait in (values.resolve, lambda ref: values.fetch([ref])):
+        with pytest.raises(PieceInterrupt):
+            wait(ref)
 
 
 def test_a_batch_piece_makes_way_once_for_a_task_that_waits() -> None:

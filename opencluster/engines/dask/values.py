@@ -157,9 +157,7 @@ class DaskValues:
     def _gathered(self, refs: Sequence[DataRef], futures: Sequence[Any]) -> list[Parts]:
         try:
             parts: list[Parts] = self._client.gather(list(futures))
-        except BaseException as error:
-            if isinstance(error, KeyboardInterrupt):
-                raise
+        except Exception as error:
             lost = [r for r, f in zip(refs, futures, strict=True) if not is_there(f)]
             raise DataLost({name_of(ref): LOST for ref in lost or refs}) from error
         return parts
