@@ -145,13 +145,14 @@ job={folder}/"${number}"
 mkdir -p "$job"
 """
 
+# many sites bind a task to one core; this one is all workers of a computer
 _SLURM = (
     _BEGINNING
     + """\
 scontrol show hostnames "$SLURM_JOB_NODELIST" >"$job/{nodes}"
 "${{run[@]}}" begin slurm "$job" {role}
 # a computer that fails takes no other one with it
-exec srun --ntasks-per-node=1{cpus} --mpi=none --no-kill \\
+exec srun --ntasks-per-node=1{cpus} --mpi=none --cpu-bind=none --no-kill \\
     --kill-on-bad-exit=0 --wait=0 "${{run[@]}}" work slurm "$job"
 """
 )

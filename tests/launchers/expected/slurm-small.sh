@@ -16,5 +16,5 @@ mkdir -p "$job"
 scontrol show hostnames "$SLURM_JOB_NODELIST" >"$job/nodes"
 "${run[@]}" begin slurm "$job" first
 # a computer that fails takes no other one with it
-exec srun --ntasks-per-node=1 --cpus-per-task=4 --mpi=none --no-kill \
+exec srun --ntasks-per-node=1 --cpus-per-task=4 --mpi=none --cpu-bind=none --no-kill \
     --kill-on-bad-exit=0 --wait=0 "${run[@]}" work slurm "$job"
