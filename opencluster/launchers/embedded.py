@@ -190,11 +190,10 @@ def await_processes(place: Place, config: Config) -> None:
     deadline = time.monotonic() + READY_TIMEOUT_S
     with control_of(config, place) as control:
         wanted: dict[str, Wanted] = {}
-        while lacking := _not_ready(control, wanted):
+        while reason := _not_ready(control, wanted):
             if time.monotonic() > deadline:
                 raise StartFailed(
-                    f"not all of {', '.join(lacking)} were ready after "
-                    f"{READY_TIMEOUT_S:g} s; see `opencluster status`"
+                    f"after {READY_TIMEOUT_S:g} s {reason}; see `opencluster status`"
                 )
             time.sleep(POLL_S * max(1, len(wanted)))
 
@@ -203,8 +202,8 @@ Wanted = Sequence[Mapping[str, Any]]
 """The catalogue of a workshop, with how many should run of each."""
 
 
-def _not_ready(control: Control, wanted: dict[str, Wanted]) -> list[str]:
-    """Return what has not registered yet of what should run.
+def _not_ready(control: Control, wanted: dict[str, Wanted]) -> str:
+    """Return what has not registered yet of what should run, in words.
 
     Each workshop is asked once what it is to run, and the answer kept in `wanted`.
     """
@@ -220,10 +219,11 @@ def _not_ready(control: Control, wanted: dict[str, Wanted]) -> list[str]:
             for shop, catalogue in wanted.items()
             for name in _lacking(catalogue, [e for e in here if e["workshop"] == shop])
         ]
-        return list(dict.fromkeys(lacking))
-    except FactoryUnreachable:
-        # busy with all that start at once
-        return ["the factory"]
+    except FactoryUnreachable as error:
+        # it may be busy with all that start at once
+        return str(error)
+    names = ", ".join(dict.fromkeys(lacking))
+    return f"not all of {names} were ready" if names else ""
 
 
 def stop(place: Place, timeout_s: float = STOP_TIMEOUT_S) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -13,7 +14,9 @@ from click.testing import CliRunner, Result
 
 from opencluster.cli import main
 from opencluster.cli.up import place_of
+from opencluster.config import load
 from opencluster.elastic.running import start_beside
+from opencluster.errors import FactoryUnreachable, StartFailed
 from opencluster.launchers import embedded
 from opencluster.launchers.cluster_file import load_cluster_file
 from opencluster.launchers.record import keep_record, recorded
@@ -120,6 +123,23 @@ def test_a_batch_system_that_is_gone_for_good_is_forgotten(
     assert done.exit_code == 1
     assert "could not be ended; nothing tries that any more" in done.output
     assert recorded(place) is None
+
+
+def test_who_cannot_be_asked_what_runs_is_told(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class FirewallBetween:
+        def factory(self, operation: str) -> list[dict[str, str]]:
+            return [{"kind": "workshop", "id": "1", "name": "node2"}]
+
+        def workshop(self, *asked: object) -> None:
+            raise FactoryUnreachable("node2 at tcp://10.1.0.2:9200 does not answer")
+
+    control = contextlib.nullcontext(FirewallBetween())
+    monkeypatch.setattr(embedded, "control_of", lambda *_: control)
+    monkeypatch.setattr(embedded, "READY_TIMEOUT_S", 0.0)
+    with pytest.raises(StartFailed, match=r"after 0 s node2 at tcp://10\.1\.0\.2:9200"):
+        embedded.await_processes(place, load())
 
 
 def test_mistakes_in_a_file_are_told_before_anything_is_done(
