@@ -12,7 +12,6 @@ import errno
 import json
 import os
 import socket
-import tempfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -93,11 +92,14 @@ class Place:
         a short stand-in, named after it, in the temporary directory, or in the
         system's when that one is long as well.
         """
+        path = self.path / "run"
+        if not _is_long(path):
+            return path
+        import tempfile  # here, as a process with a short path is ready sooner
+
         stand_in = f"opencluster-{os.getuid()}-{self.digest}"
-        for path in (self.path / "run", Path(tempfile.gettempdir()) / stand_in):
-            if len(os.fsencode(path)) <= MAX_SOCKET_DIRECTORY:
-                return path
-        return Path("/tmp") / stand_in
+        path = Path(tempfile.gettempdir()) / stand_in
+        return Path("/tmp") / stand_in if _is_long(path) else path
 
     @property
     def digest(self) -> str:
@@ -310,6 +312,10 @@ def check_listening(config: Config, endpoint: str, has_keys: bool) -> None:
         "(docs/security.md), listen at 127.0.0.1, or write `insecure = true` in "
         "[cluster] if the network is closed to strangers"
     )
+
+
+def _is_long(path: Path) -> bool:
+    return len(os.fsencode(path)) > MAX_SOCKET_DIRECTORY
 
 
 def _is_private(endpoint: str) -> bool:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from opencluster.engines.base import Engine
+if TYPE_CHECKING:
+    from opencluster.engines.base import Engine
 
 
 class ServiceProxy:

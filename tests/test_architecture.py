@@ -69,10 +69,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "keeping": MEANS,
     "tracing": {"errors", "config", "engines.base"},
     "inputs": MEANS | {"keeping"},
-    "bundle": {"core"},
-    "serving": MEANS | {"place", "registration", "keeping", "bundle", "tracing"},
+    "serving": MEANS
+    | {"place", "registration", "keeping", "inputs", "tracing", "engines.choice"},
     **dict.fromkeys(BASE_CLASSES, SHELL),
-    "worker": SHELL | {"bundle"},
     "service": SHELL | {"worker"},
     "collective": GROUND | {"core", "engines.base"},
     "futures": {"errors", "engines.base"},
@@ -144,6 +143,7 @@ LATE = {
     "opencluster.arrays": {"numpy"},
     "opencluster.wire.arrays": {"numpy"},
     "opencluster.wire.astronomy": {"astropy", "numpy"},
+    "opencluster.wire.exact": set(),
 }
 """Modules that are imported when such a value is met, and what they may have loaded."""
 
@@ -333,7 +333,7 @@ BAD = [
     ("opencluster.worker", "from . import manager", "opencluster manager"),
     ("opencluster.worker", "import opencluster.service", "opencluster.service"),
     ("opencluster.place", "import opencluster.net.link", "opencluster.net.link"),
-    ("opencluster.serving", "from opencluster import worker", "opencluster worker"),
+    ("opencluster.serving.a", "from opencluster import worker", "opencluster worker"),
     ("opencluster.manager", "import opencluster.engines", "opencluster.engines"),
     ("opencluster.manager", "from .engines.local import x", "engines.local x"),
     ("opencluster.manager", "def f():\n    from opencluster.engines import cluster",

@@ -20,7 +20,7 @@ from opencluster.config import (
     render_reference,
     sources,
 )
-from opencluster.config.settings import SECTIONS
+from opencluster.config.settings import SECTIONS, LogSettings, TracingSettings
 from opencluster.config.values import SIZE, Setting
 from opencluster.errors import ConfigError
 
@@ -83,6 +83,15 @@ def test_config_is_frozen_and_can_be_pickled() -> None:
     with pytest.raises(FrozenInstanceError):
         config.log.level = "DEBUG"  # type: ignore[misc]
     assert pickle.loads(pickle.dumps(config)) == config
+
+
+def test_sections_are_compared_by_their_values_and_changed_by_their_keys() -> None:
+    log = load(environ={}, overrides={("log", "level"): "DEBUG"}).log
+    assert log == LogSettings(level="DEBUG") == LogSettings().changed(level="DEBUG")
+    assert log not in (LogSettings(), TracingSettings(), "DEBUG")
+    assert repr(log) == "LogSettings(level='DEBUG')"
+    with pytest.raises(TypeError, match="LogSettings has no colour"):
+        log.changed(colour="red")
 
 
 def test_packaged_file_is_made_from_the_settings() -> None:

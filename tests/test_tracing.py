@@ -157,7 +157,7 @@ def test_nothing_is_imported_where_tracing_is_off() -> None:
 )
 def test_an_endpoint_that_cannot_be_is_named(endpoint: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        tracing_of(TracingSettings(endpoint), "test")
+        tracing_of(TracingSettings(endpoint=endpoint), "test")
 
 
 @pytest.mark.parametrize(

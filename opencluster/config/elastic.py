@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from opencluster.config.section import Settings
 from opencluster.config.sources import Problem, RawSection, unknown_key
 from opencluster.config.values import INTEGER, SECONDS, Kind, Setting
 
@@ -29,8 +30,7 @@ def _setting(
     return field(default=default, metadata={"setting": described})
 
 
-@dataclass(frozen=True)
-class ElasticSettings:
+class ElasticSettings(Settings):
     """What holds for all elastic types together."""
 
     interval_s: float = _setting(

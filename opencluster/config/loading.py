@@ -6,7 +6,6 @@ problem is collected, so that a user mends the configuration in one go.
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -35,8 +34,14 @@ from opencluster.config.sources import (
 from opencluster.errors import ConfigError
 
 PREFIX = "OPENCLUSTER_"
-OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, "OPENCLUSTER_DIR"})
-"""Variables with the prefix that are not settings."""
+OTHER_VARIABLES = frozenset(
+    {
+        *(CONFIG_VARIABLE, "OPENCLUSTER_DIR", "OPENCLUSTER_ENGINE"),
+        *("OPENCLUSTER_NAME", "OPENCLUSTER_SCOREBOARD", "OPENCLUSTER_MARKER"),
+    }
+)
+"""Variables with the prefix that are not settings. The last three are in each process
+that a workshop starts."""
 
 COMMAND_LINE = "command line"
 _MAX_SHOWN_PROBLEMS = 20
@@ -137,6 +142,8 @@ def _unknown_variable(name: str, origin: str, known: list[str]) -> Iterator[Prob
         message = unknown_key(key, SECTIONS[section].settings)
         yield Problem(origin, message, section, key)
     else:
+        import difflib
+
         near = difflib.get_close_matches(name, known, 1, _NEAR_ENOUGH_FOR_A_TYPO)
         for variable in near:
             yield Problem(origin, f"no such setting, did you mean {variable}?")

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from opencluster.config.catalogue import CatalogueEntry
 from opencluster.config.elastic import ElasticSettings, ElasticType
+from opencluster.config.section import Settings
 from opencluster.config.values import (
     BOOLEAN,
     ENDPOINTS,
@@ -63,8 +64,7 @@ def _size(default: int, explanation: str, minimum: int = 0) -> Any:
     return _setting(SIZE, default, explanation, minimum)
 
 
-@dataclass(frozen=True)
-class ClusterSettings:
+class ClusterSettings(Settings):
     """Which cluster this is and how its members keep in touch."""
 
     factories: tuple[str, ...] = _setting(
@@ -89,8 +89,7 @@ class ClusterSettings:
     )
 
 
-@dataclass(frozen=True)
-class NetworkSettings:
+class NetworkSettings(Settings):
     """Sockets, the same for every process."""
 
     bind: str = _setting(TEXT, "127.0.0.1", 'The address that the host "*" stands for.')
@@ -139,8 +138,7 @@ class NetworkSettings:
     )
 
 
-@dataclass(frozen=True)
-class MemorySettings:
+class MemorySettings(Settings):
     """Memory that processes of one computer share, and values that workers keep."""
 
     arena_bytes: int = _size(
@@ -163,8 +161,7 @@ class MemorySettings:
     )
 
 
-@dataclass(frozen=True)
-class FactorySettings:
+class FactorySettings(Settings):
     """The directory of the cluster."""
 
     host: str = _setting(
@@ -191,8 +188,7 @@ class FactorySettings:
     )
 
 
-@dataclass(frozen=True)
-class WorkshopSettings:
+class WorkshopSettings(Settings):
     """The daemon of one computer, which starts and stops its workers."""
 
     name: str = _setting(
@@ -229,8 +225,7 @@ class WorkshopSettings:
     )
 
 
-@dataclass(frozen=True)
-class WorkerSettings:
+class WorkerSettings(Settings):
     """Processes that perform pieces, unless their own section says otherwise."""
 
     drain_timeout_s: float = _seconds(
@@ -265,8 +260,7 @@ class WorkerSettings:
     )
 
 
-@dataclass(frozen=True)
-class ManagerSettings:
+class ManagerSettings(Settings):
     """Programs that split tasks and hand out the pieces."""
 
     worker_wait_s: float = _seconds(
@@ -316,8 +310,7 @@ class ManagerSettings:
     )
 
 
-@dataclass(frozen=True)
-class TaskQueueSettings:
+class TaskQueueSettings(Settings):
     """The durable queue of tasks, and the dispatchers that drain it."""
 
     url: str = _setting(
@@ -353,8 +346,7 @@ class TaskQueueSettings:
     )
 
 
-@dataclass(frozen=True)
-class IngestSettings:
+class IngestSettings(Settings):
     """Servers that take items over TCP, and have a manager run for each."""
 
     policy: str = _setting(
@@ -404,8 +396,7 @@ class IngestSettings:
     )
 
 
-@dataclass(frozen=True)
-class LimitSettings:
+class LimitSettings(Settings):
     """What one client may ask of everybody else."""
 
     max_nesting: int = _integer(
@@ -440,8 +431,7 @@ class LimitSettings:
     )
 
 
-@dataclass(frozen=True)
-class MetricsSettings:
+class MetricsSettings(Settings):
     """Numbers for Prometheus, at /metrics of each daemon."""
 
     host: str = _setting(TEXT, "127.0.0.1", "Address to show metrics at.")
@@ -451,8 +441,7 @@ class MetricsSettings:
     ingest_port: int = _integer(0, "Port of an ingest; 0 shows none.", 0, 65535)
 
 
-@dataclass(frozen=True)
-class WebSettings:
+class WebSettings(Settings):
     """The pages: where they are served, and to whom."""
 
     bind: str = _setting(TEXT, "127.0.0.1:8080", "Address and port of the pages.")
@@ -486,8 +475,7 @@ class WebSettings:
     )
 
 
-@dataclass(frozen=True)
-class TracingSettings:
+class TracingSettings(Settings):
     """Traces of pieces for OpenTelemetry."""
 
     endpoint: str = _setting(
@@ -499,8 +487,7 @@ class TracingSettings:
     sample_ratio: float = _fraction(1.0, "The part of all jobs that is traced.")
 
 
-@dataclass(frozen=True)
-class DaskSettings:
+class DaskSettings(Settings):
     """The engine on a Dask cluster."""
 
     address: str = _setting(
@@ -529,8 +516,7 @@ class DaskSettings:
     )
 
 
-@dataclass(frozen=True)
-class LogSettings:
+class LogSettings(Settings):
     """What the processes say about themselves."""
 
     level: str = _setting(
@@ -540,8 +526,7 @@ class LogSettings:
     )
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One setting as `config show` prints it.
 
     Attributes
@@ -648,7 +633,7 @@ class Config:
         """Yield every setting, then what each section of a type sets."""
         for section in SECTIONS:
             values = getattr(self, section)
-            for key, setting in settings_of(type(values)).items():
+            for key, setting in values.settings.items():
                 text = setting.kind.render(getattr(values, key))
                 yield Row(section, key, text, self.origin(section, key))
         types: list[CatalogueEntry | ElasticType] = [*self.catalogue]
@@ -657,23 +642,13 @@ class Config:
                 yield Row(entry.section, key, text, self.origin(entry.section, key))
 
 
-def settings_of(kind: type) -> dict[str, Setting]:
-    """Return the settings that a section's dataclass declares, by key."""
-    return {
-        item.name: item.metadata["setting"]
-        for item in fields(kind)
-        if "setting" in item.metadata
-    }
-
-
-@dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """A section that always exists.
 
     Attributes
     ----------
     kind : type
-        The dataclass that holds its values.
+        The class of its values.
     explanation : str
         One line.
     settings : mapping
@@ -691,7 +666,7 @@ def _sections() -> dict[str, Section]:
         if "explanation" in item.metadata:
             kind: Any = item.default_factory
             text = item.metadata["explanation"]
-            found[item.name] = Section(kind, text, settings_of(kind))
+            found[item.name] = Section(kind, text, kind.settings)
     return found
 
 

@@ -6,11 +6,11 @@ each text comes from. Knows no setting: what a text means is decided elsewhere.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from opencluster.config.values import shown, unquote
 
@@ -28,8 +28,7 @@ _VALUE = re.compile(r"""(?:(?<!\w)"[^"]*"|(?<!\w)'[^']*'|(?!\s[;#]).)*""", re.DO
 _COMMENT_SIGNS = ("#", ";")
 
 
-@dataclass(frozen=True)
-class RawValue:
+class RawValue(NamedTuple):
     """A text and where it comes from.
 
     Attributes
@@ -55,8 +54,7 @@ class RawSection:
     values: dict[str, RawValue] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """Something wrong in the configuration, with its place."""
 
     origin: str
@@ -82,6 +80,8 @@ def merge(into: RawSections, layer: Mapping[str, RawSection]) -> None:
 
 def suggestion(name: str, known: Iterable[str]) -> str:
     """Return ``", did you mean X?"``, or the known names when none is near."""
+    import difflib
+
     known = list(known)
     near = difflib.get_close_matches(name, known, n=1)
     return f", did you mean {near[0]}?" if near else f", known: {', '.join(known)}"
@@ -92,8 +92,7 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
     return f"unknown key {shown(key)}{suggestion(key, known)}"
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """A file to read.
 
     Attributes

@@ -11,8 +11,7 @@ import math
 import re
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 _UNITS = {
     "TiB": 1024**4,
@@ -38,8 +37,7 @@ _BOOLEANS = {
 }
 
 
-@dataclass(frozen=True)
-class Kind:
+class Kind(NamedTuple):
     """How values of one kind are read and written.
 
     Attributes
@@ -60,8 +58,7 @@ class Kind:
     render: Callable[[Any], str] = str
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(NamedTuple):
     """One key: its kind, its range and what it is for.
 
     Attributes

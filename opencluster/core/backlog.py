@@ -14,6 +14,9 @@ Item = TypeVar("Item")
 Place = tuple[int, int, Any]
 """Where an item stands: less its priority, its number, its key."""
 
+REALTIME = 1 << 64
+"""What a real-time piece has over the priorities of batch pieces, which are numbers of
+64 bits."""
 SLACK = 64
 """Places of items that are gone, besides as many as there are items that wait."""
 

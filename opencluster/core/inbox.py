@@ -28,8 +28,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from opencluster.core.backlog import Backlog
-from opencluster.core.pieces import REALTIME
+from opencluster.core.backlog import REALTIME, Backlog
 
 Key = tuple[bytes, int]
 """A piece as the worker knows it: who sent it, and the number it has there."""

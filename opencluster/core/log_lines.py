@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 INDENT = "    "
@@ -27,8 +28,7 @@ _HEAD = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Head:
+class Head(NamedTuple):
     """What the first line of a message says of it.
 
     Attributes

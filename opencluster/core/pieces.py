@@ -11,15 +11,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from opencluster.core.backlog import REALTIME
 from opencluster.core.locality import Need
 from opencluster.errors import DeathEvidence
 
 NONE: frozenset[int] = frozenset()
 MAX_CUTS = 3
 """How often a batch piece is cut short for real-time pieces; then it is left to end."""
-REALTIME = 1 << 64
-"""What a real-time piece has over the priorities of batch pieces, which are numbers of
-64 bits."""
 
 
 @dataclass(slots=True)

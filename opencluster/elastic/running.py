@@ -68,7 +68,7 @@ def _means(config: Config, place: Place, control: Control, executor: Executor) -
         return Workshops(control, config, executor)
     # a job that is drained ends when it is empty
     ending_s = max(config.elastic.ending_s, file.batch.drain_before_s + QUEUE_LOOK_S)
-    config = replace(config, elastic=replace(config.elastic, ending_s=ending_s))
+    config = replace(config, elastic=config.elastic.changed(ending_s=ending_s))
     return Jobs(launcher_of(file, place), each_of(file), config, executor)
 
 

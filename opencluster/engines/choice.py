@@ -8,12 +8,14 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from typing import cast
+from typing import TYPE_CHECKING
 
 from opencluster.config import Config, load
-from opencluster.engines.base import Engine
 from opencluster.errors import ConfigError
 from opencluster.place import Place
+
+if TYPE_CHECKING:
+    from opencluster.engines.base import Engine
 
 ENGINE_VARIABLE = "OPENCLUSTER_ENGINE"
 ENGINES = ("local", "process", "cluster", "dask")
@@ -67,9 +69,9 @@ def find_engine(name: str = "", config: Config | None = None) -> Engine:
             module = importlib.import_module(f"opencluster.engines.{kind}")
             config = config or load()
             if address:
-                named = replace(config.dask, address=address, scheduler_file="")
+                named = config.dask.changed(address=address, scheduler_file="")
                 config = replace(config, dask=named)
-            _engines[key] = cast(Engine, module.connect(config, key[1]))
+            _engines[key] = module.connect(config, key[1])
         return _engines[key]
 
 

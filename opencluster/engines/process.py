@@ -60,7 +60,7 @@ class ProcessEngine(ClusterEngine):
         self._started: set[str] = set()
         self._start_lock = threading.Lock()
         # factories and keys of the settings are those of a cluster that this is not
-        config = replace(config, cluster=replace(config.cluster, factories=(), keys=""))
+        config = replace(config, cluster=config.cluster.changed(factories=(), keys=""))
         try:
             embedded.start(
                 self._own_place,

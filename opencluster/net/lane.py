@@ -28,7 +28,6 @@ import resource
 import select
 import socket
 import time
-import uuid
 import weakref
 from collections import deque
 from collections.abc import Container, Sequence
@@ -145,7 +144,7 @@ class LaneTransport:
         arena_threshold_bytes: int = 64 << 10,
         counts: TransportCounts | None = None,
     ) -> None:
-        self.identity = identity or uuid.uuid4().bytes
+        self.identity = identity or os.urandom(16)
         self.counts = TransportCounts() if counts is None else counts
         self.arena = arena
         self._threshold_bytes = arena_threshold_bytes

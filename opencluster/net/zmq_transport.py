@@ -15,7 +15,6 @@ import logging
 import os
 import socket
 import time
-import uuid
 from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -118,7 +117,7 @@ class ZmqTransport:
     ) -> None:
         self.counts = TransportCounts()
         self.keys = keys
-        self.identity = uuid.uuid4().bytes
+        self.identity = os.urandom(16)
         self._context = zmq.Context()
         self._context.set(zmq.MAX_SOCKETS, 4096)
         self._options: dict[int, int | bytes] = {

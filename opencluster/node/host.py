@@ -6,7 +6,6 @@ Owns the two names of the computer. Tells nothing about its load or its devices.
 from __future__ import annotations
 
 import socket
-import uuid
 import zlib
 from functools import cache
 from pathlib import Path
@@ -59,6 +58,8 @@ def _surroundings() -> list[str]:
 
 
 def _hardware() -> str:
+    import uuid
+
     node = uuid.getnode()
     # The multicast bit marks a number made up for this process alone.
     return "unknown" if node >> 40 & 1 else f"{node:012x}"

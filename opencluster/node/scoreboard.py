@@ -32,10 +32,9 @@ import os
 import struct
 import time
 import zlib
-from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from opencluster.core.piece_names import IN_BUNDLE
 from opencluster.errors import RemoteProtocolError
@@ -74,8 +73,7 @@ class State(IntEnum):
     HANDING_OVER = 5
 
 
-@dataclass(frozen=True)
-class LastError:
+class LastError(NamedTuple):
     """The piece of a worker that failed last.
 
     Attributes
@@ -110,8 +108,7 @@ class LastError:
         return self.brief() | {"traceback": self.traceback}
 
 
-@dataclass(frozen=True)
-class Reading:
+class Reading(NamedTuple):
     """What a scoreboard said at one moment.
 
     Times are those of ``time.monotonic()``, which all processes of a computer share.

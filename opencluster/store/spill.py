@@ -25,9 +25,7 @@ import fcntl
 import logging
 import mmap
 import os
-import shutil
 import struct
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -131,7 +129,7 @@ class Spill:
         """Remove the folder with all that is in it."""
         if self._folder is None or self._pid != os.getpid():
             return
-        shutil.rmtree(self._folder, ignore_errors=True)
+        _remove(self._folder)
         os.close(self._lock_fd)
         self._folder = None
 
@@ -143,7 +141,7 @@ class Spill:
             self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
             with _locked(self._root):
                 self._clear()
-                name = f"{self._host}-{self._pid}-{uuid.uuid4().hex[:8]}"
+                name = f"{self._host}-{self._pid}-{os.urandom(4).hex()}"
                 folder = self._root / name
                 folder.mkdir(mode=0o700)
                 flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
@@ -156,8 +154,14 @@ class Spill:
         for folder in self._root.iterdir():
             is_of_here = folder.name.rsplit("-", 2)[0] == self._host
             if is_of_here and folder != self._folder and _is_left_over(folder):
-                shutil.rmtree(folder, ignore_errors=True)
+                _remove(folder)
                 log.info("removed %s, which a process left that has ended", folder)
+
+
+def _remove(folder: Path) -> None:
+    import shutil  # here, as most processes keep all their values in memory
+
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_left_over(folder: Path) -> bool:

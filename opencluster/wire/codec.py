@@ -4,9 +4,10 @@ Owns `encode` and `decode`. A value becomes one string of msgpack and a list of
 buffers, which hold the memory of large arrays uncopied and travel as frames of their
 own. What msgpack knows (nil, bool, 64-bit integers, 64-bit floats, text, bytes,
 arrays, maps) is packed by its C code without a pass in Python; everything else is a
-tagged value, see `registry` for the form and `types`, `refs`, `arrays` and `astronomy`
-for the codes. Text is UTF-8 in which lone surrogates are encoded too. References that
-a value contains are told of when it is encoded, and replaced when it is decoded.
+tagged value, see `registry` for the form and `types`, `exact`, `refs`, `arrays` and
+`astronomy` for the codes. Text is UTF-8 in which lone surrogates are encoded too.
+References that a value contains are told of when it is encoded, and replaced when it
+is decoded.
 
 Rules that this module keeps:
 

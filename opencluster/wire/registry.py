@@ -1,8 +1,8 @@
 """Which types travel beyond msgpack's own, and under which code or name.
 
-Owns the table of adapters and knows no type by itself: the modules `types`, `arrays`
-and `astronomy` enter theirs (the last two when the first such value is met, so that
-processes without arrays stay small), users enter theirs through `register_type`.
+Owns the table of adapters and knows no type by itself: the modules `types`, `exact`,
+`arrays` and `astronomy` enter theirs (all but the first when the first such value is
+met, so that other processes stay small), users enter theirs through `register_type`.
 
 A value of such a type travels as a map of one item, ``{marker: payload}``. The marker
 is a msgpack extension that is empty for the types known here, its code being the
@@ -37,12 +37,21 @@ PLAIN_TYPES = frozenset(
 )
 """What msgpack packs without asking (integers beyond 64 bits excepted)."""
 
-_CODES_OF_ARRAYS = range(32, 48)
-_CODES_OF_ASTRONOMY = range(48, 64)
+_EXACT = "opencluster.wire.exact"
+_ARRAYS = "opencluster.wire.arrays"
+_ASTRONOMY = "opencluster.wire.astronomy"
 _ADAPTERS_FOR = {
-    "numpy": "opencluster.wire.arrays",
-    "astropy": "opencluster.wire.astronomy",
+    **dict.fromkeys(("decimal", "fractions", "uuid"), _EXACT),
+    "numpy": _ARRAYS,
+    "astropy": _ASTRONOMY,
 }
+"""Which module enters the types of a package."""
+_ADAPTERS_OF = {
+    **dict.fromkeys(range(16, 19), _EXACT),
+    **dict.fromkeys(range(32, 48), _ARRAYS),
+    **dict.fromkeys(range(48, 64), _ASTRONOMY),
+}
+"""Which module enters a code."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -207,10 +216,8 @@ def _user_adapter(data: bytes) -> Adapter:
 
 def _load_adapter(code: int) -> Adapter | None:
     try:
-        if code in _CODES_OF_ARRAYS:
-            importlib.import_module(_ADAPTERS_FOR["numpy"])
-        elif code in _CODES_OF_ASTRONOMY:
-            importlib.import_module(_ADAPTERS_FOR["astropy"])
+        if code in _ADAPTERS_OF:
+            importlib.import_module(_ADAPTERS_OF[code])
     except ImportError as error:
         raise RemoteProtocolError(
             f"a value came that needs a library this computer lacks: {error}"

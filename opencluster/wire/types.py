@@ -1,8 +1,7 @@
 """How types of the standard library, and WorkPiece, travel.
 
-Owns the codes 1 to 18. Each type has a function that makes plain values of it and one
-that checks plain values from outside and makes the type of them; sizes are bounded
-wherever building the value could cost more than reading its bytes.
+Owns the codes 1 to 15. Each type has a function that makes plain values of it and one
+that checks plain values from outside and makes the type of them.
 
 ====  ================  =====================================================
 code  type              payload
@@ -23,9 +22,6 @@ code  type              payload
 13    Path              text
 14    PurePosixPath     text
 15    PureWindowsPath   text
-16    Decimal           text
-17    Fraction          array: numerator, denominator
-18    UUID              16 bytes
 ====  ================  =====================================================
 
 A zone is nil, the key of a `zoneinfo.ZoneInfo`, or an array of the offset in
@@ -34,29 +30,18 @@ microseconds and the zone's name (nil for the default one).
 
 from __future__ import annotations
 
-import re
 import sys
 from collections import Counter, OrderedDict
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
-from decimal import Decimal
-from fractions import Fraction
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any, TypeVar
-from uuid import UUID
 
 from opencluster.wire.registry import add_type, cannot_send, refuse
 from opencluster.workpiece import WorkPiece
 
 P = TypeVar("P", bound=PurePath)
 
-MAX_FRACTION_BITS = 8 * 16 * 1024
-"""Size of numerator and denominator. Reducing a fraction takes time in the square of
-it: about 10 ms at this size."""
-
 _MICROSECOND = timedelta(microseconds=1)
-_DECIMAL = re.compile(
-    r"-?(?:\d+(?:\.\d+)?(?:[eE][+-]?\d{1,20})?|Infinity|s?NaN\d*)", re.ASCII
-)
 
 
 def take(payload: Any, *kinds: Any) -> list[Any]:
@@ -183,36 +168,6 @@ def _unpack_timedelta(payload: Any) -> timedelta:
     return timedelta(*take(payload, int, int, int))
 
 
-def _unpack_decimal(payload: Any) -> Decimal:
-    if not _DECIMAL.fullmatch(take_one(payload, str)):
-        refuse("not a decimal number")
-    return Decimal(payload)
-
-
-def _pack_fraction(value: Fraction) -> list[int]:
-    if _bits(value.numerator, value.denominator) > MAX_FRACTION_BITS:
-        raise cannot_send(
-            f"a Fraction of more than {MAX_FRACTION_BITS} bits",
-            "send its numerator and denominator",
-        )
-    return [value.numerator, value.denominator]
-
-
-def _unpack_fraction(payload: Any) -> Fraction:
-    numerator, denominator = take(payload, int, int)
-    if denominator <= 0 or _bits(numerator, denominator) > MAX_FRACTION_BITS:
-        refuse("a fraction without a positive denominator, or too large")
-    return Fraction(numerator, denominator)
-
-
-def _bits(*numbers: int) -> int:
-    return max(number.bit_length() for number in numbers)
-
-
-def _unpack_uuid(payload: Any) -> UUID:
-    return UUID(bytes=take_one(payload, bytes))
-
-
 def _add_path(code: int, classes: tuple[type[P], ...], make: type[P]) -> None:
     add_type(code, classes, str, lambda payload: make(take_one(payload, str)))
 
@@ -227,10 +182,6 @@ def _add_mapping(code: int, cls: type) -> None:
 
 def _pack_complex(value: complex) -> list[float]:
     return [value.real, value.imag]
-
-
-def _uuid_bytes(value: UUID) -> bytes:
-    return value.bytes
 
 
 _add_sequence(1, tuple)
@@ -249,6 +200,3 @@ add_type(12, (timedelta,), _pack_timedelta, _unpack_timedelta)
 _add_path(13, (Path, type(Path())), Path)
 _add_path(14, (PurePosixPath,), PurePosixPath)
 _add_path(15, (PureWindowsPath,), PureWindowsPath)
-add_type(16, (Decimal,), str, _unpack_decimal)
-add_type(17, (Fraction,), _pack_fraction, _unpack_fraction)
-add_type(18, (UUID,), _uuid_bytes, _unpack_uuid)

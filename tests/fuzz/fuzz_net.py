@@ -12,12 +12,10 @@ import itertools
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from inspect import signature
 from random import Random
 from typing import Any
 from unittest.mock import patch
-from uuid import UUID
 
 from opencluster.config import Config
 from opencluster.core.roles import TRUSTED, Credential
@@ -278,8 +276,7 @@ def in_memory(
         stack.enter_context(patch("os.getpid", lambda: 4242))
         chance = Random(7)
         stack.enter_context(patch("random.SystemRandom", lambda: chance))
-        draw = partial(chance.getrandbits, 128)
-        stack.enter_context(patch("uuid.uuid4", lambda: UUID(int=draw())))
+        stack.enter_context(patch("os.urandom", chance.randbytes))
         yield
 
 

@@ -18,7 +18,7 @@ from fuzz_net import in_memory, received
 from fuzz_targets import TARGETS
 
 from opencluster.config import Config, load
-from opencluster.config.settings import LimitSettings, settings_of
+from opencluster.config.settings import LimitSettings
 from opencluster.errors import ConfigError
 from opencluster.wire import kinds
 
@@ -105,7 +105,7 @@ def test_texts_and_entries_are_bounded_by_the_settings(
 
 
 @pytest.mark.parametrize("value", ["none", "-1", "0", "1e3", ""])
-@pytest.mark.parametrize("key", settings_of(LimitSettings))
+@pytest.mark.parametrize("key", LimitSettings.settings)
 def test_ill_limits_are_refused_with_where_they_stand(
     tmp_path: Path, key: str, value: str
 ) -> None:
@@ -117,9 +117,9 @@ def test_ill_limits_are_refused_with_where_they_stand(
     assert str(path) in told and "[limits]" in told and key in told
 
 
-@pytest.mark.parametrize("key", settings_of(LimitSettings))
+@pytest.mark.parametrize("key", LimitSettings.settings)
 def test_each_limit_says_which_values_it_takes(tmp_path: Path, key: str) -> None:
-    least = settings_of(LimitSettings)[key].minimum
+    least = LimitSettings.settings[key].minimum
     assert least is not None and least >= 1
     path = tmp_path / "limits.ini"
     path.write_text(f"[limits]\n{key} = {int(least)}\n", encoding="utf-8")
@@ -132,5 +132,5 @@ def test_each_limit_says_which_values_it_takes(tmp_path: Path, key: str) -> None
 def test_each_limit_is_in_the_page_of_limits() -> None:
     page = (Path(__file__).parents[2] / "docs" / "limits.md").read_text("utf-8")
     rows = [row for row in page.splitlines() if row.startswith("| ")]
-    for key in settings_of(LimitSettings):
+    for key in LimitSettings.settings:
         assert any(f"`{key}`" in row for row in rows), key

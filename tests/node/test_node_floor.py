@@ -119,7 +119,7 @@ def open_shop(tmp_path: Path) -> Iterator[Open]:
 
     def open_one(*catalogue: CatalogueEntry, **settings: Any) -> Shop:
         config = Config(catalogue=catalogue)
-        workshop = replace(config.workshop, **settings)
+        workshop = config.workshop.changed(**settings)
         shops.append(Shop(tmp_path, tmp_path, replace(config, workshop=workshop)))
         return shops[-1]
 
