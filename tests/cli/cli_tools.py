@@ -71,7 +71,10 @@ class Cli:
     def here(
         self, *arguments: str, environment: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command that does nothing but answer, without a process of its own."""
+        """Run a command without a process of its own, which takes a tenth of the time.
+
+        For one that answers, or has the cluster do something, and then ends.
+        """
         out, errors = StringIO(), StringIO()
         code = 0
         with (
@@ -134,11 +137,22 @@ class Cli:
             assert time.monotonic() < deadline, "it did not come"
             time.sleep(0.02)
 
+    def end_work(self) -> None:
+        """End what the commands started in the cluster, which itself goes on."""
+        self._end_background()
+        status = self.status()
+        ids = [row["id"] for kind in ("workers", "services") for row in status[kind]]
+        if ids:
+            self.ok_here("stop", *ids)
+
     def close(self) -> None:
         """End everything that the commands started."""
-        for process in self._background:
-            process.close()
+        self._end_background()
         embedded.stop(self.place)
+
+    def _end_background(self) -> None:
+        while self._background:
+            self._background.pop().close()
 
 
 class Background:

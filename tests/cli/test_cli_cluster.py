@@ -47,38 +47,38 @@ def test_start_and_stop(cli: Cli) -> None:
     pids = [row["pid"] for kind in FIELDS[:3] for row in status[kind]]
     assert all(embedded.start_time(pid) is not None for pid in pids)
 
-    again = cli("start")
+    again = cli.here("start")
     assert again.returncode == 1
     assert "runs already" in again.stderr
 
     assert "stopped the cluster" in cli("stop").stderr
     assert all(embedded.start_time(pid) is None for pid in pids)
     assert cli("status").returncode == 3
-    assert "no cluster is running" in cli("stop").stderr
+    assert "no cluster is running" in cli.here("stop").stderr
 
 
 def test_start_with_a_class_that_is_not_there(cli: Cli) -> None:
     done = cli("start", "--workers", f"{target('NoWorker')}=1")
     assert done.returncode == 1
     assert "has no class 'NoWorker'" in done.stderr
-    assert cli("status").returncode == 3
+    assert cli.here("status").returncode == 3
 
 
 def test_the_directory_option_names_the_cluster(cli: Cli) -> None:
     other = {"OPENCLUSTER_DIR": str(cli.directory / "other")}
     cli.ok("start", "--dir", str(cli.place.path), environment=other)
-    assert cli("status", environment=other).returncode == 3
+    assert cli.here("status", environment=other).returncode == 3
     path = str(cli.place.path)
-    assert cli("status", "--dir", path, environment=other).returncode == 0
-    assert cli("--dir", path, "status", environment=other).returncode == 0
+    assert cli.here("status", "--dir", path, environment=other).returncode == 0
+    assert cli.here("--dir", path, "status", environment=other).returncode == 0
 
 
 def test_a_cluster_that_died_is_told_from_none(cli: Cli) -> None:
-    cli.ok("start")
+    cli.ok_here("start")
     factory = cli.place.read()["factories"][0]
     os.kill(factory["pid"], signal.SIGKILL)
     cli.wait_until(lambda: not embedded.is_alive(factory))
-    done = cli("status")
+    done = cli.here("status")
     assert done.returncode == 3
     assert "has ended, although nobody stopped it" in done.stderr
 
@@ -87,7 +87,7 @@ def test_a_cluster_that_died_is_told_from_none(cli: Cli) -> None:
 
 
 def test_status_is_one_object_with_all_that_is_here(cli: Cli) -> None:
-    cli.ok("start")
+    cli.ok_here("start")
     cli.ok("worker", target("DoubleWorker"))
     cli.ok("service", target("GreetingService"))
     cli.ok("run", str(PROGRAMS), "double", "Double", "5")
@@ -120,7 +120,7 @@ def test_status_is_one_object_with_all_that_is_here(cli: Cli) -> None:
 
 
 def test_status_tells_why_a_worker_was_lost(cli: Cli) -> None:
-    cli.ok("start", "--workers", f"{target('DeafWorker')}=1")
+    cli.ok_here("start", "--workers", f"{target('DeafWorker')}=1")
     environment = {"OPENCLUSTER_MANAGER_RETRIES": "0"}
     done = cli("run", str(PROGRAMS), "double", "Deaf", "1", environment=environment)
     assert done.returncode == 1
@@ -130,13 +130,13 @@ def test_status_tells_why_a_worker_was_lost(cli: Cli) -> None:
     assert death["exit_code"] == 7
     assert death["piece"]
     assert "these are my last words" in death["output"]
-    assert "exited with code 7" in cli.ok("status")
+    assert "exited with code 7" in cli.ok_here("status")
 
 
 def test_status_forgets_what_ended_in_order(cli: Cli) -> None:
-    cli.ok("start", "--workers", f"{target('DoubleWorker')}=1")
+    cli.ok_here("start", "--workers", f"{target('DoubleWorker')}=1")
     cli.status_when(lambda status: status["workers"])
-    cli.ok("stop", "Double-1")
+    cli.ok_here("stop", "Double-1")
     assert cli.status()["deaths"] == []
 
 
@@ -149,15 +149,14 @@ def test_status_shows_what_fails_to_start(cli: Cli) -> None:
     [failure] = status["failures"]
     assert failure["type"] == "Broken"
     assert "the table is missing" in failure["output"]
-    for_people = cli.ok("status")
+    for_people = cli.ok_here("status")
     assert for_people.startswith("in trouble: ")
     assert "failing to start: Broken" in for_people
     assert "the table is missing" in for_people
 
 
-def test_status_watches_until_interrupted(cli: Cli) -> None:
-    cli.ok("start")
-    watching = cli.background("status", "--json", "--watch")
+def test_status_watches_until_interrupted(running: Cli) -> None:
+    watching = running.background("status", "--json", "--watch")
     for _ in range(2):
         assert list(json.loads(watching.line_with("{"))) == FIELDS
     assert watching.interrupt() == 0
@@ -167,46 +166,43 @@ def test_status_watches_until_interrupted(cli: Cli) -> None:
 # --- worker and service -----------------------------------------------------
 
 
-def test_workers_are_ready_when_the_command_returns(cli: Cli) -> None:
-    cli.ok("start")
+def test_workers_are_ready_when_the_command_returns(running: Cli) -> None:
     options = ["--count", "2", "--type", "Triple", "--arg", "factor=3"]
-    done = cli("worker", target("DoubleWorker"), *options)
+    done = running("worker", target("DoubleWorker"), *options)
     assert done.returncode == 0
     assert done.stdout == ""
     assert "started Triple-1, Triple-2" in done.stderr
-    assert names(cli.status(), "workers") == ["Triple-1", "Triple-2"]
-    assert cli.ok("run", str(PROGRAMS), "double", "Triple", "4") == "18\n"
+    assert names(running.status(), "workers") == ["Triple-1", "Triple-2"]
+    assert running.ok("run", str(PROGRAMS), "double", "Triple", "4") == "18\n"
 
-    cli.ok("worker", target("DoubleWorker"), *options[2:])
-    assert names(cli.status(), "workers") == ["Triple-1", "Triple-2", "Triple-3"]
-
-
-def test_a_file_is_found_from_where_the_command_runs(cli: Cli) -> None:
-    Path(cli.directory, "mine.py").write_text(PROGRAMS.read_text())
-    cli.ok("start")
-    cli.ok("worker", "mine.py:DoubleWorker")
-    cli.ok("worker", "mine:DoubleWorker", "--type", "Module")
-    assert names(cli.status(), "workers") == ["Double-1", "Module-1"]
+    running.ok_here("worker", target("DoubleWorker"), *options[2:])
+    assert names(running.status(), "workers") == ["Triple-1", "Triple-2", "Triple-3"]
 
 
-def test_a_service_is_called_by_name(cli: Cli) -> None:
-    cli.ok("start")
+def test_a_file_is_found_from_where_the_command_runs(running: Cli) -> None:
+    program = PROGRAMS.read_text().replace("DoubleWorker", "MineWorker")
+    Path(running.directory, "mine.py").write_text(program)
+    running.ok("worker", "mine.py:MineWorker")
+    running.ok_here("worker", "mine:MineWorker", "--type", "Module")
+    assert names(running.status(), "workers") == ["Mine-1", "Module-1"]
+
+
+def test_a_service_is_called_by_name(running: Cli) -> None:
     options = ["--name", "goodbye", "--arg", "word=goodbye"]
-    cli.ok("service", target("GreetingService"), *options)
-    assert cli.ok("run", str(PROGRAMS), "greet", "goodbye") == "goodbye sun\n"
+    running.ok("service", target("GreetingService"), *options)
+    assert running.ok("run", str(PROGRAMS), "greet", "goodbye") == "goodbye sun\n"
 
 
-def test_a_worker_that_cannot_start_is_shown_with_its_output(cli: Cli) -> None:
-    cli.ok("start")
-    done = cli("worker", target("BrokenWorker"), "--count", "2")
+def test_a_worker_that_cannot_start_is_shown_with_its_output(running: Cli) -> None:
+    done = running.here("worker", target("BrokenWorker"), "--count", "2")
     assert done.returncode == 1
     assert "did not start: exited with code 1" in done.stderr
     assert "RuntimeError: the table is missing" in done.stderr
     # and it is not tried again behind the user's back
-    status = cli.status_when(lambda status: not status["failures"])
+    status = running.status_when(lambda status: not status["failures"])
     assert status["workers"] == []
-    cli.ok("worker", target("DoubleWorker"), "--type", "Broken")
-    assert len(cli.status()["workers"]) == 1
+    running.ok_here("worker", target("DoubleWorker"), "--type", "Broken")
+    assert len(running.status()["workers"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -219,18 +215,16 @@ def test_a_worker_that_cannot_start_is_shown_with_its_output(cli: Cli) -> None:
     ],
 )
 def test_a_class_that_will_not_do(
-    cli: Cli, command: str, name: str, expected: str
+    running: Cli, command: str, name: str, expected: str
 ) -> None:
-    cli.ok("start")
-    done = cli(command, target(name))
+    done = running.here(command, target(name))
     assert done.returncode == 1
     assert expected in done.stderr
 
 
 @pytest.mark.parametrize("name", ["../outside", "a" * 65])
-def test_a_type_that_cannot_name_files(cli: Cli, name: str) -> None:
-    cli.ok("start")
-    done = cli("worker", target("DoubleWorker"), "--type", name)
+def test_a_type_that_cannot_name_files(running: Cli, name: str) -> None:
+    done = running.here("worker", target("DoubleWorker"), "--type", name)
     assert done.returncode == 1
     assert "cannot be the name of processes" in done.stderr
 
@@ -240,64 +234,63 @@ def test_without_a_workshop_there_is_a_way(cli: Cli) -> None:
     line = factory.line_with("factory at tcp://")
     address = line.split("tcp://")[1].split(",")[0]
     environment = {"OPENCLUSTER_CLUSTER_FACTORIES": address}
-    done = cli("worker", target("DoubleWorker"), environment=environment)
+    done = cli.here("worker", target("DoubleWorker"), environment=environment)
     assert done.returncode == 1
     assert "no workshop runs on this computer" in done.stderr
     assert "--foreground" in done.stderr
 
 
-def test_a_worker_in_the_foreground(cli: Cli) -> None:
-    cli.ok("start")
-    worker = cli.background(
+def test_a_worker_in_the_foreground(running: Cli) -> None:
+    worker = running.background(
         "worker", target("DoubleWorker"), "--foreground", "--arg", "factor=5"
     )
-    cli.status_when(lambda status: status["workers"])
-    assert cli.ok("run", str(PROGRAMS), "double", "Double", "3") == "15\n"
+    running.status_when(lambda status: status["workers"])
+    assert running.ok("run", str(PROGRAMS), "double", "Double", "3") == "15\n"
     worker.line_with("got 2")
-    name = str(cli.status()["workers"][0]["name"])
-    done = cli("stop", name)
+    name = str(running.status()["workers"][0]["name"])
+    done = running.here("stop", name)
     assert done.returncode == 1
     assert "without a workshop" in done.stderr
     assert worker.interrupt() == 0
-    assert cli.status()["workers"] == []
+    assert running.status()["workers"] == []
 
 
 # --- stop NAME --------------------------------------------------------------
 
 
-def test_stop_ends_the_workers_that_are_named(cli: Cli) -> None:
-    cli.ok("start", "--workers", f"{target('DoubleWorker')}=3")
-    status = cli.status_when(lambda status: len(status["workers"]) == 3)
+def test_stop_ends_the_workers_that_are_named(running: Cli) -> None:
+    options = ["--count", "3", "--type", "Ended"]
+    running.ok_here("worker", target("DoubleWorker"), *options)
+    status = running.status_when(lambda status: len(status["workers"]) == 3)
     by_id = status["workers"][2]["id"]
-    done = cli("stop", "Double-1", by_id)
+    done = running("stop", "Ended-1", by_id)
     assert done.returncode == 0
-    assert "stopped Double-1, Double-3" in done.stderr
-    assert names(cli.status(), "workers") == ["Double-2"]
+    assert "stopped Ended-1, Ended-3" in done.stderr
+    assert names(running.status(), "workers") == ["Ended-2"]
 
 
-def test_stop_knows_who_is_here(cli: Cli) -> None:
-    cli.ok("start")
-    cli.ok("worker", target("DoubleWorker"))
-    done = cli("stop", "Double-1", "Double-7")
+def test_stop_knows_who_is_here(running: Cli) -> None:
+    running.ok_here("worker", target("DoubleWorker"), "--type", "Known")
+    done = running.here("stop", "Known-1", "Known-7")
     assert done.returncode == 1
-    assert "nothing named 'Double-7'" in done.stderr
-    assert "Double-1" in done.stderr
-    assert names(cli.status(), "workers") == ["Double-1"]
+    assert "nothing named 'Known-7'" in done.stderr
+    assert "Known-1" in done.stderr
+    assert names(running.status(), "workers") == ["Known-1"]
 
 
 def test_an_operator_changes_what_runs(cli: Cli) -> None:
-    cli.ok("start", "--workers", f"{target('DoubleWorker')}=1")
+    cli.ok_here("start", "--workers", f"{target('DoubleWorker')}=1")
     host = cli.status()["workshops"][0]["name"]
     assert f"Double: 2 on {host}" in cli("scale", "Double=2").stderr
     assert len(cli.status()["workers"]) == 2
-    refused = cli("scale", "Triple=1")
+    refused = cli.here("scale", "Triple=1")
     assert refused.returncode == 1
     assert "no computer has 'Triple'" in refused.stderr
     for deed in ("restart", "kill"):
-        assert "Double-1" in cli(deed, "Double-1").stderr
-    assert "runs no piece" in cli("interrupt", "Double-2").stderr
-    assert f"{host} is drained" in cli("drain", host).stderr
+        assert "Double-1" in cli.here(deed, "Double-1").stderr
+    assert "runs no piece" in cli.here("interrupt", "Double-2").stderr
+    assert f"{host} is drained" in cli.here("drain", host).stderr
     status = cli.status()
     assert (status["workers"], status["workshops"][0]["is_drained"]) == ([], True)
-    assert f"{host} works again" in cli("undrain", host).stderr
+    assert f"{host} works again" in cli.here("undrain", host).stderr
     cli.status_when(lambda status: len(status["workers"]) == 2)

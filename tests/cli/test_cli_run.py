@@ -14,9 +14,9 @@ SCRIPT = str(PROGRAMS)
 
 @pytest.mark.processes
 def test_every_engine_gives_the_same(cli: Cli, dask_address: str) -> None:
-    cli.ok("start")
-    cli.ok("worker", f"{SCRIPT}:DoubleWorker")
-    cli.ok("service", f"{SCRIPT}:GreetingService")
+    cli.ok_here("start")
+    cli.ok_here("worker", f"{SCRIPT}:DoubleWorker")
+    cli.ok_here("service", f"{SCRIPT}:GreetingService")
     for engine in ENGINES:
         run = ["run", "--engine", engine]
         if engine == "dask":
@@ -124,8 +124,8 @@ def test_interrupting_a_script(cli: Cli) -> None:
 
 @pytest.mark.processes
 def test_interrupting_a_script_frees_its_workers(cli: Cli) -> None:
-    cli.ok("start")
-    cli.ok("worker", f"{SCRIPT}:SlowWorker", "--count", "2")
+    cli.ok_here("start")
+    cli.ok_here("worker", f"{SCRIPT}:SlowWorker", "--count", "2")
     running = cli.background("run", SCRIPT, "double", "Slow", "50")
 
     def states(status: dict[str, list[dict[str, object]]]) -> set[object]:
