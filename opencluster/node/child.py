@@ -1,6 +1,6 @@
 """What happens in a new process before the program that it is for takes over.
 
-Run as a script with one argument, a JSON object with the keys of `run`; it limits
+Run as a script with what `run` takes, and the program's own arguments last; it limits
 itself and then becomes the program. Owns the order in which that is done. It imports
 next to nothing, since it is started once for each worker, and nothing imports it.
 """
@@ -8,12 +8,14 @@ next to nothing, since it is started once for each worker, and nothing imports i
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import resource
 import signal
 import sys
-from typing import Any, NoReturn
+
+TYPE_CHECKING = False  # not the one of typing, which takes long to import
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 _PR_SET_PDEATHSIG = 1
 _CANNOT_RUN, _NOT_FOUND = 126, 127
@@ -108,12 +110,12 @@ def become(argv: list[str], directory: str) -> NoReturn:
 
 def run(
     parent: int,
-    argv: list[str],
     directory: str,
     cpus: list[int],
     oom_score_adj: int,
     procs_paths: list[str],
     address_space_bytes: int,
+    argv: list[str],
 ) -> NoReturn:
     """Limit this process and become the program."""
     die_with_parent(parent)
@@ -127,5 +129,13 @@ def run(
 
 
 if __name__ == "__main__":
-    order: dict[str, Any] = json.loads(sys.argv[1])
-    run(**order)
+    parent, directory, cpus, adjustment, groups, nbytes, *argv = sys.argv[1:]
+    run(
+        int(parent),
+        directory,
+        [int(cpu) for cpu in cpus.split()],
+        int(adjustment),
+        groups.splitlines(),
+        int(nbytes),
+        argv,
+    )

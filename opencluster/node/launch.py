@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import subprocess
 import sys
@@ -134,16 +133,17 @@ def launch(
 
 
 def _command(spec: ProcessSpec, procs_paths: Sequence[Path]) -> list[str]:
-    order = {
-        "parent": os.getpid(),
-        "argv": list(spec.argv),
-        "directory": spec.directory,
-        "cpus": list(spec.limits.cpus),
-        "oom_score_adj": spec.limits.oom_score_adj,
-        "procs_paths": [str(path) for path in procs_paths],
-        "address_space_bytes": 0 if procs_paths else spec.limits.memory_bytes,
-    }
-    return [sys.executable, *_INTERPRETER_OPTIONS, str(_CHILD), json.dumps(order)]
+    limits = spec.limits
+    order = (
+        os.getpid(),
+        spec.directory,
+        " ".join(map(str, limits.cpus)),
+        limits.oom_score_adj,
+        "\n".join(map(str, procs_paths)),
+        0 if procs_paths else limits.memory_bytes,
+    )
+    script = [sys.executable, *_INTERPRETER_OPTIONS, str(_CHILD)]
+    return [*script, *map(str, order), *spec.argv]
 
 
 def _start_failed(spec: ProcessSpec, error: Exception) -> StartFailed:

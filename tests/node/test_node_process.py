@@ -388,20 +388,12 @@ def test_parent_killed_with_9_takes_its_child_along():
 @pytest.mark.skipif(not ON_LINUX, reason="the parent's death signal is Linux's")
 def test_child_whose_parent_is_gone_already_does_not_start(tmp_path):
     script = Path(__file__).parents[2] / "opencluster/node/child.py"
-    order = {
-        "parent": 1 if os.getpid() != 1 else 2,
-        "argv": ["touch", str(tmp_path / "ran")],
-        "directory": "",
-        "cpus": [],
-        "oom_score_adj": 0,
-        "procs_paths": [],
-        "address_space_bytes": 0,
-    }
     command = [sys.executable, "-I", "-S", str(script)]
-    orphan = subprocess.run([*command, json.dumps(order)], check=False)
+    order = ["", "", "0", "", "0", "touch", str(tmp_path / "ran")]
+    elsewhere = "1" if os.getpid() != 1 else "2"
+    orphan = subprocess.run([*command, elsewhere, *order], check=False)
     assert orphan.returncode == 126
-    order["parent"] = os.getpid()
-    subprocess.run([*command, json.dumps(order)], check=True)
+    subprocess.run([*command, str(os.getpid()), *order], check=True)
     assert (tmp_path / "ran").exists()
 
 
