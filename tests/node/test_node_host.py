@@ -44,8 +44,8 @@ def test_other_namespaces_and_boots_differ(tmp_path, monkeypatch, space):
 
 def test_without_proc_the_hardware_counts(tmp_path, monkeypatch):
     monkeypatch.setattr(host, "_BOOT_ID", tmp_path / "missing")
-    monkeypatch.setattr(host.uuid, "getnode", lambda: 0x0242AC110002)
+    monkeypatch.setattr("uuid.getnode", lambda: 0x0242AC110002)
     assert host.host_id().startswith("0242ac110002-")
-    monkeypatch.setattr(host.uuid, "getnode", lambda: 0x0142AC110002)
+    monkeypatch.setattr("uuid.getnode", lambda: 0x0142AC110002)
     host.host_id.cache_clear()
     assert host.host_id().startswith("unknown-")
