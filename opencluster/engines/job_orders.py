@@ -26,6 +26,8 @@ class JobOrders:
     ----------
     tickets : mapping of int to Ticket
         All pieces of the engine that are not over.
+    take_in : callable
+        Has these be all that were submitted.
     cancel : callable
         Ends some of them as cancelled.
     prioritise : callable
@@ -37,11 +39,13 @@ class JobOrders:
     def __init__(
         self,
         tickets: Mapping[int, Ticket],
+        take_in: Callable[[], None],
         cancel: Callable[[list[int]], None],
         prioritise: Callable[[list[int], int], None],
         report: Callable[[Job], None],
     ) -> None:
         self._tickets = tickets
+        self._take_in = take_in
         self._cancel = cancel
         self._prioritise = prioritise
         self._report = report
@@ -68,6 +72,7 @@ class JobOrders:
         self._cancel(self._pieces_of(job))
 
     def _pieces_of(self, job: Job) -> list[int]:
+        self._take_in()
         return [number for number, t in self._tickets.items() if t.job is job]
 
 

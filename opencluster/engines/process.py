@@ -71,10 +71,8 @@ class ProcessEngine(ClusterEngine):
         except BaseException:
             shutil.rmtree(self._directory_path, ignore_errors=True)
             raise
-        super().__init__(config, self._own_place)
-
-    def _durable(self, place: Place) -> Place | None:
-        return None
+        # it ends with this program, and so does its directory
+        super().__init__(config, self._own_place, has_records=False)
 
     def submit(
         self,
@@ -102,7 +100,7 @@ class ProcessEngine(ClusterEngine):
         """Give values to workers to hold, starting those of a type that is named."""
         if where.type:
             self._ensure(where.type)
-        elif not self._directory.joined(""):
+        elif not self._desk.roster.directory.joined(""):
             raise NoSuitableWorker(
                 "no worker runs yet that could hold a value; name the type of those "
                 "that need it, which are started then: to=TYPE"
@@ -146,7 +144,7 @@ class ProcessEngine(ClusterEngine):
         self._start_processes("service", name, target_of(cls), 1)
 
     def _refuse(self, count: int, done: Done, error: NoSuitableWorker) -> list[int]:
-        numbers = self._next_numbers(count)
+        numbers = self._numbers.take(count)
         for number in numbers:
             done(number, Outcome(error=error))
         return numbers

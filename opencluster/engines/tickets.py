@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +42,25 @@ class Ticket:
         """
         is_plain = not self.refs and self.span is None
         return is_plain and len(self.payload) <= SMALL_BYTES
+
+
+class Numbers:
+    """The numbers of pieces, of values and of orders about these; for any thread."""
+
+    def __init__(self) -> None:
+        self._last = 0
+        self._lock = threading.Lock()
+
+    def take(self, count: int) -> list[int]:
+        """Return so many numbers that follow each other and that nothing else has."""
+        with self._lock:
+            first = self._last + 1
+            self._last += count
+        return list(range(first, first + count))
+
+    def next(self) -> int:
+        """Return one that nothing else has."""
+        return self.take(1)[0]
 
 
 def piece_of(number: int, type: str, options: Options, job: Job | None = None) -> Piece:

@@ -100,7 +100,7 @@ def test_what_was_left_of_a_bundle_is_sent_again(customer: Customer) -> None:
 def test_more_outcomes_than_pieces(customer: Customer) -> None:
     customer.liar.answer(customer.first, "bundle", results(*range(9)), 0, 0.1)
     assert [customer.value(n) for n in range(SIZE)] == [{"n": n} for n in range(SIZE)]
-    assert customer.engine._dispatch.is_idle
+    assert customer.engine._desk.dispatch.is_idle
 
 
 def test_one_outcome_that_is_none_of_a_bundle(customer: Customer) -> None:

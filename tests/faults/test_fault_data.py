@@ -323,12 +323,12 @@ def test_a_reduction_does_not_pass_the_manager(
     refs = list(manager.map("Data", [make(n, MEGABYTE) for n in range(8)], keep=True))
     statistics = manager._job().statistics
     before = (statistics.bytes_sent, statistics.bytes_received)
-    fetched = manager.engine._values._exchange.received_bytes  # type: ignore[attr-defined]
+    fetched = manager.engine._desk.values._exchange.received_bytes  # type: ignore[attr-defined]
     ref = manager.reduce("Join", refs, keep=True)
     after = (statistics.bytes_sent, statistics.bytes_received)
     passed = sum(after) - sum(before)
     assert passed < MEGABYTE // 8
-    assert manager.engine._values._exchange.received_bytes == fetched  # type: ignore[attr-defined]
+    assert manager.engine._desk.values._exchange.received_bytes == fetched  # type: ignore[attr-defined]
     assert (manager.gather(ref)["array"] == sum(range(8))).all()
 
 

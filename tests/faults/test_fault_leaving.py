@@ -121,7 +121,7 @@ def test_values_for_all_and_values_that_are_joined_outlive_who_held_them(
 
 def holders(manager: Manager, refs: list[DataRef]) -> set[str]:
     """Return the names of those who hold values, as far as the manager knows."""
-    known = manager.engine._values._whereabouts  # type: ignore[attr-defined]
+    known = manager.engine._desk.values._whereabouts  # type: ignore[attr-defined]
     ids = {worker for ref in refs for worker in known.value(ref.id).holders}
     return {id.rpartition(".")[0] for id in ids}
 

@@ -24,6 +24,7 @@ from opencluster.core.roles import ASKER, MANAGER
 from opencluster.engines import cluster as module
 from opencluster.engines.base import Job, Options, Outcome
 from opencluster.engines.cluster import ClusterEngine
+from opencluster.engines.desk import Desk
 from opencluster.net.transport import Peer, PeerConnected, PeerLost
 from opencluster.place import Place
 from opencluster.references import DataRef
@@ -72,6 +73,10 @@ class ManagerEpisode(ClientEpisode):
         reactor: Any = self.engine._reactor
         return reactor
 
+    @property
+    def desk(self) -> Desk:
+        return self.engine._desk
+
     # --- what happens -----------------------------------------------------------------
 
     def register(self, *entries: Entry) -> None:
@@ -80,7 +85,7 @@ class ManagerEpisode(ClientEpisode):
     def submit(self) -> None:
         """Submit pieces, unless so many are under way already."""
         random = self.random
-        if len(self.engine._tickets) > MAX_UNFINISHED:
+        if len(self.desk.tickets) > MAX_UNFINISHED:
             return
         options = Options(
             priority=random.randrange(2),
@@ -160,7 +165,7 @@ class ManagerEpisode(ClientEpisode):
 
     def receiver(self, peer: Peer, fields: list[Any]) -> tuple[str, str]:
         is_news = fields[0] in (kinds.REPLY, kinds.DELTA, kinds.BEAT)
-        is_of_worker = peer in self.engine._directory.by_peer and not is_news
+        is_of_worker = peer in self.desk.roster.directory.by_peer and not is_news
         return MANAGER if is_of_worker else ASKER, fields[0]
 
     def message(self) -> Good:
@@ -169,7 +174,7 @@ class ManagerEpisode(ClientEpisode):
         if random.random() < 0.25:
             return self.mail()
         peer = random.choice(list(WORKERS))
-        if peer not in self.engine._directory.by_peer:
+        if peer not in self.desk.roster.directory.by_peer:
             # nobody but the factory is known to the engine, and may talk to it
             return self.mail()
         say = random.choice(
@@ -190,7 +195,7 @@ class ManagerEpisode(ClientEpisode):
             number = held.pop(0)
             payload = RESULT if status == "done" else FAILURE
             if status == "kept":
-                told = [self.engine._values.id_of(number), 5, self.refs[:1]]
+                told = [self.desk.values.id_of(number), 5, self.refs[:1]]
                 payload, _ = codec.encode(told)
             elif status == "missing":
                 names = self.random.sample(["w0", "w1", "w2"], 2)
@@ -238,16 +243,16 @@ class ManagerEpisode(ClientEpisode):
 
     def check(self) -> None:
         super().check()
-        self.engine._dispatch.check_invariants()
-        self.engine._values._whereabouts.check_invariants()
-        self.engine._values._exchange._fetching.check_invariants()
-        directory = self.engine._directory
+        self.desk.dispatch.check_invariants()
+        self.desk.values._whereabouts.check_invariants()
+        self.desk.values._exchange._fetching.check_invariants()
+        directory = self.desk.roster.directory
         assert len(directory.contacts) == len(directory.by_peer) < 60
         assert len(self.transport.connections) < 60
         unfinished = {n for n in self.submitted if not self.ends[n]}
-        bonds = self.engine._bonds._bonds
+        bonds = self.desk.bonds._bonds
         remaking = {n for n, bond in bonds.items() if bond.makes is not None}
-        assert self.engine._tickets.keys() == unfinished | remaking
+        assert self.desk.tickets.keys() == unfinished | remaking
         self.check_link(self.engine._link)
 
     def answers(self) -> None:
@@ -257,7 +262,9 @@ class ManagerEpisode(ClientEpisode):
         self.register(last)
         self.talk(3.0)
         peer = peer_of(last)
-        assert peer in self.engine._directory.by_peer, "the last worker is not known"
+        assert peer in self.desk.roster.directory.by_peer, (
+            "the last worker is not known"
+        )
         WORKERS[peer] = last
         self.held = {p: [] for p in WORKERS}
         try:
@@ -266,19 +273,19 @@ class ManagerEpisode(ClientEpisode):
             del WORKERS[peer]
         unfinished = [n for n in self.submitted if not self.ends[n]]
         assert not unfinished, f"without an end: {unfinished}"
-        assert not self.engine._tickets
+        assert not self.desk.tickets
 
     def work(self, last: Peer) -> None:
         """Lose all workers but one, which does what it is given."""
-        for peer in [p for p in self.engine._directory.by_peer if p != last]:
-            entry = self.engine._directory.by_peer[peer].entry
+        for peer in [p for p in self.desk.roster.directory.by_peer if p != last]:
+            entry = self.desk.roster.directory.by_peer[peer].entry
             self.behind.ask("deregister", {"id": entry.id})
             self.reactor.receive(PeerLost(peer))
         self.talk(3.0)
         self.transport.sent.clear()
         self.connect(last)
         end = CLOCK.now + 60.0
-        while CLOCK.now < end and not self.engine._dispatch.is_idle:
+        while CLOCK.now < end and not self.desk.dispatch.is_idle:
             self.take_up()
             for number in self.held[last]:
                 row = [number, "done", RESULT, 0, 0.001]

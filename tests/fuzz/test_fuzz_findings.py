@@ -73,7 +73,7 @@ def test_progress_that_is_no_number_does_not_reach_the_user(said: Any) -> None:
             piece = (WorkPiece(n=1), options)
             (number,) = engine.submit("T", [piece], lambda n, outcome: None)
             episode.reactor.turn()
-            peer = next(iter(engine._directory.by_peer))
+            peer = next(iter(engine._desk.roster.directory.by_peer))
             assert peer in WORKERS
             for fields in (said, (1.0, 2.0)):
                 header = pack([kinds.PROGRESS, number, *fields])

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.processes
 
 def test_a_map_runs_over_tcp_with_keys(alice: KeyedManager) -> None:
     alice.submit("Square", number(0)).result(DEADLINE_S)
-    contacts = alice.engine._directory.contacts.values()
+    contacts = alice.engine._desk.roster.directory.contacts.values()
     assert {c.endpoint[:6] for c in contacts} == {"tcp://"}
     assert all(c.entry.public_key for c in contacts)
     results = alice.map("Square", [number(n) for n in range(200)])
@@ -100,7 +100,9 @@ def test_nobody_but_a_manager_hands_pieces_to_a_worker(
     log = tmp_path / "log"
     alice.submit("Solo", number(1)).result(DEADLINE_S)
     (contact,) = (
-        c for c in alice.engine._directory.contacts.values() if c.type == "Solo"
+        c
+        for c in alice.engine._desk.roster.directory.contacts.values()
+        if c.type == "Solo"
     )
     payload, _ = codec.encode(number(666, log=str(log)), "piece")
     before = site.worker("Solo")["rejected_credentials"]
@@ -129,7 +131,7 @@ def test_a_worker_cannot_push_another_from_its_address(
     site: Site, alice: KeyedManager
 ) -> None:
     alice.submit("Solo", number(1)).result(DEADLINE_S)
-    contacts = alice.engine._directory.contacts
+    contacts = alice.engine._desk.roster.directory.contacts
     (solo,) = (c for c in list(contacts.values()) if c.type == "Solo")
     before = site.worker("Solo")
     keys = keys_named(site.head.keys, "node7-worker", "worker")
@@ -137,7 +139,7 @@ def test_a_worker_cannot_push_another_from_its_address(
     try:
         fields = {"type": "Solo", "endpoints": (solo.endpoint,)}
         mallory.register("mallory-1", **fields)
-        wait_until(lambda: "mallory-1" in alice.engine._roster._unmet)
+        wait_until(lambda: "mallory-1" in alice.engine._desk.roster._unmet)
         results = alice.map("Solo", [number(n) for n in range(20)])
         assert {r["pid"] for r in results} == {before["pid"]}
         assert contacts[solo.id] is solo

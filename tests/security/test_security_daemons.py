@@ -35,7 +35,7 @@ def entry_of(engine: Any, what: str) -> Entry:
     """Return what a daemon or process has registered, as a manager learned it."""
 
     def found() -> Entry | None:
-        directory = engine._directory
+        directory = engine._desk.roster.directory
         if what == "workshop":
             return next(iter(directory.workshops.values()), None)
         entries = (contact.entry for contact in list(directory.contacts.values()))
