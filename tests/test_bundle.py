@@ -12,7 +12,6 @@ import pytest
 from bundle_programs import ARRAY_BYTES, DEADLINE_S, TARGET, counts, runs
 
 from opencluster import WorkPiece
-from opencluster.bundle import ENOUGH_BYTES
 from opencluster.config import load
 from opencluster.core.crew import Crew
 from opencluster.core.dispatch import Dispatch, Effect, Piece
@@ -25,6 +24,7 @@ from opencluster.errors import (
     PieceFailed,
     PoisonPiece,
 )
+from opencluster.serving.bundle import ENOUGH_BYTES
 from opencluster.testing import LocalCluster
 
 pytestmark = pytest.mark.processes
@@ -339,7 +339,7 @@ def test_a_bundle_is_cancelled_as_a_whole(client: Client) -> None:
     client.until_begun(3)
     client.engine.cancel(numbers)
     client.wait(*numbers)
-    assert client.engine.wait(lambda: client.engine._dispatch.is_idle, DEADLINE_S)
+    assert client.engine.wait(lambda: client.engine._desk.dispatch.is_idle, DEADLINE_S)
     assert max(counts(client.log)) == 3
     client.check(*client.submit(2 * SIZE))
 

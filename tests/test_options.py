@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from opencluster.engines.base import Options
-from opencluster.worker import encoded, failure_of
+from opencluster.serving.outcomes import encoded, failure_of
 
 
 @pytest.mark.parametrize(

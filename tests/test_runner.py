@@ -10,9 +10,9 @@ import pytest
 
 from opencluster import Worker, WorkPiece
 from opencluster.core.inbox import CANCELLED, INTERRUPT, RaiseFlag, Waiting
-from opencluster.serving import Answer
+from opencluster.serving.outbox import Answer
+from opencluster.serving.runner import Runner
 from opencluster.wire import codec
-from opencluster.worker import Runner
 
 MANAGER = b"\0manager"
 FIRST = 10
@@ -42,18 +42,18 @@ class Stage:
 
     def serve(self) -> None:
         """Run what came in."""
-        self.runner._serve()
+        self.runner.serve()
 
     def flag(self, number: int, reason: str) -> None:
         """Do as the thread does that serves the sockets when it is told to stop one."""
         inbox = self.station._inbox
         (flag,) = inbox.interrupt(0.0, MANAGER, [number], reason)
         assert isinstance(flag, RaiseFlag)
-        self.runner._flagged(flag)
+        self.runner._stops.flagged(flag)
 
     @property
     def answers(self) -> list[tuple[int, Answer]]:
-        return self.station._outbox.get(MANAGER, [])
+        return self.station._outbox._answers.get(MANAGER, [])
 
     @property
     def statuses(self) -> list[tuple[int, Any]]:
@@ -99,7 +99,7 @@ def make(
             station, "serve", lambda when_idle: station._start_next() or when_idle()
         )
         # pieces of a few microseconds may take long on a busy machine
-        monkeypatch.setattr("opencluster.bundle.ENOUGH_S", 60.0)
+        monkeypatch.setattr("opencluster.serving.bundle.ENOUGH_S", 60.0)
         stages.append(stage)
         return stage
 
@@ -186,7 +186,7 @@ def test_the_piece_that_was_left_alone_is_answered_and_the_others_are_not_perfor
     make: Callable[..., Stage],
 ) -> None:
     stage = make()
-    stage.perform[FIRST + 1] = stage.station._cut_bundle
+    stage.perform[FIRST + 1] = stage.station.bundles.cut
     stage.receive(FIRST, 4)
     stage.serve()
     assert stage.begun == [FIRST, FIRST + 1]
@@ -200,7 +200,7 @@ def test_the_piece_that_was_left_alone_is_interrupted_by_its_number(
     stage = make()
 
     def interrupted() -> None:
-        stage.station._cut_bundle()
+        stage.station.bundles.cut()
         assert not stage.runner.worker.interrupted
         stage.flag(FIRST + 1, INTERRUPT)
         stage.runner.progress(1, 2)
@@ -219,7 +219,7 @@ def test_a_bundle_that_nobody_waits_for_is_given_up_without_an_answer(
 
     def alone() -> None:
         stage.station._inbox.manager_lost(0.0, MANAGER)
-        stage.station._cut_bundle()
+        stage.station.bundles.cut()
 
     stage.perform[FIRST + 1] = alone
     stage.receive(FIRST, 4)

@@ -9,16 +9,18 @@ from typing import Any
 
 import pytest
 
-from opencluster.bundle import (
+from opencluster.config import Config
+from opencluster.core.inbox import MakeWay, Waiting
+from opencluster.serving.arrivals import Work
+from opencluster.serving.bundle import (
     ALONE_AFTER_S,
     ENOUGH_BYTES,
     ENOUGH_S,
     Bundle,
     Then,
 )
-from opencluster.config import Config
-from opencluster.core.inbox import MakeWay, Waiting
-from opencluster.serving import Answer, Station, Work
+from opencluster.serving.outbox import Answer
+from opencluster.serving.station import Station
 
 MANAGER = b"manager"
 FIRST = 10
@@ -97,7 +99,7 @@ class Desk:
 
     @property
     def answers(self) -> list[tuple[int, Answer]]:
-        return self.station._outbox.get(MANAGER, [])
+        return self.station._outbox._answers.get(MANAGER, [])
 
     def begin(self, members: int = 4, now: float = 0.0) -> tuple[Work, Bundle]:
         """Have a bundle come in and be begun."""
@@ -105,10 +107,10 @@ class Desk:
         self.inbox.receive([Waiting(MANAGER, FIRST, data=data, members=members)])
         work = self.station.take()
         assert work is not None
-        return work, self.station.begin_bundle(work, now)
+        return work, self.station.bundles.begin(work.waiting, now)
 
     def note(self, bundle: Bundle, now: float = 0.001, is_last: bool = False) -> Then:
-        return self.station.note(bundle, "done", b"result", [], now, is_last)
+        return self.station.bundles.note(bundle, "done", b"result", [], now, is_last)
 
 
 @pytest.fixture
@@ -134,17 +136,10 @@ def test_a_bundle_is_answered_before_when_it_is_to_end(desk: Desk) -> None:
     assert desk.answers == [(FIRST, Answer("bundle", [b"result"], [], 0.001))]
 
 
-def test_a_draining_station_ends_a_bundle_after_the_piece_that_runs(desk: Desk) -> None:
-    _, bundle = desk.begin()
-    desk.station.drain()
-    assert desk.note(bundle, 0.001) is Then.OVER
-    assert [len(answer.payload) for _, answer in desk.answers] == [1]
-
-
 def test_the_piece_that_runs_is_left_alone_when_a_bundle_is_cut(desk: Desk) -> None:
     _, bundle = desk.begin()
     desk.note(bundle, 0.001)
-    desk.station._cut_bundle()
+    desk.station.bundles.cut()
     (alone,) = desk.alone
     assert alone.waiting.key == (MANAGER, FIRST + 1)
     # how long the piece takes that still runs is not counted among what is over
@@ -158,24 +153,24 @@ def test_the_piece_that_runs_is_left_alone_when_a_bundle_is_cut(desk: Desk) -> N
 
 def test_a_bundle_that_is_cut_before_anything_is_over_took_no_time(desk: Desk) -> None:
     desk.begin(now=5.0)
-    desk.station._cut_bundle()
+    desk.station.bundles.cut()
     assert desk.answers == [(FIRST, Answer("cut", [], [], 0.0))]
 
 
 def test_a_bundle_is_cut_once(desk: Desk) -> None:
     _, bundle = desk.begin()
-    desk.station._cut_bundle()
-    desk.station._cut_bundle()
+    desk.station.bundles.cut()
+    desk.station.bundles.cut()
     assert len(desk.answers) == len(desk.alone) == 1
     assert desk.note(bundle) is Then.ALONE
 
 
 def test_what_is_over_cannot_be_cut(desk: Desk) -> None:
-    desk.station._cut_bundle()
+    desk.station.bundles.cut()
     _, bundle = desk.begin(members=1 + 1)
     desk.note(bundle)
     desk.note(bundle)
-    desk.station._cut_bundle()
+    desk.station.bundles.cut()
     assert len(desk.answers) == 1
     assert not desk.alone
 
@@ -183,7 +178,7 @@ def test_what_is_over_cannot_be_cut(desk: Desk) -> None:
 def test_of_a_bundle_that_nobody_waits_for_nothing_is_left(desk: Desk) -> None:
     work, bundle = desk.begin()
     desk.inbox.manager_lost(1.0, MANAGER)
-    desk.station._cut_bundle()
+    desk.station.bundles.cut()
     assert desk.note(bundle) is Then.ALONE
     # nobody told the runner of another piece
     assert not desk.alone
@@ -197,34 +192,34 @@ def test_only_a_bundle_that_takes_long_is_cut(
     now = [0.0]
     waits: list[float] = []
     clock = SimpleNamespace(monotonic=lambda: now[0])
-    monkeypatch.setattr("opencluster.serving.time", clock)
+    monkeypatch.setattr("opencluster.serving.bundle_watch.time", clock)
     reactor = desk.station.reactor
     monkeypatch.setattr(reactor, "after", lambda delay_s, _: waits.append(delay_s))
     _, bundle = desk.begin()
-    desk.station._watch_bundle()
+    desk.station.bundles._look()
     assert waits == [ALONE_AFTER_S]
     # it is over, and another one has begun, by the time that it is looked at
     desk.note(bundle, is_last=True)
     now[0] = ALONE_AFTER_S
     desk.begin(now=0.5 * ALONE_AFTER_S)
-    desk.station._watch_bundle()
+    desk.station.bundles._look()
     assert waits == pytest.approx([ALONE_AFTER_S, 0.5 * ALONE_AFTER_S])
     assert not desk.alone
     now[0] = 2 * ALONE_AFTER_S
-    desk.station._watch_bundle()
+    desk.station.bundles._look()
     assert len(desk.alone) == 1
 
 
 def test_every_bundle_is_watched(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     posted: list[Any] = []
     monkeypatch.setattr(desk.station.reactor, "post", posted.append)
-    watch = desk.station._watch_bundle
+    watch = desk.station.bundles._look
     monkeypatch.setattr(desk.station.reactor, "after", lambda delay_s, callback: None)
     _, bundle = desk.begin()
     assert posted.count(watch) == 1
     desk.note(bundle, is_last=True)
     # whoever watched finds none, and goes
-    desk.station._watch_bundle()
+    desk.station.bundles._look()
     posted.clear()
     desk.begin()
     assert posted.count(watch) == 1
@@ -243,7 +238,7 @@ def test_what_runs_is_asked_to_make_way_when_a_real_time_piece_comes(
     desk.station._take_in(b"other", URGENT, (), {})
     assert desk.ways == [MakeWay((MANAGER, FIRST))]
     # the piece that goes on alone is asked for itself
-    desk.station._cut_bundle()
+    desk.station.bundles.cut()
     assert desk.ways == [MakeWay((MANAGER, FIRST))] * 2
 
 
@@ -262,7 +257,8 @@ def test_a_real_time_piece_that_may_wait_is_looked_after_in_time(
 ) -> None:
     now, waits = [0.0], []
     clock = SimpleNamespace(monotonic=lambda: now[0])
-    monkeypatch.setattr("opencluster.serving.time", clock)
+    for name in ("arrivals", "station"):
+        monkeypatch.setattr(f"opencluster.serving.{name}.time", clock)
     reactor = desk.station.reactor
     monkeypatch.setattr(reactor, "after", lambda delay_s, _: waits.append(delay_s))
     work, _ = desk.begin(members=1)

@@ -140,7 +140,7 @@ def test_traces_may_go_into_a_file(tmp_path: Path) -> None:
 
 def test_nothing_is_imported_where_tracing_is_off() -> None:
     assert tracing_of(TracingSettings(), "test") is None
-    program = "import sys, opencluster, opencluster.engines.cluster, opencluster.worker"
+    program = "import sys, opencluster.engines.cluster, opencluster.serving.runner"
     program += "; print('opentelemetry' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True

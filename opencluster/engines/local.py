@@ -23,8 +23,9 @@ from opencluster.errors import DataLost, NoSuitableWorker, PieceFailed
 from opencluster.place import Place
 from opencluster.references import DataRef
 from opencluster.service import Service, call_method
+from opencluster.serving.outcomes import checked, failure_of
 from opencluster.wire import codec
-from opencluster.worker import Worker, checked, failure_of
+from opencluster.worker import Worker
 
 
 def connect(config: Config, place: Place) -> LocalEngine:

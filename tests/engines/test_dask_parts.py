@@ -42,9 +42,9 @@ from opencluster.engines.dask.tasks import (
 from opencluster.engines.dask.values import DaskValues
 from opencluster.engines.tickets import Ticket, piece_of
 from opencluster.errors import RemoteProtocolError
+from opencluster.serving.outcomes import PieceInterrupt
 from opencluster.targets import load_class
 from opencluster.wire import codec
-from opencluster.worker import PieceInterrupt
 
 # --- messages --------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from fuzz_mutation import pack
 from fuzz_net import INBOUND, HandReactor
 
 from opencluster import factory as factory_module
-from opencluster import registration, serving
+from opencluster import registration
 from opencluster.core.entries import Entry
 from opencluster.core.inbox import RaiseException, RaiseFlag
 from opencluster.core.roles import ASKER, SERVICE, WORKER
@@ -20,7 +20,10 @@ from opencluster.keeping import KEEPER_KINDS
 from opencluster.net.transport import Peer
 from opencluster.node.scoreboard import Scoreboard
 from opencluster.registration import OwnRegistration
-from opencluster.serving import Answer, Station, Work
+from opencluster.serving import station as module
+from opencluster.serving.arrivals import Work
+from opencluster.serving.outbox import Answer
+from opencluster.serving.station import Station
 from opencluster.wire import kinds
 
 MANAGERS = [INBOUND + name for name in (b"manager", b"other")]
@@ -158,7 +161,7 @@ class WorkerEpisode(ClientEpisode):
     """Managers hand out pieces, take them back, and vanish; some pieces are run."""
 
     name = "worker"
-    modules = (factory_module, serving)
+    modules = (factory_module, module)
     stand_ins = ((registration, "Heart", StillHeart),)
 
     def __init__(self, random: Random) -> None:
@@ -253,7 +256,8 @@ class WorkerEpisode(ClientEpisode):
             for payload, buffers, *_ in waiting
         )
         assert held == station._inbox._queued_bytes
-        assert not station._outbox and not station._returns
+        outbox = station._outbox
+        assert not outbox._answers and not outbox._returns
         self.check_link(station.registration._link)  # type: ignore[attr-defined]
 
     def answers(self) -> None:

@@ -12,14 +12,15 @@ from fuzz_episode import Episode
 from fuzz_targets import TARGETS
 from fuzz_wire import FramesEpisode
 
-from opencluster import factory, serving, workshop
+from opencluster import factory, workshop
 from opencluster.core.chunks import Incoming
 from opencluster.core.inbox import Inbox
 from opencluster.core.registry import Registry
 from opencluster.core.replica import Replica
 from opencluster.core.roll import Roll
-from opencluster.engines import cluster
+from opencluster.engines import desk
 from opencluster.net import requests, transfers
+from opencluster.serving import station
 from opencluster.wire import codec, frames
 
 EPISODES = 8
@@ -66,11 +67,11 @@ FAULTS: list[tuple[str, Any, str, Any]] = [
     ("factory", Registry, "_take_client", lambda self, client: None),
     ("factory", Roll, "from_fields", classmethod(lambda cls, fields: cls(**fields))),
     ("link", Replica, "load", lambda self, epoch, snapshot: []),
-    ("worker", serving, "check", allow_all),
+    ("worker", station, "check", allow_all),
     ("worker", Inbox, "_is_full", lambda self, piece: False),
     ("workshop", workshop, "MALFORMED", (ValueError,)),
-    ("manager", cluster, "MALFORMED", (ValueError,)),
-    ("manager", cluster, "check", allow_all),
+    ("manager", desk, "MALFORMED", (ValueError,)),
+    ("manager", desk, "check", allow_all),
 ]
 """Where, and what is put in place of what is right there."""
 

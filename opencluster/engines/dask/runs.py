@@ -15,7 +15,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from opencluster.core.inbox import CUT_SHORT, INTERRUPT, TIME_LIMIT
-from opencluster.worker import PROGRESS_INTERVAL_S, PieceInterrupt, status_of
+from opencluster.serving.outcomes import (
+    PROGRESS_INTERVAL_S,
+    PieceInterrupt,
+    status_of,
+)
 
 MAX_STOPPED = 10_000
 """Pieces that are remembered which are to stop and have not begun here."""

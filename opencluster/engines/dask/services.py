@@ -24,8 +24,8 @@ from opencluster.engines.verdicts import failed
 from opencluster.errors import NoSuitableWorker, indent
 from opencluster.references import DataRef
 from opencluster.service import Service, call_method
+from opencluster.serving.outcomes import encoded, failure_of
 from opencluster.wire import codec
-from opencluster.worker import encoded, failure_of
 
 HOST = f"{__name__}:ServiceHost"
 MAX_LOSSES = 10

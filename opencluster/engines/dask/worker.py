@@ -36,16 +36,15 @@ from opencluster.engines.dask.services import Caller, end_services
 from opencluster.inputs import Escaped
 from opencluster.keeping import owned
 from opencluster.references import DataRef
-from opencluster.wire import codec
-from opencluster.worker import (
+from opencluster.serving.outcomes import (
     PieceInterrupt,
-    Runner,
-    Worker,
     checked,
     encoded,
     failure_of,
     status_of,
 )
+from opencluster.wire import codec
+from opencluster.worker import Worker
 
 ENOUGH_S = 0.05
 """How long the pieces of a bundle take together at most, but for the last."""
@@ -254,7 +253,7 @@ class _Shop:
     ) -> tuple[str, Any]:
         runs.begin(run)
         # it is asked what is asked of the runner of a process of its own
-        worker._runner = cast(Runner, run)
+        worker._runner = run
 
         def value_of(ref: DataRef) -> Any:
             parts = held[ref.id]

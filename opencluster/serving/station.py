@@ -14,15 +14,15 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from opencluster.bundle import ALONE_AFTER_S, Bundle, Then
 from opencluster.config import Config
 from opencluster.core.entries import Entry
 from opencluster.core.inbox import (
     CutBundle,
     Effect,
     Inbox,
+    Key,
     MakeWay,
     RaiseException,
     RaiseFlag,
@@ -32,7 +32,7 @@ from opencluster.core.inbox import (
 from opencluster.core.piece_names import is_meant, piece_name
 from opencluster.core.roles import ASKER, check
 from opencluster.errors import RemoteProtocolError
-from opencluster.keeping import KEEPER_KINDS, Keeper, Wanted, owned, wanted_in
+from opencluster.keeping import KEEPER_KINDS, Keeper, owned
 from opencluster.net.joined import open_transport
 from opencluster.net.reactor import Reactor
 from opencluster.net.rejections import MALFORMED, Rejections
@@ -45,15 +45,11 @@ from opencluster.net.transport import (
 )
 from opencluster.place import Place
 from opencluster.registration import Registration
-from opencluster.tracing import Trace, trace_in
+from opencluster.serving.arrivals import Work, arrivals_in
+from opencluster.serving.bundle_watch import BundleWatch
+from opencluster.serving.outbox import Answer, Outbox
 from opencluster.wire import frames, kinds
-from opencluster.wire.batches import (
-    batches,
-    numbers_in,
-    pieces_in,
-    size_of_members,
-)
-from opencluster.wire.refs import id_in
+from opencluster.wire.batches import numbers_in
 
 if TYPE_CHECKING:
     from opencluster.net.keys import Keyring
@@ -77,52 +73,6 @@ RESULTS_BYTES = 4 << 20
 waits for the memory."""
 SHORTEST_TICK_S = 0.001
 """A tick that came a hair too early is repeated after this long."""
-
-
-class Work(NamedTuple):
-    """A piece that was taken to be run, its payload still encoded.
-
-    Attributes
-    ----------
-    waiting : Waiting
-        Whose it is, and how it is to be run.
-    payload, buffers
-        The encoded piece; of a bundle, what `members_in` takes apart.
-    keep : bytes or None
-        Under which identity its result is to be kept, if it is.
-    wanted : sequence of Wanted
-        The values that it refers to.
-    trace : Trace or None
-        The trace that it belongs to, if it is traced.
-    """
-
-    waiting: Waiting
-    payload: Any
-    buffers: Sequence[Any]
-    keep: bytes | None = None
-    wanted: Sequence[Wanted] = ()
-    trace: Trace | None = None
-
-
-class Answer(NamedTuple):
-    """The outcome of a piece, encoded.
-
-    Attributes
-    ----------
-    status : str
-        ``done``, ``kept``, ``missing``, ``failed``, ``interrupted``, ``timeout``,
-        ``cancelled``, ``cut short`` or ``drained``; of a bundle ``bundle``, or ``cut``
-        if the piece that follows runs alone.
-    payload, buffers
-        The encoded result or failure; of a bundle, what came of its pieces.
-    elapsed_s : float
-        How long it ran.
-    """
-
-    status: str
-    payload: Any
-    buffers: Sequence[Any]
-    elapsed_s: float
 
 
 class Station:
@@ -150,6 +100,21 @@ class Station:
     on_make_way : callable, optional
         Called in the I/O thread when the running piece should stop for a real-time
         piece as soon as it can, and be given back. Without it none is asked to.
+
+    Attributes
+    ----------
+    transport : Transport
+        The connections.
+    reactor : Reactor
+        Who serves them.
+    registration : Registration
+        The way into the registry.
+    keeper : Keeper
+        The values that are kept here.
+    bundles : BundleWatch
+        The bundle that is performed.
+    is_ending : bool
+        Nothing more is to be begun.
     """
 
     def __init__(
@@ -183,10 +148,7 @@ class Station:
         self._config = config
         self._on_flag = on_flag
         self._on_exception = on_exception
-        self._on_alone = on_alone
         self._on_make_way = on_make_way
-        self._bundle: Bundle | None = None
-        self._is_watching = False
         # the condition of the mutex; taking a bare one costs a third of the time
         self._mutex = threading.Lock()
         self._lock = threading.Condition(self._mutex)
@@ -197,9 +159,16 @@ class Station:
             worker.max_queued_bytes,
             on_make_way is not None,
         )
-        self._outbox: dict[Peer, list[tuple[int, Answer]]] = {}
-        self._returns: dict[Peer, list[int]] = {}
-        self._is_ending = False
+        self._outbox = Outbox(self.transport, self._manager_lost)
+        self.bundles = BundleWatch(
+            self.reactor,
+            self._leave_alone,
+            on_alone or _nothing_with,
+            self._outbox,
+            self.answer,
+            self._look,
+        )
+        self.is_ending = False
         self._entry: Entry | None = None
         self._tick_at: float | None = None
         self._serve_at = 0.0
@@ -211,7 +180,7 @@ class Station:
         """Start to serve, and register."""
         self._entry = entry
         self.keeper.open(entry.id)
-        self.reactor.when_idle(self._flush)
+        self.reactor.when_idle(self._outbox.flush)
         interval_s = self._config.cluster.heartbeat_interval_s
         self.reactor.post(lambda: self._start(interval_s))
         self.reactor.start()
@@ -252,66 +221,20 @@ class Station:
 
     def _start_next(self) -> Work | None:
         # the inbox hears of the end from the I/O thread, a little later
-        waiting = None if self._is_ending else self._inbox.start(time.monotonic())
+        waiting = None if self.is_ending else self._inbox.start(time.monotonic())
         if waiting is None:
             return None
         return Work(waiting, *waiting.data)
 
     def _is_wanted(self) -> bool:
         # at the end the inbox is told that it is draining, by whoever serves next
-        is_work_here = self._inbox.queued > 0 and not self._is_ending
+        is_work_here = self._inbox.queued > 0 and not self.is_ending
         return is_work_here or self._inbox.is_draining
 
     def started(self, work: Work) -> None:
         """Have the piece's time limit watched, when it has one."""
         if work.waiting.timeout_s:
             self.reactor.post(self._plan_tick)
-
-    def begin_bundle(self, work: Work, now: float) -> Bundle:
-        """Return the bundle that was taken, as it is going to be performed."""
-        with self._mutex:
-            bundle = self._bundle = Bundle(work.waiting, now)
-            is_watched, self._is_watching = self._is_watching, True
-        if not is_watched:
-            self.reactor.post(self._watch_bundle)
-        return bundle
-
-    def note(
-        self,
-        bundle: Bundle,
-        status: str,
-        payload: bytes,
-        buffers: Sequence[Any],
-        now: float,
-        is_last: bool,
-    ) -> Then:
-        """Note what came of the piece of a bundle that ran, and say what is next.
-
-        Parameters
-        ----------
-        bundle : Bundle
-            The bundle.
-        status, payload, buffers
-            As in an `Answer`.
-        now : float
-            The time, in seconds.
-        is_last : bool
-            No more of it is to be performed.
-        """
-        if buffers:
-            # the next piece may write to the same memory
-            _, *buffers = owned(payload, buffers)
-        with self._mutex:
-            if bundle.is_cut:
-                return Then.ALONE
-            is_enough = bundle.add(status, payload, buffers, now)
-            if not (is_enough or is_last or self._is_ending):
-                return Then.NEXT
-            self._bundle = None
-        work = Work(bundle.waiting, (), ())
-        elapsed_s = now - bundle.started_at
-        self.answer(work, Answer("bundle", bundle.outcomes, bundle.buffers, elapsed_s))
-        return Then.OVER
 
     def answer(self, work: Work, answer: Answer) -> None:
         """Send the outcome of the piece that was taken.
@@ -332,8 +255,7 @@ class Station:
         with self._mutex:
             if not self._inbox.finish(key, each_s):
                 return
-            is_first = not self._outbox
-            self._outbox.setdefault(peer, []).append((piece, answer))
+        is_first = self._outbox.put(peer, piece, answer)
         if answer.elapsed_s >= SLOW_S:
             self._serve_at = 0.0
         self._carried_bytes += work.waiting.nbytes
@@ -349,7 +271,7 @@ class Station:
         """Tell the manager how far the running piece is."""
         peer, piece = work.waiting.key
         header = frames.pack(kinds.PROGRESS, piece, float(done), float(total))
-        self.reactor.post(lambda: self._send(peer, header))
+        self.reactor.post(lambda: self._outbox.send(peer, header))
 
     def look(self) -> None:
         """See what came, in the midst of a piece, if nobody else does.
@@ -360,7 +282,7 @@ class Station:
 
     def drain(self) -> None:
         """Take no more pieces; may be called from a signal handler."""
-        self._is_ending = True
+        self.is_ending = True
         self.reactor.post(self._drain)
 
     def hand_over(self) -> None:
@@ -375,7 +297,7 @@ class Station:
         if self._entry is None:
             self.transport.close()
             return
-        self.reactor.post(self._flush)
+        self.reactor.post(self._outbox.flush)
         self.reactor.stop()
         self.reactor.join()
         self.keeper.close()
@@ -409,7 +331,7 @@ class Station:
                 extras = fields[3] if len(fields) > 3 else {}
                 self._take_in(peer, fields[1], event.buffers, extras)
             else:
-                self._send(peer, frames.pack(kinds.GONE, fields[2]))
+                self._outbox.send(peer, frames.pack(kinds.GONE, fields[2]))
         elif kind == kinds.WITHDRAW:
             numbers = self._stopped(peer, fields[1])
             self._locked(lambda: self._inbox.withdraw(peer, numbers))
@@ -438,43 +360,16 @@ class Station:
     def _take_in(
         self, peer: Peer, rows: Any, buffers: Sequence[Any], extras: Any
     ) -> None:
-        ties = {number: _ties_in(extra) for number, extra in extras.items()}
-        pieces = []
-        has_urgent = False
-        for (number, priority, timeout_s, payload, _), own in pieces_in(rows, buffers):
-            data: tuple[Any, ...] = (payload, own)
-            if type(payload) is list:
-                nbytes, count = size_of_members(payload), len(payload)
-            else:
-                nbytes, count = len(payload), 1
-            if own:
-                nbytes += sum(map(len, own))
-            if ties and number in ties:
-                data += ties[number]
-            if not isinstance(priority, list):
-                pieces.append(
-                    Waiting(peer, number, priority, timeout_s, nbytes, data, count)
-                )
-                continue
-            order, wait_s = priority
-            due_at = None if wait_s is None else time.monotonic() + wait_s
-            has_urgent |= due_at is not None
-            pieces.append(
-                Waiting(
-                    *(peer, number, order, timeout_s, nbytes, data, count),
-                    due_at=due_at,
-                    may_be_cut=False,
-                )
-            )
+        arrivals = arrivals_in(peer, rows, buffers, extras)
         if self._inbox.is_draining:
-            self._send(peer, frames.pack(kinds.DRAINING))
+            self._outbox.send(peer, frames.pack(kinds.DRAINING))
         with self._mutex:
-            effects = self._inbox.receive(pieces)
-            self._lock.notify(len(pieces))
+            effects = self._inbox.receive(arrivals.pieces)
+            self._lock.notify(len(arrivals.pieces))
         self._do(effects)
-        if has_urgent:
+        if arrivals.has_urgent:
             self._look()
-        for _, wanted, _ in ties.values():
+        for wanted in arrivals.wanted:
             self.keeper.fetch_ahead(wanted)
 
     def _end(self, now: float, name: str) -> None:
@@ -497,7 +392,7 @@ class Station:
             own = [row[0] for row in fields[1]] if fields[0] == kinds.PIECES else []
             if own and set(own) <= set(wanted):
                 self.transport.refuse(peer, transfer)
-                self._returns.setdefault(peer, []).extend(own)
+                self._outbox.give_back(peer, *own)
         return wanted
 
     def _locked(self, decide: Callable[[], list[Effect]]) -> None:
@@ -509,14 +404,14 @@ class Station:
         for effect in effects:
             match effect:
                 case ReturnPiece((peer, piece)):
-                    self._returns.setdefault(peer, []).append(piece)
+                    self._outbox.give_back(peer, piece)
                 case RaiseFlag():
                     self._on_flag(effect)
                     self._plan_tick()
                 case RaiseException():
                     self._on_exception(effect)
                 case CutBundle():
-                    self._cut_bundle()
+                    self.bundles.cut()
                 case MakeWay() if self._on_make_way is not None:
                     self._on_make_way(effect)
 
@@ -538,77 +433,9 @@ class Station:
         self._locked(lambda: self._inbox.tick(time.monotonic()))
         self._plan_tick()
 
-    def _watch_bundle(self) -> None:
-        """Look after the bundle that runs: one of its pieces may take long."""
+    def _leave_alone(self, bundle: Key, done: int) -> Waiting | None:
         with self._mutex:
-            bundle = self._bundle
-            left_s = 0.0
-            if bundle is not None and not bundle.is_cut:
-                left_s = bundle.started_at + ALONE_AFTER_S - time.monotonic()
-            self._is_watching = left_s > 0.0
-        if left_s > 0.0:
-            self.reactor.after(left_s, self._watch_bundle)
-        elif bundle is not None:
-            self._cut_bundle()
-
-    def _cut_bundle(self) -> None:
-        """Let the piece of a bundle that runs be alone, and answer what is done."""
-        with self._mutex:
-            bundle = self._bundle
-            if bundle is None or bundle.is_cut:
-                return
-            bundle.is_cut = True
-            done = len(bundle.outcomes)
-            peer, first = key = bundle.waiting.key
-            # what it consists of was taken out by whoever performs it
-            alone = self._inbox.leave_alone(key, done, None)
-            if alone is None or self._on_alone is None:
-                return
-            self._on_alone(Work(alone, b"", ()))
-            elapsed_s = bundle.ended_at - bundle.started_at
-            answer = Answer("cut", bundle.outcomes, bundle.buffers, elapsed_s)
-            self._outbox.setdefault(peer, []).append((first, answer))
-        # a real-time piece may wait, for which a piece alone makes way in its own time
-        self._look()
-
-    def _flush(self) -> None:
-        if self._outbox:
-            with self._mutex:
-                outbox, self._outbox = self._outbox, {}
-            for peer, answers in outbox.items():
-                self._send_answers(peer, answers)
-        if self._returns:
-            returns, self._returns = self._returns, {}
-            for peer, pieces in returns.items():
-                self._send(peer, frames.pack(kinds.RETURNED, pieces))
-
-    def _send_answers(self, peer: Peer, answers: list[tuple[int, Answer]]) -> None:
-        rows = (
-            (
-                # clocks of two cores may differ by a hair, and time that is negative
-                # is refused with all that it came with
-                [piece, a.status, a.payload, len(a.buffers), max(0.0, a.elapsed_s)],
-                size_of_members(a.payload)
-                if isinstance(a.payload, list)
-                else len(a.payload),
-                a.buffers,
-            )
-            for piece, a in answers
-        )
-        for fields, buffers in batches(rows):
-            header = frames.pack(kinds.RESULTS, fields)
-            if not self.transport.send(peer, header, buffers):
-                self._manager_lost(peer)
-                return
-
-    def _send(self, peer: Peer, header: bytes) -> None:
-        self._reaches(peer, header)
-
-    def _reaches(self, peer: Peer, header: bytes) -> bool:
-        is_there = self.transport.send(peer, header)
-        if not is_there:
-            self._manager_lost(peer)
-        return is_there
+            return self._inbox.leave_alone(bundle, done, None)
 
     def _beat(self) -> None:
         """Find out which managers are gone, and say what came in."""
@@ -617,7 +444,7 @@ class Station:
             peers = self._inbox.managers() | holding
         alive = frames.pack(kinds.ALIVE)
         for peer in peers:
-            if self._reaches(peer, alive):
+            if self._outbox.reaches(peer, alive):
                 self.keeper.heard(peer)
         self.registration.counted(self.transport.counts)
         self.registration.keeps(self.keeper.kept_bytes)
@@ -640,10 +467,10 @@ class Station:
         # before the pieces, or they would be sent here again
         notice = frames.pack(kinds.DRAINING)
         for peer in managers:
-            self._send(peer, notice)
+            self._outbox.send(peer, notice)
         self._do(effects)
         self.keeper.drain()
-        self._flush()
+        self._outbox.flush()
         limit_s = self._config.worker.drain_timeout_s
         self.reactor.after(limit_s, self._interrupt_for_drain)
 
@@ -656,17 +483,5 @@ def _nothing() -> None:
     """Do nothing: the turn in which it is done is what was wanted."""
 
 
-def _ties_in(extra: Any) -> tuple[bytes | None, list[Wanted], Trace | None]:
-    """Return what ties a piece to values and to a trace, as a manager tells it.
-
-    Raises
-    ------
-    RemoteProtocolError, ValueError, TypeError
-        When it is malformed.
-    """
-    keep, wanted, *trace = extra
-    return (
-        None if keep is None else id_in(keep),
-        wanted_in(wanted),
-        trace_in(trace[0], time.time_ns()) if trace else None,
-    )
+def _nothing_with(work: Work) -> None:
+    """Do nothing: whoever runs several pieces at a time gets no bundles."""
