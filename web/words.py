@@ -1,24 +1,27 @@
-"""How numbers, times and lengths of time are written on pages: Jinja filters."""
+"""How numbers, times, lengths of time and commands are written on pages: filters."""
 
 from __future__ import annotations
 
 import math
+import re
 import time
 from datetime import UTC, datetime
 
 from flask import Flask
+from markupsafe import Markup, escape
 
 _LARGE = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _PREFIXES = (*_LARGE, (1.0, ""), (1e-3, "m"), (1e-6, "µ"))
 _SCALED = ("Jy", "K", "Hz")
 """Units that may have a prefix."""
 _SECOND_NS = 10**9
+_COMMAND = re.compile(r"`([^`\n]+)`")
 
 
 def register(app: Flask) -> None:
     """Give the templates of an application these filters."""
     for filter in (
-        *(ago, clock, day, endpoint, frequency, iso),
+        *(ago, clock, commands, day, endpoint, frequency, iso),
         *(quantity, significant, since, size, stamp),
     ):
         app.add_template_filter(filter)
@@ -68,6 +71,11 @@ def size(size_bytes: float) -> str:
         if size_bytes >= factor:
             return f"{size_bytes / factor:.3g} {prefix}B"
     return f"{size_bytes:.0f} B"
+
+
+def commands(text: str) -> Markup:
+    """Return a text in which what stands between backticks is set as code."""
+    return Markup(_COMMAND.sub(r"<code>\1</code>", str(escape(text))))
 
 
 def endpoint(address: str) -> str:

@@ -222,6 +222,7 @@ def test_what_fails_to_start_is_shown_with_what_it_printed(
     assert "A-1 did not start on w9" not in overview and "and 3 more" in overview
     assert "3 failed starts in a row on w1" in overview
     assert "&lt;b&gt;no disk&lt;/b&gt;</pre>" in overview
+    assert "<code>opencluster logs A-1</code>" in overview
     computer = client.get("/computers/h1").text
     assert "A-1 did not start on w1" in computer and "on w2" not in computer
 

@@ -1,4 +1,4 @@
-"""How numbers, times and lengths of time are written."""
+"""How numbers, times, lengths of time and commands are written."""
 
 from __future__ import annotations
 
@@ -49,6 +49,13 @@ def test_prefixes_of_units(value: float, unit: str, shown: str) -> None:
 )
 def test_lengths_of_time(seconds: float, shown: str) -> None:
     assert words.ago(seconds) == shown
+
+
+def test_commands_are_set_as_code() -> None:
+    told = "run `opencluster start`, then <b> or ` alone"
+    shown = "run <code>opencluster start</code>, then &lt;b&gt; or ` alone"
+    assert words.commands(told) == shown
+    assert words.commands("`<i>`") == "<code>&lt;i&gt;</code>"
 
 
 def test_times_have_the_digits_that_were_asked_for() -> None:

@@ -112,7 +112,7 @@ PLOTS: Mapping[str, Plot] = {
     "network": Plot(
         "Network",
         "MB/s",
-        "0.[00]",
+        "0.[00000]",
         (
             Curve("In", "blue", "network_in", scale=MEGA),
             Curve("Out", "orange", "network_out", scale=MEGA),

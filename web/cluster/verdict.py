@@ -102,8 +102,9 @@ def _processes(look: Look) -> Iterable[Reason]:
         if row["state"] in ("stopped", "lost"):
             yield Reason(
                 f"Nothing launches {row['type']} any more: {row['reason']}.",
-                "Mend the cause, then run `opencluster elastic resume`, or "
-                "`opencluster elastic run` where that has ended.",
+                "Mend the cause first."
+                if row["state"] == "stopped"
+                else "Start `opencluster elastic run` again.",
             )
 
 
@@ -118,7 +119,7 @@ def _failing(look: Look) -> Iterable[Reason]:
         yield Reason(
             f"{told}.",
             "Mend its program, or its section of the configuration. What it printed "
-            f"stands below, and in `opencluster logs {type}`.",
+            f"stands below, and in `opencluster logs {rows[0]['name']}`.",
         )
 
 
