@@ -148,7 +148,7 @@ class ClusterFile:
         sections = {
             name: dict(values)
             for name, values in self.sections.items()
-            if name != ELASTIC and not is_elastic_section(name)
+            if not is_elastic(name)
         }
         for section, values in sections.items():
             name = section.partition(":")[2]
@@ -175,6 +175,11 @@ class ClusterFile:
             "files": {name: Path(path) for name, path in fields["files"].items()},
         }
         return cls(**dict(fields) | read)
+
+
+def is_elastic(section: str) -> bool:
+    """Return whether a section says which types are elastic, or how."""
+    return section == ELASTIC or is_elastic_section(section)
 
 
 def default_directory(name: str) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from opencluster.config import load
 from opencluster.config.render import render_sections
 from opencluster.core.roles import FACTORY, WORKSHOP
 from opencluster.errors import LaunchFailed, OpenClusterError, indent
@@ -22,6 +23,7 @@ from opencluster.launchers import embedded
 from opencluster.launchers.base import FixedHosts, Outcome, Tell, failures
 from opencluster.launchers.commands import Commands, Ran
 from opencluster.launchers.description import ClusterFile, Host
+from opencluster.launchers.joining import join_in
 from opencluster.launchers.order import Answer, Order, answer_in
 from opencluster.launchers.planning import (
     KEYS_OF_ROLES,
@@ -97,6 +99,7 @@ class HostsLauncher(FixedHosts, ABC):
         self._commands = Commands()
         self._untouched: set[str] = set()
         self._computers: dict[str, str] = {}
+        self._ran_before: dict[str, Answer] = {}
 
     # --- how a host is reached ----------------------------------------------
 
@@ -158,6 +161,8 @@ class HostsLauncher(FixedHosts, ABC):
         else:
             outcomes += self._each(others, start, tell)
         was_done = failures(outcomes) != outcomes
+        if was_done:
+            outcomes = self._join_in(outcomes, tell)
         self._record(self.file if was_done else before or self.file, before)
         if not self._recorded_hosts():
             self._forget([])
@@ -227,6 +232,8 @@ class HostsLauncher(FixedHosts, ABC):
         detail = answer.output or rest
         if not answer.may_run:
             self._untouched.add(host.name)
+        if answer.catalogue:
+            self._ran_before[host.name] = answer
         if answer.is_done:
             first = f"{first} ({elapsed_s:.1f} s){self._twin(host, answer)}"
         return Outcome(host.name, answer.is_done, first, detail)
@@ -239,6 +246,20 @@ class HostsLauncher(FixedHosts, ABC):
         if first == host.name:
             return ""
         return f"; mind that it is the computer that {first} is, so has two workshops"
+
+    def _join_in(self, outcomes: list[Outcome], tell: Tell) -> list[Outcome]:
+        """Have workshops that run take over what is new; return what became of all."""
+        if not self._ran_before:
+            return outcomes
+        with embedded.control_of(load(), self.place) as control:
+            reasons = join_in(control, self._ran_before)
+        failed = {
+            name: Outcome(name, False, f"does not take over what is new: {reason}")
+            for name, reason in reasons.items()
+        }
+        for outcome in failed.values():
+            tell(outcome)
+        return [failed.get(outcome.host, outcome) for outcome in outcomes]
 
     def _each(self, hosts: Sequence[Host], deed: Deed, tell: Tell) -> list[Outcome]:
         """Do it on all of these at once; outcomes come in the order of the hosts."""

@@ -19,17 +19,19 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from opencluster.config import load
 from opencluster.config.render import render_sections
 from opencluster.config.sources import CONFIG_VARIABLE
 from opencluster.core.roles import FACTORY, WORKSHOP
 from opencluster.core.roll import Roll
 from opencluster.errors import LaunchFailed, OpenClusterError
 from opencluster.launchers import embedded
+from opencluster.launchers.changes import Change, change_between, outline
 from opencluster.launchers.order import MAX_ORDER_BYTES, ROLL, Answer, Order
 from opencluster.net import keyfiles
 from opencluster.node.host import host_id
@@ -57,15 +59,12 @@ def up(order: Order) -> Answer:
     place.make()
     with embedded.alone(place):
         running = _running(place)
-        is_other = bool(running) and _last_order(place).get("digest") != order.digest()
-        if is_other and not order.is_restart:
-            raise LaunchFailed(
-                "another order runs here, as the cluster file was changed since: "
-                "`opencluster up --restart` ends that and starts this one"
-            )
-        if is_other:
+        change = _change(order, place) if running else None
+        if change is not None and order.is_restart:
             _stop(place, (FACTORY, WORKSHOP))
             running = []
+        elif change is not None:
+            _take_over(order, place, change)
         try:
             if not running:
                 _lay_out(order, place)
@@ -76,9 +75,15 @@ def up(order: Order) -> Answer:
                 _stop(place, (FACTORY, WORKSHOP))
             _tidy(place)
             raise
-    what = " and ".join(started)
-    message = f"started {what}" if started else "runs already"
-    return Answer(True, message, directory=str(place.path), computer=host_id())
+    message = f"started {' and '.join(started)}" if started else "runs already"
+    answer = Answer(True, message, directory=str(place.path), computer=host_id())
+    if WORKSHOP not in order.roles or WORKSHOP in started:
+        return answer
+    answer = replace(answer, catalogue=_catalogue(place))
+    if change is None:
+        return answer
+    message = f"{message}, and takes over what is new: {change.what}"
+    return replace(answer, message=message, is_changed=True, counts=change.counts)
 
 
 def down(order: Order) -> Answer:
@@ -150,6 +155,41 @@ def _lay_out(order: Order, place: Place) -> None:
     programs = place.path / "programs"
     shutil.rmtree(programs, ignore_errors=True)
     programs.mkdir(mode=0o700)
+    _write_programs(order, place)
+    _forget_keys(place)
+    _note_order(order, place)
+    if order.keys:
+        _write_keys(order.keys, place.path / "keys")
+
+
+def _change(order: Order, place: Place) -> Change | None:
+    """Return how an order differs from the one that runs, ``None`` if in nothing."""
+    note = _last_order(place)
+    if note.get("digest") == order.digest():
+        return None
+    return change_between(note.get("outline", {}), outline(order))
+
+
+def _take_over(order: Order, place: Place, change: Change) -> None:
+    """Write what an order has more than the one that runs.
+
+    Raises
+    ------
+    LaunchFailed
+        When it needs a restart.
+    """
+    if not change.is_joined_in:
+        told = f" ({change.what})" if change.what else ""
+        raise LaunchFailed(
+            f"another order runs here, as the cluster file was changed since{told}: "
+            "`opencluster up --restart` ends that and starts this one"
+        )
+    _write_programs(order, place)
+    _note_order(order, place)
+
+
+def _write_programs(order: Order, place: Place) -> None:
+    programs = _config_file(place).parent
     for name, content in order.files.items():
         pure = PurePosixPath(name)
         if pure.is_absolute() or ".." in pure.parts:
@@ -160,11 +200,15 @@ def _lay_out(order: Order, place: Place) -> None:
         if name in order.executables:
             path.chmod(0o700)
     _config_file(place).write_text(render_sections(order.sections))
-    _forget_keys(place)
-    note = {"digest": order.digest(), "has_keys": bool(order.keys)}
+
+
+def _note_order(order: Order, place: Place) -> None:
+    note = {
+        "digest": order.digest(),
+        "has_keys": bool(order.keys),
+        "outline": outline(order),
+    }
     replace_file(_order_file(place), json.dumps(note))
-    if order.keys:
-        _write_keys(order.keys, place.path / "keys")
 
 
 def _order_file(place: Place) -> Path:
@@ -198,6 +242,21 @@ def _forget_keys(place: Place) -> None:
 def _config_file(place: Place) -> Path:
     """Return where config.ini lies: beside the programs that it names."""
     return place.path / "programs" / "config.ini"
+
+
+def _catalogue(place: Place) -> tuple[Mapping[str, Any], ...]:
+    """Return what a workshop of this place would read, of that which can be sent."""
+    environment = {**os.environ, CONFIG_VARIABLE: str(_config_file(place))}
+    entries = [asdict(entry) for entry in load(environ=environment).catalogue]
+    return tuple(entry for entry in entries if _is_plain(entry))
+
+
+def _is_plain(entry: Mapping[str, Any]) -> bool:
+    try:
+        json.dumps(entry)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _write_keys(keys: Mapping[str, str], directory: Path) -> None:

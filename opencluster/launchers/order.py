@@ -129,6 +129,13 @@ class Answer:
         Whether anything may have begun, when it was not done.
     computer : str
         Equal for hosts that are one computer under several names.
+    catalogue : tuple of mapping
+        The fields of each `CatalogueEntry` that a workshop should have which ran
+        already.
+    is_changed : bool
+        It ran by another order, of which this one needs no restart.
+    counts : mapping of str to int
+        How many are to run of those that it has, where that is not as before.
     """
 
     is_done: bool
@@ -137,6 +144,9 @@ class Answer:
     directory: str = ""
     may_run: bool = True
     computer: str = ""
+    catalogue: tuple[Mapping[str, Any], ...] = ()
+    is_changed: bool = False
+    counts: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return it as one line for `answer_in`."""
@@ -162,5 +172,8 @@ def answer_in(output: str) -> Answer | None:
                 str(told.get("directory", "")),
                 told.get("may_run") is not False,
                 str(told.get("computer", "")),
+                tuple(e for e in told.get("catalogue", ()) if isinstance(e, Mapping)),
+                told.get("is_changed") is True,
+                dict(told.get("counts", {})),
             )
     return None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from opencluster.errors import LaunchFailed
-from opencluster.launchers.description import ClusterFile
+from opencluster.launchers.description import ClusterFile, is_elastic
 from opencluster.place import Place, replace_file
 
 
@@ -33,6 +34,13 @@ def recorded(place: Place) -> ClusterFile | None:
             f"{path} cannot be read ({error}): name the cluster file, as in "
             "`opencluster down cluster.yaml`"
         ) from None
+
+
+def with_elastic_of(file: ClusterFile, before: ClusterFile) -> ClusterFile:
+    """Return what is in force with what a changed file says of elastic types."""
+    kept = {n: s for n, s in before.sections.items() if not is_elastic(n)}
+    new = {n: s for n, s in file.sections.items() if is_elastic(n)}
+    return replace(before, sections=kept | new)
 
 
 def forget_record(place: Place) -> None:

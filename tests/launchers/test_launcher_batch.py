@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ from opencluster.launchers.batch.launcher import BatchLauncher
 from opencluster.launchers.batch.watching import Watch
 from opencluster.launchers.description import Batch, ClusterFile
 from opencluster.launchers.pbs import SYSTEM as PBS
-from opencluster.launchers.record import keep_record
+from opencluster.launchers.record import keep_record, recorded
 from opencluster.launchers.slurm import SYSTEM as SLURM
 from opencluster.place import Place
 
@@ -129,6 +130,34 @@ def test_one_first_job_is_submitted_however_often_it_is_asked_for(
     queue.jobs["1"] = ENDED
     assert launcher.allocations() == []
     assert launcher.launch(quiet)[0].host == "job 2"
+
+
+def test_a_file_that_was_changed_is_told_with_what_differs(
+    launcher: BatchLauncher, queue: Queue, tmp_path: Path
+) -> None:
+    place, before = Place(tmp_path / "night"), launcher._file
+    launcher.launch(quiet)
+    (tmp_path / "count.py").write_text("class CountWorker: number = 2\n")
+    elastic = {"elastic:Count": {"maximum": "8"}}
+    sections = {
+        "worker:Count": {"target": "count.py:CountWorker", "count": "3", "gpus": "1"},
+        "worker:Sum": {"target": "sums:SumWorker"},
+    }
+    file = replace(before, sections=sections | elastic, batch=Batch(4, "2:00:00"))
+    changed = BatchLauncher(file, place, queue)
+    changed.is_waiting = False
+    (outcome,) = changed.launch(quiet)
+    # it is told again, as nobody has taken it over
+    assert changed.launch(quiet) == [outcome]
+    assert outcome.is_done
+    assert outcome.message == (
+        "is there already, and goes on with what the cluster file said before it was "
+        "changed (3 of worker Count, not 2; worker Count has other gpus; worker Sum is "
+        "new; file count.py is another; other time in batch): `opencluster down` and "
+        "`opencluster up` take that over"
+    )
+    # what is elastic is in force at once, and nothing else
+    assert recorded(place) == replace(before, sections=SECTIONS | elastic)
 
 
 def test_further_jobs_begin_after_the_first_and_have_one_computer_each(

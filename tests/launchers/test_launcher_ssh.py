@@ -238,7 +238,13 @@ def test_up_again_starts_what_has_ended_and_leaves_the_rest(cluster: Cluster) ->
     ended = before["gamma", "workshop"]
     os.kill(ended, signal.SIGKILL)
     file = load_cluster_file(cluster.path)
-    wanted = replace(file, hosts=tuple(h for h in file.hosts if h.name in HOSTS[:3]))
+    # what is new in the file needs no restart
+    new = {"worker:New": {"target": "wordcount.py:WordCountWorker"}}
+    wanted = replace(
+        file,
+        hosts=tuple(h for h in file.hosts if h.name in HOSTS[:3]),
+        sections={**file.sections, **new},
+    )
     launcher = launcher_of(wanted, Place(cluster.place))
     told: list[Outcome] = []
     outcomes = launcher.launch(told.append)
@@ -246,10 +252,13 @@ def test_up_again_starts_what_has_ended_and_leaves_the_rest(cluster: Cluster) ->
     assert [o.host for o in outcomes] == ["alpha", "beta", "gamma"]
     messages = {o.host: o.message.partition(" (")[0] for o in told}
     assert messages == {
-        "alpha": "runs already",
+        "alpha": "runs already, and takes over what is new: worker New is new",
         "beta": "runs already",
         "gamma": "started workshop",
     }
+    with embedded.control_of(load(environ={}), Place(cluster.place)) as control:
+        shop = actions.find_computer(control, "alpha")
+        assert set(shop["attributes"]["catalogue"]) == {"New", "WordCount"}
     # hosts that this file does not have are not forgotten
     known = recorded(Place(cluster.place))
     assert known is not None

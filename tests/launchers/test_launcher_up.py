@@ -29,6 +29,11 @@ class Nothing(Worker):
         return work
 """
 FILE = "workers: {Nothing: {target: 'program.py:NAME', count: 1}}\n"
+MORE = """\
+workers:
+  Nothing: {target: 'program.py:Nothing', count: 2}
+  Other: {target: 'other.py:Nothing', count: 1}
+"""
 
 
 @pytest.fixture
@@ -57,7 +62,8 @@ def test_a_cluster_of_this_computer_from_up_to_down(
 ) -> None:
     # that of a site, as a user may have it in a file
     monkeypatch.setenv("OPENCLUSTER_CLUSTER_FACTORIES", "127.0.0.1:1")
-    (tmp_path / "program.py").write_text(PROGRAM)
+    for name in ("program.py", "other.py"):
+        (tmp_path / name).write_text(PROGRAM)
     path = tmp_path / "here.yaml"
     elastic = "elastic: {Nothing: {minimum: 1, maximum: 1}}\n"
     path.write_text(FILE.replace("NAME", "Nothing") + elastic)
@@ -71,11 +77,27 @@ def test_a_cluster_of_this_computer_from_up_to_down(
     assert "set OPENCLUSTER_CLUSTER_FACTORIES to nothing to use this" in begun.output
     assert "workers of elastic types come and go with the work" in begun.output
     assert not start_beside(place)
+    # what is new needs no restart
+    path.write_text(MORE)
+    joined = opencluster(place, "up", str(path))
+    assert joined.exit_code == 0, joined.output
+    assert (
+        "runs already, and takes over what is new: 2 of worker Nothing, not 1; worker "
+        "Other is new; file other.py is new ("
+    ) in joined.output
+    with embedded.control_of(load(), place) as control:
+        found = [e["name"] for e in control.factory("find", {"kind": "worker"})]
+    assert sorted(found) == ["Nothing-1", "Nothing-2", "Other-1"]
+    assert ": runs already (" in opencluster(place, "up", str(path)).output
     # what is not as it was is no reason to end what runs, without being told
     path.write_text(FILE.replace("NAME", "Nobody"))
     refused = opencluster(place, "up", str(path))
     assert refused.exit_code == 1
-    assert "`opencluster up --restart` ends that" in refused.output
+    assert (
+        "another order runs here, as the cluster file was changed since (1 of worker "
+        "Nothing, not 2; worker Nothing has other target; worker Other is gone; file "
+        "other.py is gone): `opencluster up --restart` ends that"
+    ) in refused.output
     assert "1 host of 1 failed" in refused.output
     failed = opencluster(place, "up", str(path), "--restart")
     assert failed.exit_code == 1

@@ -44,6 +44,7 @@ from opencluster.launchers.batch.watching import (
     is_of_job,
     named,
 )
+from opencluster.launchers.changes import Outline, change_between, outline
 from opencluster.launchers.description import ClusterFile, Host
 from opencluster.launchers.order import Order
 from opencluster.launchers.planning import (
@@ -58,6 +59,7 @@ from opencluster.launchers.record import (
     forget_record,
     keep_record,
     recorded,
+    with_elastic_of,
 )
 from opencluster.place import Place, replace_file
 
@@ -134,11 +136,13 @@ class BatchLauncher:
                     self._place.forget()
                     with _uninterrupted():
                         submitted = self._submit(self._job(), "")
+                    said = "is submitted"
                 else:
-                    check_same_file(recorded(self._place) or self._file, self._file)
+                    before = recorded(self._place) or self._file
+                    check_same_file(before, self._file)
+                    said = self._compared(before)
             id = submitted or (first.id if first else "")
-            is_there = "is there already; what it runs stays as it is"
-            told = Outcome(named(id), True, is_there if first else "is submitted")
+            told = Outcome(named(id), True, said)
             tell(told)
             return self._watch.await_work(id, tell) if self.is_waiting else [told]
         except KeyboardInterrupt:
@@ -296,16 +300,46 @@ class BatchLauncher:
         )
         return id
 
-    def _write_order(self, path: Path) -> None:
-        """Write down what each computer runs, with the files for it."""
-        cluster_keys(self._file, self._place)
-        order = Order(
+    def _compared(self, before: ClusterFile) -> str:
+        """Return what is to be said of a job that is there, by what it was told.
+
+        What is elastic is no matter of the job, and in force from now on.
+        """
+        change = change_between(self._outline_in_force(), outline(self._order()))
+        old, new = asdict(before.batch), asdict(self._file.batch)
+        others = [f"other {key} in batch" for key in new if new[key] != old[key]]
+        keep_record(self._place, with_elastic_of(self._file, before))
+        what = "; ".join(filter(None, [change.what, *others]))
+        if not what:
+            return "is there already; what it runs stays as it is"
+        return (
+            "is there already, and goes on with what the cluster file said before it "
+            f"was changed ({what}): `opencluster down` and `opencluster up` take that "
+            "over"
+        )
+
+    def _outline_in_force(self) -> Outline:
+        """Return what the jobs run, as far as that is known."""
+        path = self._place.path / LAUNCH_FOLDER / ORDER_FILE
+        try:
+            known = json.loads(path.read_text())["order"]
+            return outline(Order.from_json(json.dumps(known), is_any_version=True))
+        except (OSError, ValueError, KeyError, LaunchFailed):
+            return {}
+
+    def _order(self) -> Order:
+        return Order(
             "",
             "",
             sections=self._sections(),
             files=programs(self._file),
             executables=executables(self._file),
         )
+
+    def _write_order(self, path: Path) -> None:
+        """Write down what each computer runs, with the files for it."""
+        cluster_keys(self._file, self._place)
+        order = self._order()
         follow = {
             "drain_before_s": self._file.batch.drain_before_s,
             "look_again_s": self.look_again_s,
