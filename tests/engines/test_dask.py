@@ -87,8 +87,12 @@ def test_a_scheduler_must_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_scheduler_must_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENCLUSTER_DASK_CONNECT_TIMEOUT_S", "0.2")
-    with pytest.raises(FactoryUnreachable, match="no Dask scheduler answers at tcp://"):
+    with pytest.raises(
+        FactoryUnreachable, match="no Dask scheduler answers at tcp://"
+    ) as caught:
         find_engine("dask@tcp://127.0.0.1:1")
+    # the inside of Dask would hide it
+    assert caught.value.__suppress_context__
 
 
 def test_an_address_is_for_dask_alone(dask_address: str) -> None:

@@ -59,7 +59,7 @@ def open_client(settings: DaskSettings) -> tuple[Any, bool]:
         raise FactoryUnreachable(
             f"no Dask scheduler answers at {where}: {error}; see whether it runs, and "
             "whether this computer may reach it"
-        ) from error
+        ) from None
     if settings.direct == "auto":
         client.direct_to_workers = client.sync(_reaches_a_worker, client)
     return client, True
