@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import re
 import time
 from collections.abc import Collection, Mapping
-from typing import Any
 
 from opencluster.errors import ConfigError, LaunchFailed
 from opencluster.launchers.base import ENDED, PENDING, RUNNING, Allocation
@@ -17,7 +16,9 @@ from opencluster.place import Place
 
 SUBMIT_TIMEOUT_S = 60.0
 UNKNOWN_JOB = 153
-"""What qstat ends with when it knows one of the jobs no more."""
+ENDED_JOB = 35
+"""What commands end with that name a job which is not, or no more, in the queue."""
+_ATTRIBUTE = re.compile(r" {4}([\w.]+) = (.*)")
 _STATES = {
     **dict.fromkeys("HQTW", PENDING),
     **dict.fromkeys("BERSU", RUNNING),
@@ -48,25 +49,25 @@ class Pbs:
         return id
 
     def look(self, ids: Collection[str]) -> dict[str, Allocation]:
-        """Return what the queue says of some jobs; nothing of those that it forgot."""
+        """Return what the queue says of some jobs; those that it forgot have ended."""
         if not ids:
             return {}
-        command = ["qstat", "-x", "-f", "-F", "json", *ids]
-        answer = ask(command, good_codes=(0, UNKNOWN_JOB))
-        if not answer.strip():
-            return {}
-        try:
-            jobs = json.loads(answer, strict=False).get("Jobs", {})
-        except (ValueError, AttributeError) as error:
-            raise LaunchFailed(f"qstat's answer is no JSON: {error}", answer) from None
-        return {id: _allocation(id, jobs[id]) for id in ids if id in jobs}
+        # without -x, which finds nothing where no history of jobs is kept, as is usual;
+        # and no JSON: of many versions it is none when jobs have shell functions
+        answer = ask(["qstat", "-f", *ids], good_codes=(0, UNKNOWN_JOB, ENDED_JOB))
+        jobs = _attributes(answer)
+        if answer.strip() and not jobs:
+            raise LaunchFailed("qstat's answer names no job", answer)
+        # qsub returns when a job is in the queue: one that is not has been there
+        gone = {id: Allocation(id, ENDED, 0) for id in ids if id not in jobs}
+        return gone | {id: _allocation(id, jobs[id]) for id in ids if id in jobs}
 
     def ends_at(self, id: str) -> float:
         """Return when a job must have ended, in seconds since 1970; 0 if never."""
-        found = self.look([id])
-        if id not in found:
+        found = self.look([id])[id]
+        if found.state == ENDED:
             raise LaunchFailed(f"qstat does not say when job {id} ends")
-        return found[id].ends_at
+        return found.ends_at
 
     def clock_s(self) -> float:
         """Return our own time: it is the job's computer that ends it."""
@@ -77,25 +78,53 @@ class Pbs:
         return ""
 
     def end(self, id: str) -> None:
-        """Ask the daemons of a running job to end."""
-        self.cancel(id)
+        """Do nothing: the job reads in its folder that it is to end.
+
+        A signal ends the shell in which PBS runs a job, and PBS kills the rest at once.
+        """
 
     def cancel(self, id: str) -> None:
-        """End a job: PBS asks all its processes, and kills them soon after."""
-        ask(["qdel", id])
+        """End a job: PBS asks its first computer, and kills all soon after."""
+        ask(["qdel", id], good_codes=(0, UNKNOWN_JOB, ENDED_JOB))
 
 
 SYSTEM = Pbs()
 
 
-def _allocation(id: str, job: Mapping[str, Any]) -> Allocation:
-    resources = job.get("Resource_List", {})
+def _attributes(answer: str) -> dict[str, dict[str, str]]:
+    """Return what ``qstat -f`` says of each job, by the names that it has for it.
+
+    Long values are folded. Those of a user's variables may have lines that look like
+    attributes, but come after all that is of use.
+    """
+    found: dict[str, dict[str, str]] = {}
+    values: dict[str, str] = {}
+    key = ""
+    for line in answer.split("\n"):
+        match = _ATTRIBUTE.fullmatch(line)
+        if line.startswith("Job Id: "):
+            values = found.setdefault(line.removeprefix("Job Id: ").strip(), {})
+        elif match and match[1] not in values:
+            key = match[1]
+            values[key] = match[2]
+            continue
+        elif line.startswith("\t") and key:
+            values[key] += line[1:]
+            continue
+        key = ""
+    return found
+
+
+def _allocation(id: str, job: Mapping[str, str]) -> Allocation:
+    state = _STATES.get(job.get("job_state", ""), ENDED)
+    nodes = job.get("Resource_List.nodect", "")
     return Allocation(
         id=id,
-        state=_STATES.get(job.get("job_state", ""), ENDED),
-        nodes=int(resources.get("nodect", 0)),
-        ends_at=_ends_at(job.get("stime", ""), resources.get("walltime", "")),
-        reason=str(job.get("comment", "")),
+        state=state,
+        nodes=int(nodes) if nodes.isdecimal() else 0,
+        ends_at=_ends_at(job.get("stime", ""), job.get("Resource_List.walltime", "")),
+        # of one that runs it says where
+        reason=job.get("comment", "") if state == PENDING else "",
     )
 
 

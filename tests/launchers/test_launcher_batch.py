@@ -27,7 +27,6 @@ from opencluster.launchers.batch.job_folder import (
 from opencluster.launchers.batch.launcher import BatchLauncher
 from opencluster.launchers.batch.watching import Watch
 from opencluster.launchers.description import Batch, ClusterFile
-from opencluster.launchers.pbs import SYSTEM as PBS
 from opencluster.launchers.record import keep_record, recorded
 from opencluster.launchers.slurm import SYSTEM as SLURM
 from opencluster.place import Place
@@ -698,42 +697,6 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def program(path: Path, text: str) -> None:
     path.write_text(f"#!/bin/sh\n{text}\n")
     path.chmod(0o755)
-
-
-def test_the_answers_of_pbs_are_understood(programs: Path) -> None:
-    running = {
-        "job_state": "R",
-        "stime": "Mon Nov 30 10:00:00 2026",
-        "comment": "Job run at Mon Nov 30 at 10:00",
-        "Resource_List": {"nodect": 4, "walltime": "02:00:00"},
-    }
-    jobs = {"17.s": running, "18.s": {"job_state": "Q"}, "19.s": {"job_state": "F"}}
-    (programs / "answer").write_text(json.dumps({"Jobs": jobs}))
-    program(programs / "qstat", f"cat {programs}/answer; exit 153")
-    program(programs / "qsub", 'echo "$@" >"$(dirname "$0")/asked"; echo 20.s')
-    found = PBS.look(["17.s", "18.s", "19.s", "20.s"])
-    assert [found[id].state for id in ("17.s", "18.s", "19.s")] == [
-        RUNNING,
-        PENDING,
-        ENDED,
-    ]
-    assert "20.s" not in found
-    assert found["17.s"].nodes == 4
-    began = PBS.ends_at("17.s") - 7200
-    assert began % 60 == 0
-    assert PBS.ends_at("18.s") == 0.0
-    assert PBS.submit("/scratch/job.sh", "17.s") == "20.s"
-    asked = (programs / "asked").read_text()
-    assert asked == "-W depend=after:17.s /scratch/job.sh\n"
-
-
-def test_what_is_no_answer_of_pbs_is_refused(programs: Path) -> None:
-    program(programs / "qstat", "echo busy")
-    with pytest.raises(LaunchFailed, match="qstat's answer is no JSON"):
-        PBS.look(["17.s"])
-    program(programs / "qsub", "echo welcome")
-    with pytest.raises(LaunchFailed, match="qsub names no job, but says 'welcome'"):
-        PBS.submit("/scratch/job.sh")
 
 
 def test_an_answer_of_squeue_is_found_among_what_a_site_prints(programs: Path) -> None:

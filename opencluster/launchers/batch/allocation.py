@@ -11,6 +11,7 @@ import importlib
 import logging
 import os
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -133,7 +134,7 @@ def work(job: Job, system: System) -> Answer:
     _, follow = job.order()
     follower = Follower(job, order, system, **follow)
     try:
-        with _sockets_here(Place(Path(order.directory))):
+        with _sockets_here(Place(Path(order.directory))), ended_anyway(order):
             follower.start()
             answer = node.run(order, follower.is_over)
     except OpenClusterError as error:
@@ -165,6 +166,29 @@ def _sockets_here(place: Place) -> Iterator[None]:
             yield
         finally:
             place.sockets.unlink()
+
+
+@contextmanager
+def ended_anyway(order: Order) -> Iterator[None]:
+    """Have all that runs here ended also when this process is killed.
+
+    PBS may kill nothing but the sessions that it has made, and daemons have their own.
+    Who ends them reads its order until the end of file, which comes with our end.
+    """
+    with subprocess.Popen(
+        [sys.executable, "-m", "opencluster.launchers.node", "down"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        process.stdin.write(replace(order, files={}, keys={}).to_json())
+        process.stdin.flush()
+        try:
+            yield
+        finally:
+            process.kill()
 
 
 def main(arguments: list[str]) -> int:

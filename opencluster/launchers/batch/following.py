@@ -114,6 +114,9 @@ class Follower:
 
     def look(self) -> bool:
         """Look and act once; return whether this computer is to end now."""
+        if self._job.is_to_end:
+            log.warning("the job is asked to end: everything on this computer ends now")
+            return True
         now = time.monotonic()
         if now >= self._look_at:
             is_near = self._is_asking and self._phase != WORK

@@ -14,6 +14,7 @@ from typing import Any
 
 from opencluster.errors import LaunchFailed
 from opencluster.launchers.batch.script import (
+    END_FILE,
     ENDS_AT_FILE,
     JOBS_FILE,
     LAUNCH_FOLDER,
@@ -85,6 +86,15 @@ class Job:
     def note_end(self, ends_at: float) -> None:
         """Tell all its computers when it must have ended."""
         replace_file(self.folder / ENDS_AT_FILE, f"{ends_at:.0f}\n")
+
+    @property
+    def is_to_end(self) -> bool:
+        """Whether somebody has asked its computers to end."""
+        return (self.folder / END_FILE).exists()
+
+    def ask_to_end(self) -> None:
+        """Tell all its computers to end."""
+        (self.folder / END_FILE).touch()
 
     def order(self) -> tuple[Order, Mapping[str, Any]]:
         """Return what is to run on each, and how the job is to be followed."""

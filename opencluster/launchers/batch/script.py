@@ -19,6 +19,8 @@ NODES_FILE = "nodes"
 """In a job's folder: its computers, a line each."""
 ENDS_AT_FILE = "ends-at"
 """In a job's folder: when it must have ended, in seconds since 1970."""
+END_FILE = "end"
+"""In a job's folder, when its computers are to end."""
 JOBS_FILE = "allocations.json"
 """In the cluster's directory: the jobs that were submitted."""
 LAUNCH_FOLDER = "launch"
@@ -128,6 +130,8 @@ def script(system: str, job: Job) -> str:
     filled = body.format(
         python=shlex.quote(job.python),
         folder=f"{job.directory}/{jobs_folder(system)}",
+        launch=f"{job.directory}/{LAUNCH_FOLDER}",
+        end=END_FILE,
         number=number,
         nodes=NODES_FILE,
         role="first" if job.is_first else "joining",
@@ -160,12 +164,19 @@ exec srun --ntasks-per-node=1{cpus} --mpi=none --cpu-bind=none --no-kill \\
 _PBS = (
     _BEGINNING
     + """\
+# PBS delivers what is printed at the end alone, and that of other computers apart
+log={launch}/"${number}".log
+exec >>"$log" 2>&1
 awk '!seen[$0]++' "$PBS_NODEFILE" >"$job/{nodes}"
 {note_end}"${{run[@]}}" begin pbs "$job" {role}
-# pbsdsh hands on nothing of the environment
-exec pbsdsh -u -- /usr/bin/env HOME="$HOME" PATH="$PATH" PBS_JOBID="$PBS_JOBID" \\
+# qdel tells this computer alone, which tells the others
+trap 'touch "$job/{end}"' TERM
+# pbsdsh, told as well, would have all killed; what modules have set it does not hand on
+setsid pbsdsh -- /bin/sh -c 'exec "$@" >>"$0" 2>&1' "$log" \\
+    /usr/bin/env HOME="$HOME" PATH="$PATH" PBS_JOBID="$PBS_JOBID" \\
     LD_LIBRARY_PATH="${{LD_LIBRARY_PATH:-}}" PYTHONPATH="${{PYTHONPATH:-}}" \\
-    "${{run[@]}}" work pbs "$job"
+    "${{run[@]}}" work pbs "$job" &
+while kill -0 $! 2>/dev/null; do wait $! || true; done
 """
 )
 

@@ -17,7 +17,7 @@ from opencluster.core.roles import WORKSHOP
 from opencluster.errors import FactoryUnreachable, LaunchFailed, OpenClusterError
 from opencluster.launchers import embedded
 from opencluster.launchers.base import ENDED, PENDING, Allocation, Outcome, Tell
-from opencluster.launchers.batch.job_folder import ANSWERS_FOLDER, workshop_name
+from opencluster.launchers.batch.job_folder import ANSWERS_FOLDER, Job, workshop_name
 from opencluster.launchers.batch.script import LAUNCH_FOLDER, NODES_FILE, jobs_folder
 from opencluster.launchers.order import answer_in
 from opencluster.node.output import read_tail
@@ -65,7 +65,7 @@ class System(Protocol):
         """Return at which address a computer is reached, or nothing."""
 
     def end(self, id: str) -> None:
-        """Ask the daemons of a running job to end."""
+        """Ask the daemons of a running job to end, who are told by its folder too."""
 
     def cancel(self, id: str) -> None:
         """End a job, soon by force."""
@@ -106,7 +106,7 @@ class Watch:
         list of Outcome
             One for each computer, or one for the job when it has none yet.
         """
-        folder = self._place.path / jobs_folder(self._system.name) / id
+        folder = self._folder_of(id)
         told: dict[str, Outcome] = {}
         state, look_at, deadline = "", 0.0, 0.0
         pause_s = QUEUE_LOOKS_S[0]
@@ -137,6 +137,9 @@ class Watch:
                     reason = f" ({found.reason})" if found.reason else ""
                     tell(Outcome(named(id), True, f"is {state}{reason}"))
             time.sleep(POLL_S)
+
+    def _folder_of(self, id: str) -> Path:
+        return self._place.path / jobs_folder(self._system.name) / id
 
     def _is_begun(self, id: str) -> bool:
         return bool(self._place.read().get("job") == id)
@@ -174,8 +177,11 @@ class Watch:
                 yield Outcome(name, False, message)
 
     def _too_early(self, id: str, tell: Tell) -> Outcome:
-        log = self._place.path / LAUNCH_FOLDER / f"{id}.log"
-        detail = read_tail(log, LOG_LINES) if log.exists() else ""
+        launch = self._place.path / LAUNCH_FOLDER
+        log = launch / f"{id}.log"
+        # what PBS has to say comes in a file that it names
+        said = [read_tail(path, LOG_LINES) for path in sorted(launch.glob(f"{id}.*"))]
+        detail = "\n".join(filter(None, said))
         message = f"has ended before it was at work: see {log}"
         outcome = Outcome(named(id), False, message, detail)
         tell(outcome)
@@ -206,8 +212,10 @@ class Watch:
         if state == PENDING or not self.has_workshop(id):
             # nobody is there yet whom to ask
             self._system.cancel(id)
-        else:
-            self._system.end(id)
+            return
+        with suppress(OSError):
+            Job(self._folder_of(id)).ask_to_end()
+        self._system.end(id)
 
     def drain(self, id: str, limit_s: float) -> None:
         """Let the workshops of a job finish what they have in hand, and wait for it."""
