@@ -8,14 +8,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opencluster.config import Config, load
 from opencluster.core.entries import Entry
 from opencluster.core.roles import WORKER
 from opencluster.net.announce import announced
 from opencluster.net.joined import local_endpoints
-from opencluster.net.keys import Keyring
 from opencluster.net.reactor import Reactor
 from opencluster.net.transport import Transport
 from opencluster.node.handover import (
@@ -26,12 +25,11 @@ from opencluster.node.handover import (
 from opencluster.node.host import host_id, host_name
 from opencluster.node.scoreboard import Scoreboard
 from opencluster.place import Place, factories, keys_directory, listening_endpoint
-from opencluster.registration import (
-    OwnRegistration,
-    Registration,
-    VouchedRegistration,
-)
+from opencluster.serving.vouched import Registration, VouchedRegistration
 from opencluster.tracing import tracing_of
+
+if TYPE_CHECKING:
+    from opencluster.net.keys import Keyring
 
 
 class Member:
@@ -63,7 +61,7 @@ class Member:
         self.type = type
         self.config: Config = load()
         self._place = Place.find()
-        self.keys = Keyring.load(keys_directory(self.config, self._place), WORKER)
+        self.keys = _keys_in(keys_directory(self.config, self._place))
         self.tracing = tracing_of(self.config.tracing, f"opencluster-{type}")
         self._pid = os.getpid()
         self._name = os.environ.pop(NAME_VARIABLE, "") or f"{type}-{self._pid}"
@@ -84,6 +82,9 @@ class Member:
         """Return its way into the registry."""
         if self._board_path is not None:
             return VouchedRegistration(self.scoreboard, self._board_path)
+        # here, so that the others are spared all that has to do with factories
+        from opencluster.registration import OwnRegistration
+
         return OwnRegistration(
             reactor,
             lambda: factories(self.config, self._place),
@@ -144,3 +145,11 @@ def _handed_over(variable: str) -> Path | None:
     """Take a path out of the environment: it is not for processes of the user's."""
     path = os.environ.pop(variable, "")
     return Path(path) if path else None
+
+
+def _keys_in(directory: Path | None) -> Keyring | None:
+    if directory is None:
+        return None
+    from opencluster.net.keys import Keyring
+
+    return Keyring.load(directory, WORKER)

@@ -44,10 +44,10 @@ from opencluster.net.transport import (
     TransportEvent,
 )
 from opencluster.place import Place
-from opencluster.registration import Registration
 from opencluster.serving.arrivals import Work, arrivals_in
 from opencluster.serving.bundle_watch import BundleWatch
 from opencluster.serving.outbox import Answer, Outbox
+from opencluster.serving.vouched import Registration
 from opencluster.wire import frames, kinds
 from opencluster.wire.batches import numbers_in
 
