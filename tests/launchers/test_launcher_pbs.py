@@ -212,9 +212,18 @@ def test_a_job_that_fails_at_once_says_what_pbs_has_delivered(
     assert outcome.detail.strip() == "mkdir: Read-only file system"
 
 
+# stands for a workshop that has much in hand
+STUBBORN = """\
+import signal, time
+
+signal.signal(signal.SIGTERM, lambda *_: None)
+print("is here", flush=True)
+while True:
+    time.sleep(600)
+"""
 GUARDED = """\
 import sys, time
-from opencluster.launchers.batch.allocation import ended_anyway
+from opencluster.launchers.batch.ending import ended_anyway
 from opencluster.launchers.order import Order
 
 with ended_anyway(Order("n1", sys.argv[1], roles=("factory", "workshop"))):
@@ -228,10 +237,12 @@ def test_daemons_end_with_a_job_that_is_killed(tmp_path: Path) -> None:
     """PBS without control groups kills no process of another session."""
     place = Place(tmp_path / "n1")
     place.path.mkdir()
-    (tmp_path / "opencluster.py").write_text("import time\ntime.sleep(600)\n")
+    (tmp_path / "opencluster.py").write_text(STUBBORN)
     daemon = [sys.executable, "-m", "opencluster", "workshop", "--dir", str(place.path)]
     with (
-        subprocess.Popen(daemon, cwd=tmp_path, start_new_session=True) as process,
+        subprocess.Popen(
+            daemon, cwd=tmp_path, start_new_session=True, stdout=subprocess.PIPE
+        ) as process,
         subprocess.Popen(
             [sys.executable, "-c", GUARDED, str(place.path)],
             stdout=subprocess.PIPE,
@@ -239,11 +250,13 @@ def test_daemons_end_with_a_job_that_is_killed(tmp_path: Path) -> None:
         ) as job,
     ):
         try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"is here\n"
             assert job.stdout is not None
             assert job.stdout.readline() == "is here\n"
             assert process.poll() is None
             job.kill()
-            assert process.wait(TIMEOUT_S) == -signal.SIGTERM
+            assert process.wait(TIMEOUT_S) == -signal.SIGKILL
         finally:
             job.kill()
             process.kill()

@@ -11,7 +11,6 @@ import importlib
 import logging
 import os
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,6 +22,7 @@ from pathlib import Path
 from opencluster.core.roles import FACTORY, WORKSHOP
 from opencluster.errors import LaunchFailed, OpenClusterError
 from opencluster.launchers import node
+from opencluster.launchers.batch.ending import ended_anyway
 from opencluster.launchers.batch.following import Follower
 from opencluster.launchers.batch.job_folder import (
     ANSWERS_FOLDER,
@@ -166,29 +166,6 @@ def _sockets_here(place: Place) -> Iterator[None]:
             yield
         finally:
             place.sockets.unlink()
-
-
-@contextmanager
-def ended_anyway(order: Order) -> Iterator[None]:
-    """Have all that runs here ended also when this process is killed.
-
-    PBS may kill nothing but the sessions that it has made, and daemons have their own.
-    Who ends them reads its order until the end of file, which comes with our end.
-    """
-    with subprocess.Popen(
-        [sys.executable, "-m", "opencluster.launchers.node", "down"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
-        text=True,
-    ) as process:
-        assert process.stdin is not None
-        process.stdin.write(replace(order, files={}, keys={}).to_json())
-        process.stdin.flush()
-        try:
-            yield
-        finally:
-            process.kill()
 
 
 def main(arguments: list[str]) -> int:
