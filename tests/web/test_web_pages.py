@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -34,6 +35,8 @@ STREAMS = (
     *("cluster.live", "gallery.events", "jobs.live", "jobs.job_live"),
     *("logs.follow", "processes.live"),
 )
+_SET_LATER = re.compile(r"[\w-]*(?:\{\{.*?\}\}|\{%.*?%\})[\w-]*")
+"""What a template puts together, with what it is put to."""
 OF_A_KIND = 2
 """Pages of one kind that are looked at."""
 
@@ -104,6 +107,26 @@ def test_every_page_can_be_read_aloud(visits: dict[str, Visit]) -> None:
         assert page.headings.count("h1") == 1, address
         assert page.headings[0] == "h1", address
         assert all("alt" in picture for picture in page.pictures), address
+
+
+def test_every_class_of_ours_has_a_style() -> None:
+    folder = Path(create_app.__code__.co_filename).parent
+    styles = "".join(p.read_text() for p in (folder / "static").glob("*.[cj]s*"))
+    named = {
+        (path.name, word)
+        for path in (folder / "templates").rglob("*.html")
+        for words in re.findall(
+            r'class="([^"]*)"', _SET_LATER.sub("", path.read_text())
+        )
+        for word in words.split()
+        if word.startswith("oc-")
+    }
+    assert ("_events.html", "oc-stack") in named
+    assert not {
+        (file, word)
+        for file, word in named
+        if not re.search(rf"""[.\s"']{word}(?![\w-])""", styles)
+    }
 
 
 def test_pages_allow_nothing_but_their_own_files(visits: dict[str, Visit]) -> None:
