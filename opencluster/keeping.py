@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from opencluster.config import Config
 from opencluster.core.holdings import (
@@ -63,8 +63,7 @@ ShouldStop = Callable[[], bool]
 """Whether the piece that is waited for is to end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """A value that a piece needs.
 
     Attributes

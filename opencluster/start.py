@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from opencluster.config import load
-from opencluster.core.log_lines import written
 from opencluster.errors import OpenClusterError
 from opencluster.targets import load_class
 
@@ -25,6 +24,9 @@ class LineFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the lines of a message, with its traceback if there is one."""
+        # here, as most workers have nothing to say when they start
+        from opencluster.core.log_lines import written
+
         seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         moment = f"{seconds}.{int(record.msecs):03d}Z"
         message = record.getMessage()

@@ -7,8 +7,7 @@ of values that came in a message; must not know what they mean.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from opencluster.errors import RegistryError
 
@@ -23,8 +22,7 @@ _WIDE_BYTES = 4
 """Most that a character takes."""
 
 
-@dataclass(frozen=True)
-class Bounds:
+class Bounds(NamedTuple):
     """What is taken of one entry, one set of figures or one report.
 
     Attributes

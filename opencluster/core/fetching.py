@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 PART_BYTES = 4 << 20
 """Bytes of one part: some tens of milliseconds on a line of 1 Gbit/s."""
@@ -43,8 +44,7 @@ NOT_REACHED = "it was not reached"
 NOT_ASKED = "it sent what was not asked for"
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """Somebody who holds a value.
 
     Attributes

@@ -11,7 +11,7 @@ Rules that this module keeps:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 PROBE_BYTES = 16 << 20
 """Sent as they are to measure a line."""
@@ -25,8 +25,7 @@ AS_IT_IS = 0
 """The code of data that are not compressed."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Trial:
+class _Trial(NamedTuple):
     seconds_per_byte: float
     ratio: float
 

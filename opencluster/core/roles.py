@@ -15,7 +15,8 @@ Rules that this module keeps:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from opencluster.core.entries import Entry
 from opencluster.errors import RegistryError, SecurityError
@@ -34,8 +35,7 @@ ASKER = "asker"
 """A receiver: whoever has asked a daemon, or subscribed to a factory."""
 
 
-@dataclass(frozen=True, slots=True)
-class Credential:
+class Credential(NamedTuple):
     """Who a peer is, by the key that it has proved to hold.
 
     Attributes
@@ -54,8 +54,7 @@ TRUSTED = Credential("", "")
 """Everyone, on a cluster without keys."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """One row of the table.
 
     Attributes

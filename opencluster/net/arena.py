@@ -21,8 +21,7 @@ import socket
 import threading
 import time
 from collections.abc import Hashable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from opencluster.core.slots import PAGE_BYTES, Slot, Slots, size_class
 from opencluster.net.heap import keep_freed_memory
@@ -61,8 +60,7 @@ COPY_BYTES = 8 << 20
 """Copied at a stretch: about 1 ms in which no other thread of the process runs."""
 
 
-@dataclass(frozen=True, slots=True)
-class ArenaCounts:
+class ArenaCounts(NamedTuple):
     """How much memory an arena takes.
 
     Attributes
