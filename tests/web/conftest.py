@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 from argon2 import PasswordHasher
 from flask import Flask
+from flask.templating import Environment
 from flask.testing import FlaskClient
 from gallery_tools import ReadingClient, make_archive
+from jinja2 import FileSystemBytecodeCache
 from sign_in import signed_in
 
 from muser_pipeline.realtime.index import ImageRecord
@@ -36,6 +38,16 @@ def cheap_passwords() -> Iterator[None]:
     hasher = partial(PasswordHasher, time_cost=1, memory_cost=8, parallelism=1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("opencluster_web.accounts.passwords.PasswordHasher", hasher)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_templates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Compile each template once, and not for each application anew."""
+    cache = FileSystemBytecodeCache(str(tmp_path_factory.mktemp("templates")))
+    with pytest.MonkeyPatch.context() as patch:
+        kept = partial(Environment, bytecode_cache=cache)
+        patch.setattr(Flask, "jinja_environment", kept)
         yield
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from threading import Lock
 from typing import Any
 
 from flask import Flask
@@ -45,13 +47,39 @@ class _Api(Api):  # type: ignore[misc]
 
     ERROR_SCHEMA = ErrorSchema
 
+    def __init__(self, app: Flask) -> None:
+        self.unwritten: list[Callable[[], None]] = []
+        self._writing = Lock()
+        super().__init__(app)
+
+    def document(self) -> dict[str, Any]:
+        """Return the document, which is written when it is asked for first."""
+        with self._writing:
+            while self.unwritten:
+                self.unwritten[0]()
+                del self.unwritten[0]
+        return dict(self.spec.to_dict())
+
     def _register_error_handlers(self) -> None:
         pass
+
+    def _openapi_json(self) -> Any:
+        self.document()
+        return super()._openapi_json()
+
+
+class _Blueprint(Blueprint):  # type: ignore[misc]
+    """Is written into the document later, as that takes longer than all the rest."""
+
+    def register_views_in_doc(self, api: _Api, *about: Any, **more: Any) -> None:
+        api.unwritten.append(
+            partial(super().register_views_in_doc, api, *about, **more)
+        )
 
 
 def new_blueprint(name: str, describes: str) -> Blueprint:
     """Return a part of the interface."""
-    return Blueprint(name, __name__, url_prefix=PREFIX, description=describes)
+    return _Blueprint(name, __name__, url_prefix=PREFIX, description=describes)
 
 
 def register(app: Flask, *blueprints: Blueprint) -> None:
@@ -83,13 +111,7 @@ def register(app: Flask, *blueprints: Blueprint) -> None:
     api.spec.options["security"] = [{"token": []}]
     for blueprint in blueprints:
         api.register_blueprint(blueprint)
-    # these are made by MUSER's part, which knows nothing of documents
-    for rule in app.url_map.iter_rules():
-        what = _IMAGES.get(rule.rule.removeprefix(PREFIX))
-        if what is not None:
-            answers = {"200": {"description": "Records of images."}}
-            operation = {"summary": what, "responses": answers}
-            api.spec.path(rule=rule, operations={"get": operation})
+    api.unwritten.append(partial(_describe_images, api, app))
 
     @app.errorhandler(OpenClusterError)
     def refused(error: OpenClusterError) -> Any:
@@ -97,10 +119,20 @@ def register(app: Flask, *blueprints: Blueprint) -> None:
         return failures.answer(code, TITLES[code], str(error))
 
 
+def _describe_images(api: _Api, app: Flask) -> None:
+    """Write down what MUSER's part adds, which knows nothing of documents."""
+    for rule in app.url_map.iter_rules():
+        what = _IMAGES.get(rule.rule.removeprefix(PREFIX))
+        if what is not None:
+            answers = {"200": {"description": "Records of images."}}
+            operation = {"summary": what, "responses": answers}
+            api.spec.path(rule=rule, operations={"get": operation})
+
+
 def document(app: Flask) -> dict[str, Any]:
     """Return the document of an application, as JSON has it."""
-    api: Api = app.extensions["flask-smorest"]["apis"][""]["ext_obj"]
-    return dict(api.spec.to_dict())
+    api: _Api = app.extensions["flask-smorest"]["apis"][""]["ext_obj"]
+    return api.document()
 
 
 def refusals(
