@@ -263,7 +263,7 @@ def _launch(content: dict[str, Any], options: dict[str, Any]) -> None:
     outcomes = follow(launcher, launcher.launch)
     if failures(outcomes) != outcomes:
         if is_waiting:
-            await_workers(place)
+            outcomes = await_workers(place, launcher, outcomes)
         quoted = shlex.quote(str(place.path))
         named = "" if place == Place.find() else f" --dir {quoted}"
         click.echo(

@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import click
@@ -86,7 +87,7 @@ def up_command(path: Path, dry_run: bool, restart: bool) -> None:
         stop_beside(place)
         if start_beside(place):
             click.echo("workers of elastic types come and go with the work", err=True)
-        await_workers(place)
+        outcomes = await_workers(place, launcher, outcomes)
     conclude(outcomes, "failed; `opencluster up` again tries those that did")
 
 
@@ -201,21 +202,31 @@ def mean_this_cluster() -> None:
         os.environ[variable] = ""
 
 
-def await_workers(place: Place) -> None:
-    """Wait until what should run has registered.
+def await_workers(
+    place: Place, launcher: Launcher, outcomes: list[Outcome]
+) -> list[Outcome]:
+    """Wait until what should run has registered, and return what became of the hosts.
 
     Raises
     ------
     StartFailed
         When a worker or service ends instead; with its output.
     """
+
+    def look_again() -> list[Outcome]:
+        if not isinstance(launcher, HostsLauncher):
+            return outcomes
+        return follow(launcher, partial(launcher.look_again, outcomes))
+
     try:
         embedded.await_processes(place, load())
     except StartFailed as error:
+        look_again()
         raise StartFailed(
             f"the cluster runs, but {error}\nits workshop goes on trying; see "
             "`opencluster status`"
         ) from None
+    return look_again()
 
 
 def conclude(outcomes: list[Outcome], what: str) -> None:

@@ -18,7 +18,12 @@ from pathlib import Path
 from opencluster.config import load
 from opencluster.config.render import render_sections
 from opencluster.core.roles import FACTORY, WORKSHOP
-from opencluster.errors import LaunchFailed, OpenClusterError, indent
+from opencluster.errors import (
+    FactoryUnreachable,
+    LaunchFailed,
+    OpenClusterError,
+    indent,
+)
 from opencluster.launchers import embedded
 from opencluster.launchers.base import FixedHosts, Outcome, Tell, failures
 from opencluster.launchers.commands import Commands, Ran
@@ -46,6 +51,11 @@ UP_LIMIT_S = 180.0
 """How long a host may take to start its daemons: one after the other, and to log in."""
 DOWN_LIMIT_S = 180.0
 """How long a host may take to end them: workers finish what they have in hand."""
+
+LOOK_LIMIT_S = 60.0
+"""How long a host may take to say whether they are there."""
+ABSENT = "absent"
+"""What a leader says of a factory that it has not heard."""
 
 LOCK = "launch.lock"
 """Two commands at a time would make two sets of keys, and forget each other's hosts."""
@@ -137,6 +147,37 @@ class HostsLauncher(FixedHosts, ABC):
             return self._take_down(tell)
         with embedded.alone(self.place, LOCK):
             return self._take_down(tell)
+
+    def look_again(self, outcomes: list[Outcome], tell: Tell) -> list[Outcome]:
+        """Look whether what was launched is there still, and return what became of all.
+
+        A host may end what a log-in leaves. Only those are asked that are missed.
+        """
+        done = {outcome.host for outcome in outcomes if outcome.is_done}
+        missed = self._missed()
+        hosts = [host for host in self.file.hosts if host.name in done & missed]
+
+        def look(host: Host) -> Outcome:
+            order = Order(host.name, self.directory(host), host.roles)
+            return self._order(host, "look", order, LOOK_LIMIT_S)
+
+        looked = self._each(hosts, look, lambda o: None if o.is_done else tell(o))
+        failed = {outcome.host: outcome for outcome in failures(looked)}
+        return [failed.get(outcome.host, outcome) for outcome in outcomes]
+
+    def _missed(self) -> set[str]:
+        """Return the hosts of which the cluster lacks something, or does not answer."""
+        factories = [host.name for host in self.file.hosts if host.is_factory]
+        try:
+            with embedded.control_of(load(), self.place) as control:
+                status = control.factory("status")
+        except FactoryUnreachable:
+            return {host.name for host in self.file.hosts}
+        shops = {e["name"] for e in status["entries"] if e["kind"] == WORKSHOP}
+        absent = {f["endpoint"] for f in status["factories"] if f["role"] == ABSENT}
+        wanted = {host.name for host in self.file.hosts if WORKSHOP in host.roles}
+        places = zip(factories, self._endpoints, strict=False)
+        return (wanted - shops) | {name for name, at in places if at in absent}
 
     def _launch(self, tell: Tell) -> list[Outcome]:
         before = recorded(self.place)

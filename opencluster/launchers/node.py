@@ -1,4 +1,4 @@
-"""What is done on a host: ``python -m opencluster.launchers.node up|down|run``.
+"""What is done on a host: ``python -m opencluster.launchers.node up|down|look|run``.
 
 An order comes on standard input, an answer goes to standard output. Everything of a
 host lies in one directory that is its owner's alone, named after the host, so that
@@ -30,11 +30,12 @@ from opencluster.config.sources import CONFIG_VARIABLE
 from opencluster.core.roles import FACTORY, WORKSHOP
 from opencluster.core.roll import Roll
 from opencluster.errors import LaunchFailed, OpenClusterError
-from opencluster.launchers import embedded
+from opencluster.launchers import embedded, logout
 from opencluster.launchers.changes import Change, change_between, outline
 from opencluster.launchers.order import MAX_ORDER_BYTES, ROLL, Answer, Order
 from opencluster.net import keyfiles
 from opencluster.node.host import host_id
+from opencluster.node.output import read_tail
 from opencluster.place import Place, replace_file
 
 LOOK_S = 1.0
@@ -42,6 +43,7 @@ LOOK_S = 1.0
 START_LIMIT_S = 60.0
 """How long a daemon may take to be ready: Python comes from a slow file system here."""
 CONNECT_S = 1.0
+LOG_LINES = 20
 PREFIX = "OPENCLUSTER_"
 
 Row = dict[str, Any]
@@ -76,6 +78,8 @@ def up(order: Order) -> Answer:
             _tidy(place)
             raise
     message = f"started {' and '.join(started)}" if started else "runs already"
+    if started and logout.ends_processes():
+        message = f"{message}; mind that {logout.REASON}"
     answer = Answer(True, message, directory=str(place.path), computer=host_id())
     if WORKSHOP not in order.roles or WORKSHOP in started:
         return answer
@@ -101,6 +105,25 @@ def down(order: Order) -> Answer:
         _stop(place, order.roles)
         _tidy(place)
     return Answer(True, "ended", directory=str(place.path))
+
+
+def look(order: Order) -> Answer:
+    """Return whether the daemons of a host are there, and if not, why that may be."""
+    place = _place(order)
+    here = {row["command"] for row in _running(place)}
+    gone = [role for role in order.roles if role not in here]
+    if not gone:
+        return Answer(True, "runs", directory=str(place.path))
+    reason = (
+        "a host may also end what a log-in leaves, as systemd-logind does with "
+        "KillUserProcesses=yes (docs/launch.md)"
+    )
+    if logout.ends_processes():
+        reason = logout.REASON
+    what = " and ".join(gone)
+    message = f"its {what} ended soon after the start: see {place.logs}; {reason}"
+    output = read_tail(place.logs / f"{gone[0]}.log", LOG_LINES)
+    return Answer(False, message, output, str(place.path))
 
 
 def run(order: Order, is_over: Callable[[Place], bool] = lambda place: False) -> Answer:
@@ -403,7 +426,12 @@ def _stop(place: Place, roles: tuple[str, ...]) -> None:
 
 # --- the program ------------------------------------------------------------
 
-DEEDS: Mapping[str, Callable[[Order], Answer]] = {"up": up, "down": down, "run": run}
+DEEDS: Mapping[str, Callable[[Order], Answer]] = {
+    "up": up,
+    "down": down,
+    "look": look,
+    "run": run,
+}
 
 
 def main(arguments: list[str]) -> int:

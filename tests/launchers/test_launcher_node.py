@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import socket
 import stat
 import subprocess
@@ -13,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ssh_server import free_ports
+from ssh_server import free_ports, script
 
 from opencluster import __version__
 from opencluster.errors import LaunchFailed
-from opencluster.launchers import embedded, node
+from opencluster.launchers import embedded, logout, node
 from opencluster.launchers.description import ClusterFile, Host
 from opencluster.launchers.order import Answer, Order, answer_in
 from opencluster.launchers.planning import (
@@ -225,6 +226,58 @@ def test_a_host_from_up_to_down(order: Order) -> None:
     assert not (place.path / "keys").exists()
 
 
+LOGIND = "KillUserProcesses=yes\nKillOnlyUsers=\nKillExcludeUsers=operator\n"
+
+
+@pytest.fixture
+def logind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What a logind tells of itself that ends what log-ins leave, as this one."""
+    cgroup = tmp_path / "cgroup"
+    cgroup.write_text("0::/user.slice/user-7.slice/session-3.scope\n")
+    monkeypatch.setattr(logout, "CGROUP", cgroup)
+    monkeypatch.setattr(logout, "_user", lambda: "ann")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    told = tmp_path / "told"
+    told.write_text(LOGIND)
+    script(tmp_path / "loginctl", f"cat {told}")
+    return told
+
+
+def test_a_host_may_end_what_a_log_in_leaves(logind: Path, tmp_path: Path) -> None:
+    assert logout.ends_processes()
+    for told in (
+        LOGIND.replace("yes", "no"),
+        LOGIND.replace("operator", "root ann"),
+        LOGIND.replace("OnlyUsers=", "OnlyUsers=guest"),
+        "",
+    ):
+        logind.write_text(told)
+        assert not logout.ends_processes()
+    logind.write_text(LOGIND.replace("OnlyUsers=", "OnlyUsers=guest ann"))
+    assert logout.ends_processes()
+    # a unit of the user's own outlives log-ins
+    unit = "0::/user.slice/user-7.slice/user@7.service/app.slice/run-1.scope\n"
+    (tmp_path / "cgroup").write_text(unit)
+    assert not logout.ends_processes()
+
+
+@pytest.mark.processes
+@pytest.mark.usefixtures("ended")
+def test_a_host_tells_why_its_daemons_are_gone(order: Order, logind: Path) -> None:
+    mind = "mind that systemd-logind ends there what a log-in leaves (KillUserProcesses"
+    assert mind in node.up(order).message
+    assert node.look(order).message == "runs"
+    (row,) = embedded.strays(Place(Path(order.directory)))
+    embedded.end(row)
+    answer = node.look(order)
+    assert not answer.is_done
+    log = f"its factory ended soon after the start: see {order.directory}/logs; "
+    assert answer.message.startswith(f"{log}systemd-logind ends there what a log-in")
+    assert "opencluster.factory" in answer.output
+    logind.write_text("")
+    assert node.look(order).message.startswith(f"{log}a host may also end")
+
+
 def test_a_port_that_is_taken_is_told(order: Order) -> None:
     port = int(order.sections["cluster"]["factories"].rpartition(":")[2])
     with socket.socket() as other:
@@ -305,4 +358,7 @@ def test_the_program_answers_whatever_comes_in() -> None:
     assert answer is not None
     assert (done.returncode, answer.is_done, answer.may_run) == (1, False, False)
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (2, "usage: node up|down|run < ORDER\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "usage: node up|down|look|run < ORDER\n",
+    )

@@ -321,6 +321,39 @@ def test_what_was_killed_half_way_is_started_again_and_ended(
     assert recorded(Place(place)) is None
 
 
+def test_a_host_that_ends_what_a_log_in_leaves_is_noticed(
+    server: SshServer, tmp_path: Path
+) -> None:
+    nodes, path = tmp_path / "hosts/nodes", tmp_path / "two.yaml"
+    # as systemd-logind does it there, when the session has ended
+    ssh = script(
+        tmp_path / "ssh",
+        f'{server.command} "$@"; code=$?\n'
+        'case "$*" in *" gamma "*"node up") ;; *) exit $code;; esac\n'
+        f"for p in $(grep -lsa {nodes}/gamma /proc/[0-9]*/cmdline); do\n"
+        '  p=${p#/proc/}; p=${p%/cmdline}; [ "$p" = $$ ] || kill $p 2>/dev/null\n'
+        "done\nexit $code",
+    )
+    (port,) = free_ports(1)
+    path.write_text(
+        f"launcher: ssh\nssh: {ssh}\ndirectory: {tmp_path}/hosts\nhosts:\n"
+        f"  - {{host: alpha, roles: [factory], address: 127.0.0.1, port: {port}}}\n"
+        "  - {host: gamma, roles: [workshop]}\n"
+        "settings: {network: {bind: 127.0.0.1}}\n"
+    )
+    done = command(tmp_path / "place", "up", str(path))
+    try:
+        assert "gamma: started workshop (" in done.stderr
+        log = f"gamma: its workshop ended soon after the start: see {nodes}/gamma/logs;"
+        assert log in done.stderr
+        assert "KillUserProcesses=yes (docs/launch.md)" in done.stderr
+        assert "1 host of 2 failed" in done.stderr
+        assert done.returncode == 1
+    finally:
+        ended = command(tmp_path / "place", "down")
+    assert ended.returncode == 0, ended.stderr
+
+
 def _on_host(server: SshServer) -> list[int]:
     """Return the processes that carry out orders now."""
     found = []
