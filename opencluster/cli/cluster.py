@@ -6,6 +6,7 @@ import click
 
 from opencluster.cli.options import directory_option, parse_workers
 from opencluster.config import load
+from opencluster.elastic.running import stop_beside
 from opencluster.errors import StartFailed
 from opencluster.launchers import embedded
 from opencluster.launchers.connection import connect
@@ -70,7 +71,11 @@ def stop_command(names: tuple[str, ...]) -> None:
         config = load()
         with connect(config, place) as control:
             click.echo(actions.stop(control, names, config), err=True)
-    elif embedded.stop(place):
+        return
+    was_running = embedded.stop(place)
+    # `opencluster up` has started it beside, and it would wait for another cluster
+    stop_beside(place)
+    if was_running:
         click.echo(f"stopped the cluster in {place.path}", err=True)
     else:
         click.echo(f"no cluster is running in {place.path}", err=True)

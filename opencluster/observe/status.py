@@ -294,7 +294,8 @@ def _elastic(reports: Sequence[Mapping[str, Any]]) -> list[Row]:
     last = max(filter(is_report, reports), key=_reported_at, default=None)
     if row is None and last is not None and last.get("state") == "lost":
         where = f"`opencluster elastic run` on {last.get('host', '?')}"
-        why = {"state": "lost", "reason": f"{where} is not heard any more"}
+        cure = "run it again, or `opencluster up`"
+        why = {"state": "lost", "reason": f"{where} is not heard any more: {cure}"}
         return [
             _take({**type, **why}, _ELASTIC) | _take(last, _KEEPER)
             for type in types_in(last)

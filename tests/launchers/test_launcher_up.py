@@ -6,6 +6,8 @@ import contextlib
 import errno
 import json
 import os
+import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from click.testing import CliRunner, Result
 from opencluster.cli import main
 from opencluster.cli.up import place_of
 from opencluster.config import load
-from opencluster.elastic.running import start_beside
+from opencluster.elastic.running import COMMANDS, start_beside
 from opencluster.errors import FactoryUnreachable, StartFailed
 from opencluster.launchers import embedded
 from opencluster.launchers.cluster_file import load_cluster_file
@@ -109,6 +111,18 @@ def test_a_cluster_of_this_computer_from_up_to_down(
     again = opencluster(place, "down")
     assert again.exit_code == 0
     assert "nothing that was launched" in again.output
+
+
+def test_stop_ends_what_looks_after_elastic_types(tmp_path: Path, place: Place) -> None:
+    place.path.mkdir()
+    # as `opencluster up` has started it, for whoever reads its command line
+    (tmp_path / "opencluster").write_text("read line\n")
+    words = ["python", "-m", "opencluster", *COMMANDS[0], "--dir", str(place.path)]
+    with subprocess.Popen(
+        words, executable="/bin/sh", stdin=subprocess.PIPE, cwd=tmp_path
+    ) as process:
+        assert opencluster(place, "stop").exit_code == 0
+        assert process.wait(0) == -signal.SIGTERM
 
 
 def test_hosts_that_are_gone_for_good_are_forgotten(
