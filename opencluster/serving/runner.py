@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from opencluster.core.inbox import CUT_SHORT, INTERRUPT
-from opencluster.core.piece_names import piece_name
 from opencluster.inputs import Escaped, Inputs, Missing, Stopped
 from opencluster.keeping import Wanted, owned
 from opencluster.net.exchange import nbytes_of
@@ -38,6 +37,7 @@ from opencluster.serving.outcomes import (
 from opencluster.serving.signals import end_fork, handle_signals
 from opencluster.serving.station import Station
 from opencluster.serving.stops import Stops
+from opencluster.tracing import Trace
 from opencluster.wire import codec
 from opencluster.wire.batches import members_in
 from opencluster.workpiece import WorkPiece
@@ -99,7 +99,6 @@ class Runner:
         self._max_memory = settings.max_memory
         self._may_recycle = bool(settings.max_pieces or settings.max_memory)
         self._pieces_done = 0
-        self._name = ""
         self._inputs: Inputs | None = None
         self._escaped = Escaped()
         self._reported_at = 0.0
@@ -110,7 +109,8 @@ class Runner:
 
     def piece_name(self) -> str:
         """Return the name of the piece that runs, if one does."""
-        return self._stops.piece_name
+        stops = self._stops
+        return "" if stops.current is None else stops.name
 
     def handle_signals(self) -> None:
         """Let signals stop the piece that runs."""
@@ -122,12 +122,10 @@ class Runner:
         while (work := self._station.serve(self._scoreboard.idle)) is not None:
             self._run(work)
             self._stops.forget()
-            if self._should_recycle():
+            if self._may_recycle and self._should_recycle():
                 self._station.drain()
 
     def _should_recycle(self) -> bool:
-        if not self._may_recycle:
-            return False
         if self._max_pieces and self._pieces_done >= self._max_pieces:
             return True
         return bool(self._max_memory) and resident_bytes() > self._max_memory
@@ -150,13 +148,20 @@ class Runner:
     # --- what comes in -------------------------------------------------------
 
     def _run(self, work: Work) -> None:
-        started = time.monotonic()
-        self._begin(work, started)
+        stops, started = self._stops, time.monotonic()
+        stops.begin(work, started)
+        self._scoreboard.started(stops.name, stops.deadline, started)
+        self._reported_at = 0.0
+        if stops.deadline:
+            self._station.started(work)
         if work.waiting.members > 1:
             self._run_bundle(work, started)
             return
-        status, value = self._performed(work)
-        if self._stops.has_seen_way:
+        if work.trace is None:
+            status, value = self._perform(work.payload, work.buffers, work.wanted)
+        else:
+            status, value = self._traced(work, work.trace)
+        if stops.has_seen_way:
             status, value = self._cut_short(started)
         if work.keep is not None and status == "done":
             box = [value]
@@ -171,13 +176,13 @@ class Runner:
             self._inputs.let_go()
             self._inputs = None
         elapsed_s = time.monotonic() - started
-        self._stops.over()
+        stops.over()
         self._station.answer(work, Answer(status, payload, buffers, elapsed_s))
         if status != CUT_SHORT:
             self._count(status)
         if status in ERRORS:
-            self._scoreboard.erred(last_error(self._name, payload))
-        if work.waiting.timeout_s:
+            self._scoreboard.erred(last_error(stops.name, payload))
+        if stops.deadline:
             # or the workshop would take it for overdue
             self._scoreboard.idle()
 
@@ -198,10 +203,11 @@ class Runner:
             if status != CUT_SHORT:
                 self._count(status)
             if status in ERRORS:
-                self._scoreboard.erred(last_error(f"{self._name}{place}", payload))
+                self._scoreboard.erred(last_error(f"{stops.name}{place}", payload))
             begun, now = now, time.monotonic()
             is_last = stops.flag is not None or stops.makes_way is not None
-            is_last = is_last or station.is_ending or self._should_recycle()
+            is_last = is_last or station.is_ending
+            is_last = is_last or (self._may_recycle and self._should_recycle())
             then = station.bundles.note(bundle, status, payload, buffers, now, is_last)
             if then is Then.NEXT:
                 continue
@@ -210,24 +216,12 @@ class Runner:
                 station.answer(alone, Answer(status, payload, buffers, now - begun))
             return
 
-    def _begin(self, work: Work, now: float) -> None:
-        waiting = work.waiting
-        limit_s = waiting.timeout_s
-        deadline = now + limit_s if limit_s else 0.0
-        is_bundle = waiting.members > 1
-        self._reported_at = 0.0
-        self._name = piece_name(waiting.manager, waiting.piece, is_bundle)
-        self._stops.begin(work, self._name, deadline, now)
-        self._scoreboard.started(self._name, deadline, now)
-        if limit_s:
-            self._station.started(work)
-
     def _cut_short(self, started: float) -> tuple[str, Any]:
         """Return what came of a piece that stopped for a real-time piece."""
         self._stops.has_seen_way = False
         self.worker.log.info(
             "piece %s was cut short after %.3f s for a real-time piece; it waits again",
-            self._name,
+            self._stops.name,
             time.monotonic() - started,
         )
         return CUT_SHORT, None
@@ -238,16 +232,14 @@ class Runner:
 
     # --- one piece -----------------------------------------------------------
 
-    def _performed(self, work: Work) -> tuple[str, Any]:
-        """Perform a piece that came alone, and trace it if that is wanted."""
+    def _traced(self, work: Work, trace: Trace) -> tuple[str, Any]:
+        """Perform a piece, and trace that if this process traces anything."""
         data = (work.payload, work.buffers, work.wanted)
         tracing = self._member.tracing
-        if work.trace is None or tracing is None:
+        if tracing is None:
             return self._perform(*data)
         number = work.waiting.piece
-        return tracing.performed(
-            work.trace, self.type, number, lambda: self._perform(*data)
-        )
+        return tracing.performed(trace, self.type, number, lambda: self._perform(*data))
 
     def _perform(
         self, payload: bytes, buffers: Sequence[Any], wanted: Sequence[Wanted]

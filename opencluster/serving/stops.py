@@ -21,6 +21,7 @@ from opencluster.core.inbox import (
     RaiseException,
     RaiseFlag,
 )
+from opencluster.core.piece_names import piece_name
 from opencluster.net.interrupts import MainThread, has_handlers_besides, has_room
 from opencluster.node.scoreboard import Scoreboard
 from opencluster.serving.arrivals import Work
@@ -49,6 +50,10 @@ class Stops:
     ----------
     current : Work or None
         The piece that runs.
+    name : str
+        How people know it, or the one that ran last.
+    deadline : float
+        When its time is up, by the clock of the process in seconds; 0 for never.
     flag : RaiseFlag or None
         Why it is to end, if it is.
     makes_way : Key or None
@@ -73,49 +78,41 @@ class Stops:
         self._drain = drain
         self._last_resort_s = last_resort_s
         self.current: Work | None = None
+        self.name = ""
+        self.deadline = 0.0
         self.flag: RaiseFlag | None = None
         self.makes_way: Key | None = None
         self.is_performing = False
         self.has_seen_way = False
         self.is_fork = False
-        self._name = ""
         self._last_flag: RaiseFlag | None = None
         self._to_raise: RaiseException | None = None
-        self._deadline = 0.0
         self._look_at = 0.0
         self._handlers = (self.raise_here, self.asked_to_end)
 
     # --- the one who performs ------------------------------------------------
 
-    def begin(self, work: Work, name: str, deadline: float, now: float) -> None:
-        """Note that a piece begins.
-
-        Parameters
-        ----------
-        work : Work
-            The piece.
-        name : str
-            How people know it.
-        deadline, now : float
-            When its time is up, 0 for never, and the time, in seconds.
-        """
+    def begin(self, work: Work, now: float) -> None:
+        """Note that a piece begins, now by the clock of the process in seconds."""
+        waiting = work.waiting
+        limit_s = waiting.timeout_s
         self.flag = None
         self._to_raise = None
         self.has_seen_way = False
         self._look_at = now + LOOK_S
-        self._deadline = deadline
-        self._name = name
+        self.deadline = now + limit_s if limit_s else 0.0
+        self.name = piece_name(waiting.manager, waiting.piece, waiting.members > 1)
         self.current = work
         early = self._last_flag
-        if early is not None and early.key == work.waiting.key:
+        if early is not None and early.key == waiting.key:
             # it came between the taking of the piece and this line
             self.flag = early
-        if deadline and self._last_resort_s is not None:
-            set_alarm(deadline - now + self._last_resort_s)
+        if limit_s and self._last_resort_s is not None:
+            set_alarm(limit_s + self._last_resort_s)
 
     def over(self) -> Work | None:
         """Note that the piece is over, and return it as it is known by now."""
-        if self._deadline and self._last_resort_s is not None:
+        if self.deadline and self._last_resort_s is not None:
             set_alarm(0.0)
         over, self.current = self.current, None
         return over
@@ -124,11 +121,6 @@ class Stops:
         """Have no order count for a piece of that number that comes once more."""
         self._last_flag = None
         self.makes_way = None
-
-    @property
-    def piece_name(self) -> str:
-        """How people know the piece that runs; empty while none does."""
-        return "" if self.current is None else self._name
 
     # --- the code of the user ------------------------------------------------
 
@@ -198,7 +190,7 @@ class Stops:
         current = self.current
         if current is not None and current.waiting.key == effect.key:
             self.flag = effect
-            self._scoreboard.enforce(self._name, effect.enforce_at)
+            self._scoreboard.enforce(self.name, effect.enforce_at)
 
     def insisted(self, effect: RaiseException) -> None:
         """Have an exception raised in the piece."""
@@ -232,7 +224,7 @@ class Stops:
             return
         if self.flag is not None:
             raise PieceInterrupt(self.flag.reason)
-        if self._deadline and time.monotonic() >= self._deadline:
+        if self.deadline and time.monotonic() >= self.deadline:
             # code that held the interpreter kept the flag from being raised
             raise PieceInterrupt(TIME_LIMIT)
 
