@@ -6,7 +6,6 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 
 from opencluster.config import Config, load
-from opencluster.config.elastic import is_elastic_section
 from opencluster.core.roles import WORKER
 from opencluster.elastic.daemon import Elastic
 from opencluster.elastic.keeper import Keeper
@@ -15,13 +14,16 @@ from opencluster.elastic.memory import Memory
 from opencluster.launchers import embedded
 from opencluster.launchers.base import launcher_of
 from opencluster.launchers.connection import connect
-from opencluster.launchers.description import BATCH_LAUNCHERS, ClusterFile
+from opencluster.launchers.description import BATCH_LAUNCHERS, ClusterFile, is_elastic
 from opencluster.launchers.record import recorded
 from opencluster.net.control import Control
 from opencluster.place import Place
 
-THREADS = 8
-"""Orders that are carried out at a time, and a question to a batch system."""
+THREADS = 64
+"""Orders that are carried out at a time, and a question to a batch system.
+
+Each job that is given back takes one until it has ended, which can be long.
+"""
 LOG = "elastic"
 """Name of the log of one that runs in the background."""
 LOCK = "elastic.lock"
@@ -119,6 +121,6 @@ def _overrides(file: ClusterFile) -> dict[tuple[str, str], str]:
     return {
         (section, key): text
         for section, values in file.sections.items()
-        if section == "elastic" or is_elastic_section(section)
+        if is_elastic(section)
         for key, text in values.items()
     }
