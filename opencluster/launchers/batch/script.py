@@ -218,6 +218,9 @@ def _pbs_lines(job: Job) -> Iterator[str]:
     yield f"-o {job.directory}/{LAUNCH_FOLDER}/"
     yield "-r n"
     yield "-V"
+    if batch.nodes > 1:
+        # or the job is killed some minutes after one of its computers has failed
+        yield "-W tolerate_node_failures=all"
 
 
 def _note_end(time: str) -> str:

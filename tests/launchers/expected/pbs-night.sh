@@ -10,6 +10,7 @@
 #PBS -o /scratch/night/launch/
 #PBS -r n
 #PBS -V
+#PBS -W tolerate_node_failures=all
 set -euo pipefail
 umask 077
 run=('/opt/open cluster/bin/python' -m opencluster.launchers.batch.allocation)
