@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from opencluster import Manager, WorkPiece
 from opencluster.config import load
 from opencluster.core.elastic_report import report_of
 from opencluster.core.elasticity import Standing
+from opencluster.errors import FactoryUnreachable
 from opencluster.observe.status import Row, status_of
 from opencluster.place import Place
 from opencluster.testing import LocalCluster
@@ -24,6 +25,7 @@ from opencluster_web.cluster.parts import changed, parts_of
 from opencluster_web.cluster.source import NOTHING, ClusterSource, Look
 from opencluster_web.cluster.summary import cpu_of, memory_of, recent, types_of
 from opencluster_web.cluster.verdict import verdict_of
+from opencluster_web.logs.source import Found, LogSource
 from opencluster_web.serving import WebServer
 
 PROGRAM = f"{Path(__file__).with_name('cluster_workers.py')}:PatientWorker"
@@ -237,6 +239,18 @@ def test_a_job_says_which_workers_it_does_not_reach(
     assert "on h2: no answer within 2 s &lt;b&gt;</li>" in html
     assert ">2 more</li>" in html
     assert "does not reach" not in client.get("/jobs/bbbbbbbbbbbb").text
+
+
+def test_who_does_not_answer_is_not_said_to_have_said_nothing(
+    pages: Callable[[Look], FlaskClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(asked: Mapping[str, Any]) -> Mapping[str, Any]:
+        raise FactoryUnreachable("no route to h1, see `opencluster status`")
+
+    monkeypatch.setattr(LogSource, "find", lambda _: Found({"h1": away}))
+    text = pages(Look(status_with(process("A-1")))).get("/workers/A-1").text
+    assert "does not answer: no route to h1, see <code>opencluster status<" in text
+    assert "It has said nothing" not in text
 
 
 def test_losses_of_the_last_hour_the_newest_first() -> None:
