@@ -241,6 +241,28 @@ def test_a_job_says_which_workers_it_does_not_reach(
     assert "does not reach" not in client.get("/jobs/bbbbbbbbbbbb").text
 
 
+def test_a_computer_that_was_lost_is_shown_until_it_is_back(
+    pages: Callable[[Look], FlaskClient],
+) -> None:
+    at = {"at": time.time() - 60}
+    lost = [DEATH | at | {"kind": "workshop", "name": name} for name in ("h1", "h2")]
+    status = status_with(process("A-1"), deaths=[*lost, DEATH | at])
+    verdict = verdict_of(Look(status))
+    assert verdict.level == "warn"
+    assert [reason.what for reason in verdict.reasons] == [
+        "1 computer lost: h2: killed by SIGKILL <b>.",
+        # h1 is back, so its workshop is one of those that died
+        "2 processes died in the last hour, A-9 on h1 the last: killed by SIGKILL <b>.",
+    ]
+    client = pages(Look(status))
+    text = Page.of(client.get("/computers").text).text
+    assert "h2 lost killed by SIGKILL <b>" in text
+    assert "h1 lost" not in text
+    text = Page.of(client.get("/computers/h2").text).text
+    assert "not in the cluster now: killed by SIGKILL <b>, on 20" in text
+    assert client.get("/computers/h3").status_code == 404
+
+
 def test_who_does_not_answer_is_not_said_to_have_said_nothing(
     pages: Callable[[Look], FlaskClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,6 +33,7 @@ from opencluster_web.cluster.source import Look, cluster_source
 from opencluster_web.cluster.summary import (
     STATES,
     cpu_of,
+    gone,
     memory_of,
     recent,
     types_of,
@@ -73,7 +74,9 @@ def computer(name: str) -> str:
     """Show one computer, also one that has left."""
     span = past.span_of(request.args.get("span"))
     samples = past.samples_of(cluster_source().history, name, span)[0]
-    if _computer_row(cluster_source().look(), name) is None and not samples.get("at"):
+    look = cluster_source().look()
+    is_known = _computer_row(look, name) is not None or _gone(look, name)
+    if not is_known and not samples.get("at"):
         abort(404, f"There is no computer {name}, and none was seen of late.")
     return _page("computer", {"name": name}, **_plots(past.OF_COMPUTER, name, samples))
 
@@ -269,6 +272,11 @@ def _computer_row(look: Look, name: str) -> dict[str, Any] | None:
     return next(named, None)
 
 
+def _gone(look: Look, name: str) -> list[Row]:
+    """Return how a computer was lost, if it was and is not back."""
+    return [death for death in gone(look.status, time.time()) if death["name"] == name]
+
+
 def _computer(look: Look, asked: dict[str, str]) -> dict[str, Any]:
     row = _computer_row(look, asked.get("name", ""))
     processes = [
@@ -279,6 +287,7 @@ def _computer(look: Look, asked: dict[str, str]) -> dict[str, Any]:
     return {
         "verdict": verdict_of(look),
         "row": row,
+        "gone": [] if row is not None else _gone(look, asked.get("name", "")),
         "workers": processes,
         "running": Counter(process["type"] for process in processes),
         "failures": [
@@ -305,6 +314,7 @@ def _computers(look: Look, asked: dict[str, str]) -> dict[str, Any]:
         "computers": [
             (row, types_of(own.get(row["id"], ()))) for row in look.status["workshops"]
         ],
+        "gone": gone(look.status, time.time()),
         "sparks": past.sparks_of(cluster_source().history, "cpu"),
     }
 

@@ -82,6 +82,16 @@ def recent(deaths: Iterable[Row], now: float) -> list[Row]:
     return [row for row in deaths if now - row["at"] < HOUR_S][::-1]
 
 
+def gone(status: Status, now: float) -> list[Row]:
+    """Return how computers were lost in the last hour that are not back, by name."""
+    here = {row["name"] for row in status["workshops"]}
+    found: dict[str, Row] = {}
+    for death in recent(status["deaths"], now):
+        if death["kind"] == "workshop" and death["name"] not in here:
+            found.setdefault(death["name"], death)
+    return [found[name] for name in sorted(found)]
+
+
 def _summary(name: str, rows: list[Row]) -> TypeSummary:
     counts = Counter(row["state"] for row in rows)
     states, before = [], 0

@@ -9,7 +9,7 @@ from typing import Literal
 
 from opencluster.observe.status import Row, counted, is_cut_off
 from opencluster_web.cluster.source import Look
-from opencluster_web.cluster.summary import recent
+from opencluster_web.cluster.summary import gone, recent
 
 NAMED = 5
 """Names in a sentence; of more, the rest are counted."""
@@ -58,7 +58,7 @@ def verdict_of(look: Look) -> Verdict:
     if reasons:
         things = counted(len(reasons), "thing")
         return Verdict("bad", f"{things} to look after", reasons)
-    doubts = (*_cut_off(look), *_full(look), *_losses(look))
+    doubts = (*_gone(look), *_cut_off(look), *_full(look), *_losses(look))
     busy = sum(worker["state"] == "busy" for worker in look.status["workers"])
     working = f"{counted(busy, 'worker')} busy" if busy else "nothing to do"
     if doubts:
@@ -131,6 +131,17 @@ def _computers(look: Look) -> Iterable[Reason]:
         )
 
 
+def _gone(look: Look) -> Iterable[Reason]:
+    lost = gone(look.status, time.time())
+    if lost:
+        yield Reason(
+            f"{counted(len(lost), 'computer')} lost: "
+            f"{_named([row['name'] for row in lost])}: {lost[0]['reason']}.",
+            "Look whether it is up, and reached by the network; then start "
+            "`opencluster workshop` on it unless that runs.",
+        )
+
+
 def _cut_off(look: Look) -> Iterable[Reason]:
     jobs = [job for job in look.status["jobs"] if is_cut_off(job)]
     if jobs:
@@ -158,7 +169,9 @@ def _full(look: Look) -> Iterable[Reason]:
 
 
 def _losses(look: Look) -> Iterable[Reason]:
-    deaths = recent(look.status["deaths"], time.time())
+    now = time.time()
+    told = gone(look.status, now)
+    deaths = [row for row in recent(look.status["deaths"], now) if row not in told]
     if deaths:
         newest = deaths[0]
         yield Reason(
