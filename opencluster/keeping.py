@@ -81,7 +81,7 @@ class Wanted(NamedTuple):
     holders: tuple[Holder, ...]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Claim:
     """The values of one piece, which stay here until it is given up.
 

@@ -102,7 +102,7 @@ class _Layout:
 # --- what leaves ------------------------------------------------------------
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Leaving:
     number: int
     layout: _Layout
@@ -114,7 +114,7 @@ class _Leaving:
         return self.layout.total - self.sent
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Line:
     """All transfers to one peer, the oldest first."""
 
@@ -239,7 +239,7 @@ class Outgoing:
 # --- what comes -------------------------------------------------------------
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Coming:
     layout: _Layout
     came_at: float

@@ -60,10 +60,10 @@ class Source(NamedTuple):
 
 
 # --- effects ----------------------------------------------------------------
+# Tuples, which every worker makes faster: none is equal to one of another kind.
 
 
-@dataclass(frozen=True, slots=True)
-class AskValue:
+class AskValue(NamedTuple):
     """Ask for a value: all of it if it is no larger than `most`, else its sizes."""
 
     source: str
@@ -72,8 +72,7 @@ class AskValue:
     most: int
 
 
-@dataclass(frozen=True, slots=True)
-class AskPart:
+class AskPart(NamedTuple):
     """Ask for a range of one buffer of a value."""
 
     source: str
@@ -84,16 +83,14 @@ class AskPart:
     nbytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Allocate:
+class Allocate(NamedTuple):
     """Take memory for buffers of these sizes, to be filled by `Fill`."""
 
     id: bytes
     sizes: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Fill:
+class Fill(NamedTuple):
     """Put the chunk that just came where it belongs."""
 
     id: bytes
@@ -101,16 +98,14 @@ class Fill:
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class Arrived:
+class Arrived(NamedTuple):
     """A value is here: as it just came, or filled in the memory taken for it."""
 
     id: bytes
     is_filled: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(NamedTuple):
     """A value cannot be had; with what became of each source that was tried."""
 
     id: bytes
@@ -120,7 +115,7 @@ class Failed:
 Effect = AskValue | AskPart | Allocate | Fill | Arrived | Failed
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Fetch:
     id: bytes
     nbytes: int
@@ -132,7 +127,7 @@ class _Fetch:
     missing: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Question:
     fetch: _Fetch
     source: str
@@ -142,7 +137,7 @@ class _Question:
     nbytes: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Rest:
     """What is still to be asked of a value that comes in parts."""
 
@@ -177,7 +172,7 @@ class _Rest:
         return self.part >= len(self.fetch.sizes)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Line:
     """What goes on between here and one source."""
 

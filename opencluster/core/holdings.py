@@ -37,7 +37,7 @@ class Lies(Enum):
     FILE = "in a file"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Holding:
     """A value that is held.
 

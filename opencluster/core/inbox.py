@@ -77,7 +77,7 @@ class Waiting(NamedTuple):
         return (self.manager, self.piece)
 
 
-@dataclass
+@dataclass(eq=False)
 class _Running:
     waiting: Waiting
     started_at: float

@@ -82,7 +82,7 @@ def installed() -> int:
     return sum(code for code, name in _PACKAGES.items() if find_spec(name) is not None)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Line:
     """What is known of the way to a peer."""
 

@@ -36,7 +36,7 @@ _PASSING = (errno.EAGAIN, errno.ECONNABORTED, errno.EINTR)
 """Why nothing can be accepted that does not last."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Listener:
     """A socket that listens, its path, and the file that it made there."""
 

@@ -89,7 +89,7 @@ _FAILURES = (OSError, EOFError, RemoteProtocolError, MappingFailed)
 _transports: weakref.WeakSet[LaneTransport] = weakref.WeakSet()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Host:
     """The process at the other end of a connection that we opened.
 

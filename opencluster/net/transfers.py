@@ -55,7 +55,7 @@ TOLD_S = 10.0
 """How often it is told how far transfers are that last."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Gathered:
     """A message while it comes."""
 

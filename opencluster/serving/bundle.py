@@ -30,7 +30,7 @@ class Then(Enum):
     ALONE = "its answer: it is a piece by itself by now"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Bundle:
     """A bundle that is performed.
 
