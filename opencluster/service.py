@@ -69,11 +69,12 @@ class Service:
             As for `Worker.ready`.
         """
         # here, as whoever only calls such services is ready sooner without it
-        from opencluster.serving.caller import Caller
+        from opencluster.serving.call_runner import CallRunner
 
         methods = [n for n in dir(self) if is_remote_method(self, n)]
         call = partial(call_method, self)
-        Caller(self, name or name_of(type(self)), methods, call).run(host, port)
+        name = name or name_of(type(self))
+        CallRunner(self, name, methods, call).run(host, port)
 
 
 def name_of(cls: type) -> str:

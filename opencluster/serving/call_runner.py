@@ -46,7 +46,7 @@ class Called(Protocol):
         """Tidy up."""
 
 
-class Caller:
+class CallRunner:
     """Performs the calls of one service.
 
     Parameters
