@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -410,16 +411,25 @@ def test_a_job_that_nobody_knows_takes_no_place(
 
 
 def test_a_job_that_joins_has_the_factories_of_the_first(
-    launcher: BatchLauncher, job: Job, queue: Queue
+    launcher: BatchLauncher,
+    job: Job,
+    queue: Queue,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert launcher.add(1) == ["2"]
     other = Job(job.folder.with_name("2"))
     other.folder.mkdir()
     (other.folder / "nodes").write_text("n9\n")
-    with pytest.raises(LaunchFailed, match="there is no cluster to join"):
-        begin(other, queue, is_first=False)
+    with monkeypatch.context() as patch:
+        patch.setattr("opencluster.launchers.batch.allocation.JOINED_S", 0.0)
+        patch.setattr("opencluster.launchers.batch.allocation.NOTE_POLL_S", 0.0)
+        with pytest.raises(LaunchFailed, match="there is no cluster to join"):
+            begin(other, queue, is_first=False)
+    # it may begin before the first one has
+    joining = threading.Thread(target=begin, args=(other, queue, False))
+    joining.start()
     begin(job, queue, is_first=True)
-    begin(other, queue, is_first=False)
+    joining.join()
     order = order_for(other, "n9")
     assert order.sections["cluster"]["factories"].split(", ") == job.factories
     assert (order.number, order.roles) == (0, ("workshop",))

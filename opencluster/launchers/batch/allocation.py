@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 
 NOTED_S = 90.0
 """How long the note of a job may take: longer than its submission."""
+JOINED_S = 60.0
+"""How long a job that joins waits for the first one to begin."""
 NOTE_POLL_S = 0.5
 
 
@@ -62,13 +64,7 @@ def begin(job: Job, system: System, is_first: bool) -> None:
         rows = [{"endpoints": [endpoint]} for endpoint in endpoints]
         job.shared.write({"factories": rows, "job": job.id, "started_at": time.time()})
     else:
-        found = job.shared.read().get("factories", [])
-        endpoints = [row["endpoints"][0] for row in found]
-        if not endpoints:
-            raise LaunchFailed(
-                f"there is no cluster to join in {job.shared.path}: its first job has "
-                "ended"
-            )
+        endpoints = _await_first(job)
     (job.folder / ANSWERS_FOLDER).mkdir(exist_ok=True)
     (job.folder / FACTORIES_FILE).write_text("\n".join(endpoints) + "\n")
     if not job.ends_at:
@@ -77,6 +73,22 @@ def begin(job: Job, system: System, is_first: bool) -> None:
         except LaunchFailed as error:
             # it is asked again while the job works
             log.warning("when the job ends is not known yet: %s", error)
+
+
+def _await_first(job: Job) -> list[str]:
+    """Return where the factories listen, as soon as the first job has said so.
+
+    Of two jobs that begin at the same moment the one that joins may be quicker.
+    """
+    deadline = time.monotonic() + JOINED_S
+    while not (found := job.shared.read().get("factories", [])):
+        if time.monotonic() > deadline:
+            raise LaunchFailed(
+                f"there is no cluster to join in {job.shared.path}: its first job has "
+                "ended"
+            )
+        time.sleep(NOTE_POLL_S)
+    return [row["endpoints"][0] for row in found]
 
 
 def _await_note(job: Job) -> None:
