@@ -48,12 +48,27 @@ class Place:
 
     @classmethod
     def find(cls, directory: str | Path | None = None) -> Place:
-        """Return the place named by an option, the environment or the convention."""
+        """Return the place named by an option, the environment or the convention.
+
+        Raises
+        ------
+        ConfigError
+            When none is named, and this user has no home.
+        """
         named = directory or os.environ.get(DIRECTORY_VARIABLE)
         if named:
             return cls(Path(named).expanduser().absolute())
         state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-        return cls(Path(state).expanduser().absolute() / "opencluster" / "default")
+        try:
+            path = Path(state).expanduser().absolute()
+        except RuntimeError:
+            # as somebody in a container may be who has no name
+            raise ConfigError(
+                "this user has no home directory, in which a cluster would keep its "
+                f"files: set HOME, or name a directory with --dir or "
+                f"{DIRECTORY_VARIABLE}"
+            ) from None
+        return cls(path / "opencluster" / "default")
 
     @property
     def cluster_file(self) -> Path:
@@ -172,7 +187,7 @@ def replace_file(path: Path, text: str) -> None:
     draft = path.with_suffix(".new")
     draft.unlink(missing_ok=True)
     draft.touch(mode=0o600)
-    draft.write_text(text)
+    draft.write_text(text, encoding="utf-8")
     draft.replace(path)
 
 

@@ -42,6 +42,19 @@ def test_the_option_goes_before_the_environment_and_that_before_the_convention(
     assert Place.find(tmp_path / "option").path == tmp_path / "option"
 
 
+def test_who_has_no_home_names_a_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "XDG_STATE_HOME", DIRECTORY_VARIABLE):
+        monkeypatch.delenv(name, raising=False)
+
+    def nobody(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    with pytest.raises(ConfigError, match="has no home directory, in which a cluster"):
+        Place.find()
+    assert Place.find("/scratch/night").path == Path("/scratch/night")
+
+
 def test_the_directories_are_closed_to_others(short: Path) -> None:
     place = Place(short / "cluster")
     place.make()

@@ -222,7 +222,8 @@ def _write_programs(order: Order, place: Place) -> None:
         path.write_bytes(base64.b64decode(content))
         if name in order.executables:
             path.chmod(0o700)
-    _config_file(place).write_text(render_sections(order.sections))
+    text = render_sections(order.sections)
+    _config_file(place).write_text(text, encoding="utf-8")
 
 
 def _note_order(order: Order, place: Place) -> None:

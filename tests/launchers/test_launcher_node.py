@@ -17,6 +17,7 @@ import pytest
 from ssh_server import free_ports, script
 
 from opencluster import __version__
+from opencluster.config import load
 from opencluster.errors import LaunchFailed
 from opencluster.launchers import embedded, logout, node
 from opencluster.launchers.description import ClusterFile, Host
@@ -325,6 +326,28 @@ def test_neither_daemons_nor_secrets_are_left_where_nothing_can_be_noted(
 def test_no_file_is_written_elsewhere(order: Order, name: str) -> None:
     with pytest.raises(LaunchFailed, match="would lie outside"):
         node.up(replace(order, files={name: ""}))
+
+
+def test_settings_are_read_as_they_were_written_in_any_locale(order: Order) -> None:
+    sections = {"worker:W": {"target": "w:W", "env.WHO": "Zoë"}}
+    code = (
+        "import sys\n"
+        "from opencluster.launchers import node, order\n"
+        "told = order.Order.from_json(sys.stdin.read())\n"
+        "place = node._place(told)\n"
+        "place.path.mkdir()\n"
+        "node._lay_out(told, place)\n"
+    )
+    ascii_alone = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run(
+        [sys.executable, "-c", code],
+        input=replace(order, sections=sections).to_json(),
+        env=os.environ | ascii_alone,
+        text=True,
+        check=True,
+    )
+    config = load([Path(order.directory) / "programs" / "config.ini"], environ={})
+    assert config.catalogue[0].environment == {"WHO": "Zoë"}
 
 
 def test_no_key_is_written_elsewhere(order: Order) -> None:
