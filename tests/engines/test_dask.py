@@ -212,6 +212,13 @@ def gate(folder: Path, do: str = "wait") -> WorkPiece:
     return WorkPiece(do=do, started=started, until=until, folder=folder)
 
 
+def constrained() -> int:
+    """Return how many tasks wait for a resource, with the Dask worker that has most."""
+    engine: Any = find_engine("dask")
+    counts = engine._client.run(lambda dask_worker: len(dask_worker.state.constrained))
+    return int(max(counts.values()))
+
+
 def test_what_is_urgent_goes_first(manager: Manager, tmp_path: Path) -> None:
     work = gate(tmp_path)
     first = manager.submit("Solo", work)
@@ -221,26 +228,35 @@ def test_what_is_urgent_goes_first(manager: Manager, tmp_path: Path) -> None:
         {},
         {"priority": -1},
         {"priority": 5},
-        {"priority": "realtime"},
+        # so long that nothing makes way for it
+        {"priority": "realtime", "deadline_s": DEADLINE_S},
     ]
     futures = [
         manager.submit("Solo", WorkPiece(note, number=number), **option)
         for number, option in enumerate(options)
     ]
     # all of them are with the worker when it comes to choose
-    engine: Any = find_engine("dask")
-
-    def waiting() -> int:
-        counts = engine._client.run(
-            lambda dask_worker: len(dask_worker.state.constrained)
-        )
-        return max(counts.values())
-
-    wait_until(lambda: waiting() == len(options))
+    wait_until(lambda: constrained() == len(options))
     work["until"].touch()
     for future in [first, *futures]:
         future.result(DEADLINE_S)
     assert (tmp_path / "log").read_text().split() == ["3", "2", "0", "1"]
+
+
+def test_what_is_equally_urgent_goes_in_the_order_of_submission(
+    manager: Manager, tmp_path: Path
+) -> None:
+    work = gate(tmp_path)
+    first = manager.submit("Solo", work)
+    wait_until(work["started"].exists)
+    note = {"do": "note", "log": tmp_path / "log"}
+    pieces = [WorkPiece(note, number=number) for number in range(8)]
+    futures = [manager.submit("Solo", piece) for piece in pieces]
+    wait_until(lambda: constrained() == len(pieces))
+    work["until"].touch()
+    for future in [first, *futures]:
+        future.result(DEADLINE_S)
+    assert (tmp_path / "log").read_text().split() == [str(n) for n in range(8)]
 
 
 def test_a_batch_piece_is_cut_short_for_one_that_cannot_wait(

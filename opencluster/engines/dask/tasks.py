@@ -194,6 +194,9 @@ def submit(
             resources={tasks[0].type: 1} if has_resources else None,
             workers=[address] if address else None,
             priority=priority,
+            # those of this graph go after those before: of equal ones that came within
+            # this time a Dask worker takes the newest
+            fifo_timeout=0,
         )
     for task, future in zip(tasks, futures, strict=True):
         task.future = future
