@@ -16,10 +16,12 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from opencluster.config import Config
 from opencluster.errors import ConfigError, SecurityError
+
+if TYPE_CHECKING:
+    from opencluster.config import Config
 
 DIRECTORY_VARIABLE = "OPENCLUSTER_DIR"
 FACTORIES_VARIABLE = "OPENCLUSTER_CLUSTER_FACTORIES"
