@@ -8,35 +8,35 @@ any time, also when they were killed half-way: what runs as ordered is left alon
 
 from __future__ import annotations
 
-import base64
 import errno
-import json
 import os
-import shutil
 import signal
 import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path, PurePosixPath
 from typing import Any
 
-from opencluster.config import load
-from opencluster.config.render import render_sections
 from opencluster.config.sources import CONFIG_VARIABLE
 from opencluster.core.roles import FACTORY, WORKSHOP
-from opencluster.core.roll import Roll
 from opencluster.errors import LaunchFailed, OpenClusterError
 from opencluster.launchers import embedded, logout
-from opencluster.launchers.changes import Change, change_between, outline
-from opencluster.launchers.order import MAX_ORDER_BYTES, ROLL, Answer, Order
-from opencluster.net import keyfiles
+from opencluster.launchers.host_folder import (
+    catalogue_in,
+    change_of,
+    config_file,
+    forget_keys,
+    lay_out,
+    place_of,
+    take_over,
+)
+from opencluster.launchers.order import MAX_ORDER_BYTES, Answer, Order
 from opencluster.node.host import host_id
 from opencluster.node.output import read_tail
-from opencluster.place import Place, replace_file
+from opencluster.place import Place
 
 LOOK_S = 1.0
 """How often `run` looks whether its daemons are there."""
@@ -57,19 +57,19 @@ def up(order: Order) -> Answer:
     OpenClusterError
         When they cannot be started; what this call has started is ended again.
     """
-    place = _place(order)
+    place = place_of(order)
     place.make()
     with embedded.alone(place):
         running = _running(place)
-        change = _change(order, place) if running else None
+        change = change_of(order, place) if running else None
         if change is not None and order.is_restart:
             _stop(place, (FACTORY, WORKSHOP))
             running = []
         elif change is not None:
-            _take_over(order, place, change)
+            take_over(order, place, change)
         try:
             if not running:
-                _lay_out(order, place)
+                lay_out(order, place)
             started = _start(order, place, running)
         except (OpenClusterError, OSError):
             # of a full disk, too, neither a daemon nor a secret is to be left
@@ -83,7 +83,7 @@ def up(order: Order) -> Answer:
     answer = Answer(True, message, directory=str(place.path), computer=host_id())
     if WORKSHOP not in order.roles or WORKSHOP in started:
         return answer
-    answer = replace(answer, catalogue=_catalogue(place))
+    answer = replace(answer, catalogue=catalogue_in(place))
     if change is None:
         return answer
     message = f"{message}, and takes over what is new: {change.what}"
@@ -98,7 +98,7 @@ def down(order: Order) -> Answer:
     OpenClusterError
         When they belong to somebody else.
     """
-    place = _place(order)
+    place = place_of(order)
     if not place.path.is_dir():
         return Answer(True, "nothing runs", directory=str(place.path))
     with embedded.alone(place):
@@ -109,7 +109,7 @@ def down(order: Order) -> Answer:
 
 def look(order: Order) -> Answer:
     """Return whether the daemons of a host are there, and if not, why that may be."""
-    place = _place(order)
+    place = place_of(order)
     here = {row["command"] for row in _running(place)}
     gone = [role for role in order.roles if role not in here]
     if not gone:
@@ -142,7 +142,7 @@ def run(order: Order, is_over: Callable[[Place], bool] = lambda place: False) ->
     told = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: told.set())
-    place = _place(order)
+    place = place_of(order)
     try:
         print(up(order).to_json(), flush=True)
         while not told.wait(LOOK_S) and _is_working(order, place):
@@ -159,151 +159,11 @@ def _is_working(order: Order, place: Place) -> bool:
     return WORKSHOP in commands if WORKSHOP in order.roles else bool(commands)
 
 
-# --- the directory ----------------------------------------------------------
-
-
-def _place(order: Order) -> Place:
-    path = Path(order.directory)
-    try:
-        path = path.expanduser()
-    except RuntimeError as error:
-        raise LaunchFailed(f"{order.directory}: {error}") from None
-    if not path.is_absolute():
-        raise LaunchFailed(f"expected a path from / or ~/, got {order.directory!r}")
-    return Place(path)
-
-
-def _lay_out(order: Order, place: Place) -> None:
-    """Write what the daemons read: config.ini, programs and keys."""
-    programs = place.path / "programs"
-    shutil.rmtree(programs, ignore_errors=True)
-    programs.mkdir(mode=0o700)
-    _write_programs(order, place)
-    _forget_keys(place)
-    _note_order(order, place)
-    if order.keys:
-        _write_keys(order.keys, place.path / "keys")
-
-
-def _change(order: Order, place: Place) -> Change | None:
-    """Return how an order differs from the one that runs, ``None`` if in nothing."""
-    note = _last_order(place)
-    if note.get("digest") == order.digest():
-        return None
-    return change_between(note.get("outline", {}), outline(order))
-
-
-def _take_over(order: Order, place: Place, change: Change) -> None:
-    """Write what an order has more than the one that runs.
-
-    Raises
-    ------
-    LaunchFailed
-        When it needs a restart.
-    """
-    if not change.is_joined_in:
-        told = f" ({change.what})" if change.what else ""
-        raise LaunchFailed(
-            f"another order runs here, as the cluster file was changed since{told}: "
-            "`opencluster up --restart` ends that and starts this one"
-        )
-    _write_programs(order, place)
-    _note_order(order, place)
-
-
-def _write_programs(order: Order, place: Place) -> None:
-    programs = _config_file(place).parent
-    for name, content in order.files.items():
-        pure = PurePosixPath(name)
-        if pure.is_absolute() or ".." in pure.parts:
-            raise LaunchFailed(f"the file {name!r} would lie outside {programs}")
-        path = programs / pure
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(base64.b64decode(content))
-        if name in order.executables:
-            path.chmod(0o700)
-    text = render_sections(order.sections)
-    _config_file(place).write_text(text, encoding="utf-8")
-
-
-def _note_order(order: Order, place: Place) -> None:
-    note = {
-        "digest": order.digest(),
-        "has_keys": bool(order.keys),
-        "outline": outline(order),
-    }
-    replace_file(_order_file(place), json.dumps(note))
-
-
-def _order_file(place: Place) -> Path:
-    return place.path / "order.json"
-
-
-def _last_order(place: Place) -> Mapping[str, Any]:
-    """Return the note of the order by which a place was laid out last."""
-    try:
-        return _fields(_order_file(place).read_text())
-    except (OSError, ValueError):
-        return {}
-
-
 def _tidy(place: Place) -> None:
     """Remove what is of no use when nothing runs; logs and state stay."""
     if not _running(place):
-        _forget_keys(place)
+        forget_keys(place)
         place.forget()
-
-
-def _forget_keys(place: Place) -> None:
-    """Remove keys that came with an order: of those of others nothing is touched.
-
-    Secrets of a cluster that has ended are of no use to anyone on a host.
-    """
-    if _last_order(place).get("has_keys"):
-        shutil.rmtree(place.path / "keys", ignore_errors=True)
-
-
-def _config_file(place: Place) -> Path:
-    """Return where config.ini lies: beside the programs that it names."""
-    return place.path / "programs" / "config.ini"
-
-
-def _catalogue(place: Place) -> tuple[Mapping[str, Any], ...]:
-    """Return what a workshop of this place would read, of that which can be sent."""
-    environment = {**os.environ, CONFIG_VARIABLE: str(_config_file(place))}
-    entries = [asdict(entry) for entry in load(environ=environment).catalogue]
-    return tuple(entry for entry in entries if _is_plain(entry))
-
-
-def _is_plain(entry: Mapping[str, Any]) -> bool:
-    try:
-        json.dumps(entry)
-    except (TypeError, ValueError):
-        return False
-    return True
-
-
-def _write_keys(keys: Mapping[str, str], directory: Path) -> None:
-    """Write the keys that a host needs into a new folder."""
-    directory.mkdir(mode=0o700, exist_ok=True)
-    keyfiles.check_closed(directory)
-    for name, content in keys.items():
-        if name == ROLL:
-            continue
-        if PurePosixPath(name).name != name:
-            raise LaunchFailed(f"{name!r} is no name for a file of keys")
-        fd = os.open(directory / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(fd, "w") as file:
-            file.write(content)
-    if ROLL in keys:
-        # the one that is here may be newer: factories keep what they are told
-        with keyfiles.locked(directory):
-            keyfiles.save_roll(directory, Roll.from_fields(_fields(keys[ROLL])))
-
-
-def _fields(text: str) -> Mapping[str, Any]:
-    fields = json.loads(text)
-    return fields if isinstance(fields, Mapping) else {}
 
 
 # --- the daemons ------------------------------------------------------------
@@ -323,7 +183,7 @@ def _start(order: Order, place: Place, running: list[Row]) -> list[str]:
     present = {row["command"] for row in running}
     missing = [role for role in (FACTORY, WORKSHOP) if role in order.roles]
     missing = [role for role in missing if role not in present]
-    environment = {CONFIG_VARIABLE: str(_config_file(place))}
+    environment = {CONFIG_VARIABLE: str(config_file(place))}
     if not missing:
         return []
     if not order.number and FACTORY in order.roles:

@@ -332,11 +332,11 @@ def test_settings_are_read_as_they_were_written_in_any_locale(order: Order) -> N
     sections = {"worker:W": {"target": "w:W", "env.WHO": "Zoë"}}
     code = (
         "import sys\n"
-        "from opencluster.launchers import node, order\n"
+        "from opencluster.launchers import host_folder, order\n"
         "told = order.Order.from_json(sys.stdin.read())\n"
-        "place = node._place(told)\n"
+        "place = host_folder.place_of(told)\n"
         "place.path.mkdir()\n"
-        "node._lay_out(told, place)\n"
+        "host_folder.lay_out(told, place)\n"
     )
     ascii_alone = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     subprocess.run(
