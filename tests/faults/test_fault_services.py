@@ -208,6 +208,7 @@ def test_a_service_that_is_killed_fails_all_calls_that_ran(
     for error in errors:
         assert isinstance(error, WorkerDied)
         assert error.evidence.signal == "SIGKILL"
+    wait_until(lambda: pids(here, "fault") - {victim}, "another service")
     assert service.pid() != victim
 
 
@@ -222,6 +223,7 @@ def test_a_service_asked_to_end_finishes_its_calls(
         wait_until(lambda: figures(here, victim).get("state") == "draining")
         (tmp_path / "2").touch()
         assert [call.result(DEADLINE_S) for call in calls] == [3, 3]
+    wait_until(lambda: pids(here, "fault") - {victim}, "another service")
     assert service.pid() != victim
     wait_until(lambda: not is_running(victim))
     assert len(entries(here, "service")) == 1
