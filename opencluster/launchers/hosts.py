@@ -29,6 +29,7 @@ from opencluster.launchers.base import FixedHosts, Outcome, Tell, failures
 from opencluster.launchers.commands import Commands, Ran
 from opencluster.launchers.description import ClusterFile, Host
 from opencluster.launchers.joining import join_in
+from opencluster.launchers.missing import missing_in
 from opencluster.launchers.order import Answer, Order, answer_in
 from opencluster.launchers.planning import (
     KEYS_OF_ROLES,
@@ -54,8 +55,6 @@ DOWN_LIMIT_S = 180.0
 
 LOOK_LIMIT_S = 60.0
 """How long a host may take to say whether they are there."""
-ABSENT = "absent"
-"""What a leader says of a factory that it has not heard."""
 
 LOCK = "launch.lock"
 """Two commands at a time would make two sets of keys, and forget each other's hosts."""
@@ -167,17 +166,12 @@ class HostsLauncher(FixedHosts, ABC):
 
     def _missed(self) -> set[str]:
         """Return the hosts of which the cluster lacks something, or does not answer."""
-        factories = [host.name for host in self.file.hosts if host.is_factory]
         try:
             with embedded.control_of(load(), self.place) as control:
                 status = control.factory("status")
         except FactoryUnreachable:
             return {host.name for host in self.file.hosts}
-        shops = {e["name"] for e in status["entries"] if e["kind"] == WORKSHOP}
-        absent = {f["endpoint"] for f in status["factories"] if f["role"] == ABSENT}
-        wanted = {host.name for host in self.file.hosts if WORKSHOP in host.roles}
-        places = zip(factories, self._endpoints, strict=False)
-        return (wanted - shops) | {name for name, at in places if at in absent}
+        return missing_in(status, self.file.hosts, self._endpoints)
 
     def _launch(self, tell: Tell) -> list[Outcome]:
         before = recorded(self.place)
