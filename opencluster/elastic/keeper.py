@@ -130,7 +130,8 @@ class Keeper:
 
     def _look_whether_over(self, now: float) -> None:
         """Note whether the cluster does not answer as it has ended."""
-        if self._away_since is None:
+        # a directory that is away for a while has the notes of jobs in it
+        if self._away_since is None or not self._place.path.is_dir():
             self._away_since = now
         if not self.is_over and self._means.is_gone(now, self._away_since):
             self.is_over = True

@@ -408,7 +408,7 @@ def test_a_cluster_that_is_away_is_waited_for(
 
 
 def test_it_ends_when_all_jobs_of_the_cluster_have(
-    site: Site, caplog: pytest.LogCaptureFixture
+    site: Site, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     site.pass_time(20)
     site.factory.is_away = True
@@ -431,6 +431,12 @@ def test_it_ends_when_all_jobs_of_the_cluster_have(
     site.queue.is_mute = True
     site.pass_time(60)
     site.queue.is_mute = False
+    site.pass_time(100)
+    assert not site.keeper.is_over
+    # nor that a directory is away with all that is noted in it
+    site.place.path.rename(tmp_path / "elsewhere")
+    site.pass_time(60)
+    (tmp_path / "elsewhere").rename(site.place.path)
     site.pass_time(100)
     assert not site.keeper.is_over
     site.pass_time(60)
