@@ -286,8 +286,12 @@ class HostsLauncher(FixedHosts, ABC):
         """Have workshops that run take over what is new; return what became of all."""
         if not self._ran_before:
             return outcomes
-        with embedded.control_of(load(), self.place) as control:
-            reasons = join_in(control, self._ran_before)
+        try:
+            with embedded.control_of(load(), self.place) as control:
+                reasons = join_in(control, self._ran_before)
+        except OpenClusterError as error:
+            ran = self._ran_before.items()
+            reasons = {name: str(error) for name, each in ran if each.is_changed}
         failed = {
             name: Outcome(name, False, f"does not take over what is new: {reason}")
             for name, reason in reasons.items()

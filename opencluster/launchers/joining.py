@@ -35,12 +35,14 @@ def join_in(control: Control, answers: Mapping[str, Answer]) -> dict[str, str]:
     -------
     dict of str to str
         Why a workshop does not take over what is new, by its name.
+
+    Raises
+    ------
+    FactoryUnreachable
+        When the cluster does not answer.
     """
     failed = {}
-    try:
-        shops = list(control.factory("find", {"kind": WORKSHOP}))
-    except OpenClusterError as error:
-        return {name: str(error) for name, each in answers.items() if each.is_changed}
+    shops = list(control.factory("find", {"kind": WORKSHOP}))
     for name, answer in answers.items():
         try:
             _tell(control, _shop_of(name, answer, shops), answer)
