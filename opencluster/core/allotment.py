@@ -168,7 +168,8 @@ class Allotment:
         self._note_gone(now, jobs, here)
         ends_soon = {job.id for job in jobs.values() if self._ends_soon(clock, job)}
         ending = frozenset(ends_soon | self._given_back.keys())
-        for id, own in self._own.items():
+        # while the batch system is silent, what was known before holds
+        for id, own in self._own.items() if queue is not None else ():
             own.may_end = id in ending
         pending = {type: count * self.asking for type, count in self.each.items()}
         overdue = []

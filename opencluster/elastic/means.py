@@ -357,7 +357,12 @@ class Jobs:
     def _give_back(self, now: float, id: str) -> None:
         log.info("job %s is given back", id)
         self._allotment.given_back(now, id)
-        self._given_back[self._executor.submit(self._launcher.remove, id)] = id
+        self._given_back[self._executor.submit(self._remove, id)] = id
+
+    def _remove(self, id: str) -> None:
+        """Give back a job, unless it has ended: whoever was before did it, or Slurm."""
+        if any(job.id == id for job in self._launcher.allocations()):
+            self._launcher.remove(id)
 
 
 def job_of(shop: Mapping[str, Any]) -> str:

@@ -174,5 +174,6 @@ def test_own_jobs_are_known_after_a_restart() -> None:
         assert again.remember(500.0, fields) == []
     assert again.own == ["j"]
     # with the cluster of then they may have ended, which is no failure
+    assert again.look(599.0, NOON, None, {}).failed == ()
     assert again.look(600.0, NOON, [], {}).failed == ()
     assert again.own == []

@@ -333,6 +333,24 @@ def test_a_job_is_given_back_though_who_did_it_was_killed(
     assert site.queue.removed == ["2"]
 
 
+def test_what_was_given_back_before_a_restart_is_no_failure(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.factory.pieces, site.factory.busy = 4, {"1"}
+    site.pass_time(10)
+    site.run_all()
+    site.pass_time(70)
+    site.factory.pieces, site.factory.busy = 0, set()
+    while not site.queue.removed:
+        site.pass_time(1)
+    caplog.clear()
+    site.factory.rows.clear()
+    site.keeper = site.begin()
+    site.pass_time(5)
+    assert site.queue.removed == ["2"]
+    assert [r.message for r in caplog.records if r.levelno > logging.INFO] == []
+
+
 def test_what_is_given_back_stands_until_it_has_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
