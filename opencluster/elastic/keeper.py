@@ -37,6 +37,7 @@ from opencluster.elastic.sight import Sight, sight_of
 from opencluster.errors import ConfigError, FactoryUnreachable, OpenClusterError
 from opencluster.net.control import Control
 from opencluster.node.host import host_name
+from opencluster.observe.status import counted
 from opencluster.place import Place
 
 log = logging.getLogger(__name__)
@@ -246,7 +247,8 @@ def told(order: Order) -> str:
         case Shrink(type, count, reason):
             return f"{type}: {count} fewer, since {reason}"
         case Allocate(count, reason):
-            return f"{count} more jobs of the batch system, since {reason}"
+            jobs = counted(count, "more job", "more jobs")
+            return f"{jobs} of the batch system, since {reason}"
         case Free(reason):
             return f"one job of the batch system fewer, since {reason}"
         case Halt(kind, reason):

@@ -14,8 +14,9 @@ import pytest
 from opencluster.config import Config
 from opencluster.config.elastic import ElasticSettings, ElasticType
 from opencluster.core.elastic_report import report_of
+from opencluster.core.elasticity import Allocate
 from opencluster.elastic.daemon import Elastic
-from opencluster.elastic.keeper import Keeper
+from opencluster.elastic.keeper import Keeper, told
 from opencluster.elastic.means import Jobs
 from opencluster.elastic.memory import Memory
 from opencluster.errors import ConfigError, FactoryUnreachable, LaunchFailed
@@ -480,6 +481,12 @@ def test_a_cluster_that_answers_has_not_ended_whatever_the_queue_says(
     site.factory.is_away = True
     site.pass_time(100)
     assert not site.keeper.is_over
+
+
+@pytest.mark.parametrize(("count", "jobs"), [(1, "1 more job"), (2, "2 more jobs")])
+def test_launches_are_told_in_a_line(count: int, jobs: str) -> None:
+    line = f"{jobs} of the batch system, since T: 4 pieces wait"
+    assert told(Allocate(count, "T: 4 pieces wait")) == line
 
 
 def test_without_an_elastic_type_there_is_nothing_to_do(tmp_path: Path) -> None:
