@@ -12,7 +12,7 @@ Rules that this module keeps:
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 FAR_BYTES_PER_S = 100e6
 """How fast values are assumed to come from another computer: a line of 1 Gbit/s."""
@@ -24,8 +24,7 @@ MAX_WAIT_S = 60.0
 """Longest wait for one worker, when there are no others."""
 
 
-@dataclass(frozen=True, slots=True)
-class Need:
+class Need(NamedTuple):
     """A value that a piece needs.
 
     Attributes
@@ -43,8 +42,7 @@ class Need:
     hosts: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A worker that could run a piece.
 
     Attributes
@@ -65,8 +63,7 @@ class Candidate:
     has_room: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """Where a piece should run.
 
     Attributes

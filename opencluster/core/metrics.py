@@ -9,8 +9,7 @@ Source: "Metric and label naming" in the documentation of Prometheus.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 PREFIX = "opencluster_"
 Labels = tuple[tuple[str, str], ...]
@@ -20,8 +19,7 @@ Named = tuple[str, str, float, str]
 and what it is in one line."""
 
 
-@dataclass(frozen=True)
-class Metric:
+class Metric(NamedTuple):
     """One thing that is measured, of one or of many.
 
     Attributes

@@ -11,8 +11,7 @@ import itertools
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from opencluster.core.roles import TRUSTED, Credential, permits, refusal
 from opencluster.errors import (
@@ -31,8 +30,7 @@ from opencluster.wire import frames, kinds
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """Who asks.
 
     Attributes
