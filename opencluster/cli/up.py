@@ -15,7 +15,7 @@ from opencluster.cli.options import directory_option
 from opencluster.config import load
 from opencluster.elastic.running import start_beside, stop_beside
 from opencluster.errors import LaunchFailed, StartFailed, indent
-from opencluster.launchers import embedded
+from opencluster.launchers import embedded, logout
 from opencluster.launchers.base import Launcher, Outcome, Tell, failures, launcher_of
 from opencluster.launchers.cluster_file import ClusterFile, load_cluster_file
 from opencluster.launchers.description import default_directory
@@ -87,6 +87,8 @@ def up_command(path: Path, dry_run: bool, restart: bool) -> None:
         stop_beside(place)
         if start_beside(place):
             click.echo("workers of elastic types come and go with the work", err=True)
+            if logout.ends_processes():
+                click.echo(f"mind that {logout.REASON_HERE}", err=True)
         outcomes = await_workers(place, launcher, outcomes)
     conclude(outcomes, "failed; `opencluster up` again tries those that did")
 

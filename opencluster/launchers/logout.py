@@ -23,6 +23,11 @@ REASON = (
     "`loginctl enable-linger` there, and name a script in `python:` that starts Python "
     "by `systemd-run --user --scope` (docs/launch.md)"
 )
+REASON_HERE = (
+    "what looks after them ends when you log out, as systemd-logind has "
+    "KillUserProcesses=yes here: run `loginctl enable-linger`, and give this command "
+    "again behind `systemd-run --user --scope`"
+)
 _OF_A_LOG_IN = re.compile(r"/session-[^/\n]+\.scope")
 
 

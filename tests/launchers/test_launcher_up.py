@@ -19,7 +19,7 @@ from opencluster.cli.up import place_of
 from opencluster.config import load
 from opencluster.elastic.running import COMMANDS, start_beside
 from opencluster.errors import FactoryUnreachable, StartFailed
-from opencluster.launchers import embedded
+from opencluster.launchers import embedded, logout
 from opencluster.launchers.cluster_file import load_cluster_file
 from opencluster.launchers.record import keep_record, recorded
 from opencluster.place import Place
@@ -69,6 +69,8 @@ def test_a_cluster_of_this_computer_from_up_to_down(
     path = tmp_path / "here.yaml"
     elastic = "elastic: {Nothing: {minimum: 1, maximum: 1}}\n"
     path.write_text(FILE.replace("NAME", "Nothing") + elastic)
+    # a log-in node may end what a log-in leaves
+    monkeypatch.setattr(logout, "ends_processes", lambda: True)
     shown = opencluster(place, "up", str(path), "--dry-run")
     assert "target = program.py:Nothing" in shown.output
     assert not place.path.exists()
@@ -78,6 +80,7 @@ def test_a_cluster_of_this_computer_from_up_to_down(
     assert f"`opencluster --dir '{place.path}' status`" in begun.output
     assert "set OPENCLUSTER_CLUSTER_FACTORIES to nothing to use this" in begun.output
     assert "workers of elastic types come and go with the work" in begun.output
+    assert "mind that what looks after them ends when you log out" in begun.output
     assert not start_beside(place)
     # what is new needs no restart
     path.write_text(MORE)
