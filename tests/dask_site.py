@@ -63,8 +63,14 @@ def dask_workers(
 @contextmanager
 def on_dask(address: str, settings: Mapping[str, object]) -> Iterator[None]:
     """Have the engine dask use a scheduler, with some settings."""
+    with with_settings({**settings, "dask.address": address}):
+        yield
+
+
+@contextmanager
+def with_settings(settings: Mapping[str, object]) -> Iterator[None]:
+    """Have engines made anew, with some settings, and end them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OPENCLUSTER_DASK_ADDRESS", address)
         for name, value in settings.items():
             variable = f"OPENCLUSTER_{name}".upper().replace(".", "_")
             patch.setenv(variable, str(value))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from dask_site import on_dask
+from dask_site import on_dask, with_settings
 from data_programs import TARGET
 
 from opencluster import DataRef, Manager, WorkPiece
@@ -33,14 +34,19 @@ SETTINGS = {"manager.worker_wait_s": 2, "workshop.restart_delay_s": 0.05}
 
 
 @pytest.fixture(scope="module", params=ENGINES)
-def engine(request: pytest.FixtureRequest) -> Iterator[str]:
+def engine(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     """Return the name of an engine on which the workers can be used."""
+    where: AbstractContextManager[object]
     if request.param == "dask":
-        with on_dask(request.getfixturevalue("dask_address"), SETTINGS):
-            yield request.param
-        return
-    here = HERE if request.param == "cluster" else {}
-    with LocalCluster(here, SETTINGS):
+        where = on_dask(request.getfixturevalue("dask_address"), SETTINGS)
+    elif request.param == "cluster":
+        where = LocalCluster(HERE, SETTINGS)
+    else:
+        directory = tmp_path_factory.mktemp("place")
+        where = with_settings({**SETTINGS, "dir": directory})
+    with where:
         yield request.param
 
 

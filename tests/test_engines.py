@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from queue import SimpleQueue
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cluster_programs import TARGET
-from dask_site import on_dask
+from dask_site import on_dask, with_settings
 
 from opencluster import Completed, Manager, Worker, WorkPiece
 from opencluster.engines.base import Options, Outcome
@@ -35,15 +36,19 @@ HERE = {f"{TARGET}:ToolWorker": 2, f"{TARGET}:ToolboxService": 1}
 
 
 @pytest.fixture(scope="module", params=ENGINES)
-def engine(request: pytest.FixtureRequest) -> Iterator[str]:
+def engine(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     """Return the name of an engine on which the tools can be used."""
+    where: AbstractContextManager[object]
     if request.param == "dask":
-        with on_dask(request.getfixturevalue("dask_address"), SETTINGS):
-            yield request.param
-        return
-    # the other engines take no notice of the cluster
-    here = HERE if request.param == "cluster" else {}
-    with LocalCluster(here, SETTINGS):
+        where = on_dask(request.getfixturevalue("dask_address"), SETTINGS)
+    elif request.param == "cluster":
+        where = LocalCluster(HERE, SETTINGS)
+    else:
+        directory = tmp_path_factory.mktemp("place")
+        where = with_settings({**SETTINGS, "dir": directory})
+    with where:
         yield request.param
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from opencluster.config import load
 from opencluster.engines.choice import ENGINE_VARIABLE, close_engines, look_again
+from opencluster.errors import FactoryUnreachable
 from opencluster.launchers import embedded
 from opencluster.net.control import Control
 from opencluster.place import (
@@ -64,6 +65,7 @@ class LocalCluster:
         }
         self._is_waiting = wait
         self._before: dict[str, str | None] = {}
+        self._control: Control | None = None
         self.place = Place(Path())
 
     def __enter__(self) -> LocalCluster:
@@ -82,6 +84,8 @@ class LocalCluster:
                 while_pid=os.getpid(),
                 number_of_factories=self._number_of_factories,
             )
+            # kept, as tests ask again and again
+            self._control = embedded.control_of(load(), self.place)
             if self._is_waiting:
                 embedded.await_processes(self.place, load())
         except BaseException:
@@ -90,6 +94,9 @@ class LocalCluster:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        if self._control is not None:
+            self._control.close()
+            self._control = None
         close_engines(self.place)
         embedded.stop(self.place)
         for name, value in self._before.items():
@@ -103,14 +110,15 @@ class LocalCluster:
         self, operation: str, arguments: Mapping[str, Any] | None = None
     ) -> Any:
         """Ask the factory something: ``status``, for one."""
-        with self._control() as control:
-            return control.factory(operation, arguments)
+        return self._connected().factory(operation, arguments)
 
     def ask_workshop(self, operation: str, arguments: Mapping[str, Any]) -> Any:
         """Ask the workshop something: ``scale``, for one."""
-        with self._control() as control:
-            shop = control.factory("find", {"kind": "workshop"})[0]
-            return control.workshop(shop, operation, arguments, 60.0)
+        control = self._connected()
+        shop = control.factory("find", {"kind": "workshop"})[0]
+        return control.workshop(shop, operation, arguments, 60.0)
 
-    def _control(self) -> Control:
-        return embedded.control_of(load(), self.place)
+    def _connected(self) -> Control:
+        if self._control is None:
+            raise FactoryUnreachable("the cluster is there within its block alone")
+        return self._control

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from chaos_report import Tell
-from chaos_scene import SECONDS, TIMEOUT_S, WIDE, scene
+from chaos_scene import IS_FULL, SECONDS, TIMEOUT_S, WIDE, scene
 from chaos_watch import watched
 
 from opencluster.core.entries import Entry
@@ -18,8 +18,8 @@ from opencluster.errors import OpenClusterError
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(TIMEOUT_S)]
 
-KILLS = max(10, round(SECONDS / 3))
-PIECES = 10_000
+KILLS = max(5, round(SECONDS / 3))
+PIECES = 10_000 if IS_FULL else 2_000
 STOPS = max(1, round(SECONDS / 12))
 
 

@@ -12,7 +12,7 @@ from types import FrameType
 
 from sim_runs import SeedFailed, Totals, run_seeds
 
-CHUNK = 20
+CHUNK = 10
 """Seeds that a process runs before it says so."""
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 INTERRUPTED = 130
