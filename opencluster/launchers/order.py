@@ -172,8 +172,18 @@ def answer_in(output: str) -> Answer | None:
                 str(told.get("directory", "")),
                 told.get("may_run") is not False,
                 str(told.get("computer", "")),
-                tuple(e for e in told.get("catalogue", ()) if isinstance(e, Mapping)),
+                _entries(told.get("catalogue")),
                 told.get("is_changed") is True,
-                dict(told.get("counts", {})),
+                _counts(told.get("counts")),
             )
     return None
+
+
+def _entries(given: Any) -> tuple[Mapping[str, Any], ...]:
+    rows = given if isinstance(given, list) else []
+    return tuple(row for row in rows if isinstance(row, Mapping))
+
+
+def _counts(given: Any) -> dict[str, int]:
+    rows = given if isinstance(given, Mapping) else {}
+    return {name: count for name, count in rows.items() if type(count) is int}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
@@ -78,6 +79,8 @@ def test_of_an_order_that_was_not_described_nothing_is_known() -> None:
 def test_what_a_workshop_is_to_take_over_comes_with_the_answer() -> None:
     answer = Answer(True, "", catalogue=(ENTRY,), is_changed=True, counts={"A": 2})
     assert answer_in(answer.to_json()) == answer
+    odd = json.dumps({"opencluster_node": {"catalogue": 7, "counts": [{}]}})
+    assert answer_in(odd) == Answer(False, "")
 
 
 class Shop:
