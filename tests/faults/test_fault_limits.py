@@ -107,8 +107,8 @@ def test_progress_is_reported_and_ends_an_interrupted_piece(
     future.interrupt()  # type: ignore[attr-defined]
     with pytest.raises(Interrupted, match="interrupted on Fault-1"):
         future.result(DEADLINE_S)
-    # by itself, before the exception that comes from outside
-    assert stopped.read_text() == "progress"
+    # where it looks, before the exception that comes from outside
+    assert stopped.read_text() == "check"
     assert perform(fault("ok"))["pid"] == worker
 
 

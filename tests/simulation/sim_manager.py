@@ -1,4 +1,4 @@
-"""A manager: `core.dispatch`, a link and the real roster, as ``engines/cluster.py``
+"""A manager: `core.dispatch`, a link and the real roster, as ``engines/desk.py``
 joins them. It submits jobs, and is the user who gets the results."""
 
 from __future__ import annotations

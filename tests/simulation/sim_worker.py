@@ -1,4 +1,4 @@
-"""A worker: `core.inbox` and pieces that take virtual time, as ``serving.py`` joins it
+"""A worker: `core.inbox` and pieces that take virtual time, as ``serving/station.py`` joins it
 to sockets and threads."""
 
 from __future__ import annotations
