@@ -1,5 +1,5 @@
-"""A worker: `core.inbox` and pieces that take virtual time, as ``serving/station.py`` joins it
-to sockets and threads."""
+"""A worker: `core.inbox` and pieces that take virtual time, as ``serving/station.py``
+joins it to sockets and threads."""
 
 from __future__ import annotations
 
