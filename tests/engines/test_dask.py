@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +257,22 @@ def test_what_is_equally_urgent_goes_in_the_order_of_submission(
     work["until"].touch()
     for future in [first, *futures]:
         future.result(DEADLINE_S)
+    assert (tmp_path / "log").read_text().split() == [str(n) for n in range(8)]
+
+
+def test_pieces_of_a_map_go_in_their_order(manager: Manager, tmp_path: Path) -> None:
+    work = gate(tmp_path)
+    first = manager.submit("Solo", work)
+    wait_until(work["started"].exists)
+    note = {"do": "note", "log": tmp_path / "log"}
+    pieces = [WorkPiece(note, number=number) for number in range(8)]
+    with ThreadPoolExecutor(1) as thread:
+        # each is a task of its own when its result is kept
+        kept = thread.submit(lambda: list(manager.map("Solo", pieces, keep=True)))
+        wait_until(lambda: constrained() == len(pieces))
+        work["until"].touch()
+        assert len(kept.result(DEADLINE_S)) == len(pieces)
+    first.result(DEADLINE_S)
     assert (tmp_path / "log").read_text().split() == [str(n) for n in range(8)]
 
 

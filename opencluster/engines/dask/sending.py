@@ -19,6 +19,7 @@ from opencluster.engines.dask.tasks import (
     Pace,
     Task,
     dask_priority,
+    in_dask_order,
     scatter,
     submit,
 )
@@ -140,7 +141,10 @@ class Sending:
 
     def _launch(self, tasks: Sequence[Task], priority: int, address: str) -> None:
         rows = []
-        for task in tasks:
+        ids = in_dask_order([task.id for task in tasks])
+        for task, id in zip(tasks, ids, strict=True):
+            # of one graph, too, the first is to run first
+            task.id = id
             refs = [ref for flight in task.flights for ref in flight.ticket.refs]
             try:
                 values = self._values.futures(refs)

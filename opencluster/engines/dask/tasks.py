@@ -155,6 +155,20 @@ class Pace:
             yield bundle
 
 
+def in_dask_order(ids: Sequence[bytes]) -> list[bytes]:
+    """Return the identities of tasks of one type and graph as Dask would run them.
+
+    It orders what is independent by rules of its own, such as the last one first.
+    """
+    if len(ids) == 1:
+        return list(ids)
+    from dask.order import order
+
+    keys = {id.hex(): id for id in ids}
+    ranks = order({key: (call, None) for key in keys})
+    return [keys[key] for key in sorted(keys, key=ranks.__getitem__)]
+
+
 def submit(
     client: Any,
     rows: Iterable[tuple[Task, bytes, Sequence[Any]]],
