@@ -27,7 +27,7 @@ from opencluster.core.elasticity import (
     Order,
     Shrink,
 )
-from opencluster.elastic.sight import Hands, Sight, can_start
+from opencluster.elastic.sight import Hands, Sight, can_start, in_a_line
 from opencluster.errors import LaunchFailed, OpenClusterError
 from opencluster.launchers.base import Launcher
 from opencluster.net.control import Control
@@ -407,8 +407,5 @@ def _that_a_workshop_ends(hands: Hands, sight: Sight) -> list[Mapping[str, Any]]
 def _reason(error: BaseException) -> str:
     """Return in a line why something failed."""
     output = getattr(error, "output", "") or getattr(error, "detail", "")
-    last = output.strip().rpartition("\n")[2] if isinstance(output, str) else ""
     is_expected = isinstance(error, OpenClusterError | LaunchFailed)
-    message = str(error) if is_expected else repr(error)
-    first = message.strip().partition("\n")[0]
-    return f"{first} ({last})" if last and last not in first else first
+    return in_a_line(str(error) if is_expected else repr(error), output)

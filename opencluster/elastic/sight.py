@@ -121,6 +121,13 @@ def can_start(shop: Entry, type: str) -> bool:
     )
 
 
+def in_a_line(message: str, output: Any) -> str:
+    """Return in a line what failed, with the last one of what was printed."""
+    first = message.strip().partition("\n")[0]
+    last = output.strip().rpartition("\n")[2] if isinstance(output, str) else ""
+    return f"{first} ({last})" if last and last not in first else first
+
+
 def _ended(figures: Mapping[str, Any]) -> int:
     counts = (figures.get("pieces_done"), figures.get("pieces_failed"))
     return sum(count for count in counts if type(count) is int)
@@ -137,5 +144,6 @@ def _failures(
             said = entry["attributes"]
             more = said.get("failures")
             more = more if isinstance(more, int) else 0
-            found[type] = (count + more, str(said.get("message", message)))
+            told = in_a_line(str(said.get("message", message)), said.get("output"))
+            found[type] = (count + more, told)
     return found

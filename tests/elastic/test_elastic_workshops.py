@@ -61,7 +61,8 @@ class FakeCluster:
         entries = [_entry("workshop", shop, shop, **catalogue) for shop in ("a", "b")]
         entries += [_entry("worker", name, shop) for shop, name in self.running]
         if self.failures:
-            said = {"failures": self.failures, "message": "no instrument"}
+            said = {"failures": self.failures, "message": "T-9 did not start"}
+            said["output"] = "Traceback:\n  ...\nOSError: no instrument\n"
             entries.append(_entry("failure", "T-9", "a", **said))
         return entries
 
@@ -80,6 +81,9 @@ def _entry(kind: str, name: str, shop: str, **attributes: Any) -> dict[str, Any]
     }
 
 
+FAILED = ("T", "T-9 did not start (OSError: no instrument)")
+
+
 def workshops(cluster: FakeCluster) -> Workshops:
     return Workshops(cast(Control, cluster), Config(), AtOnce())
 
@@ -91,7 +95,7 @@ def test_a_process_that_ends_long_after_its_start_has_failed() -> None:
     means.carry_out(0.0, Grow("T", 4, "work"), cluster.sight())
     assert means.look(1.0, cluster.sight()).failed == []
     cluster.failures = 1
-    assert means.look(2.0, cluster.sight()).failed == [("T", "no instrument")]
+    assert means.look(2.0, cluster.sight()).failed == [FAILED]
     assert means.look(3.0, cluster.sight()).failed == []
 
 
@@ -101,7 +105,7 @@ def test_what_failed_before_is_nobodys_launch() -> None:
     means = workshops(cluster)
     assert means.look(0.0, cluster.sight()).failed == []
     cluster.failures = 3
-    assert means.look(1.0, cluster.sight()).failed == [("T", "no instrument")]
+    assert means.look(1.0, cluster.sight()).failed == [FAILED]
 
 
 def test_workshops_do_not_go_on_trying_what_was_stopped() -> None:
