@@ -55,6 +55,7 @@ def site() -> Iterator[Site]:
     try:
         yield made
     finally:
+        made.control.close()
         for computer in reversed(made.computers):
             computer.stop()
         shutil.rmtree(path)

@@ -21,6 +21,11 @@ from opencluster.config import load
 from opencluster.core.entries import Entry
 from opencluster.engines.cluster import ClusterEngine
 from opencluster.launchers.connection import connect
+from opencluster.net.keyfiles import (
+    add_certificate,
+    make_keys,
+    revoke_certificate,
+)
 from opencluster.net.keys import Keyring
 from opencluster.net.reactor import Reactor
 from opencluster.net.transport import PeerLost, Received, TransportEvent
@@ -124,7 +129,7 @@ class Site:
         self.path = path
         self.computers: list[Computer] = []
         self.head = self.computer("head")
-        self.ok(self.head, "keys", "new")
+        make_keys(self.head.keys)
         for name, role in {
             "node7": "workshop",
             "node7-worker": "worker",
@@ -135,15 +140,17 @@ class Site:
             "spare": "observer",
             "eve": "manager",
         }.items():
-            self.ok(self.head, "keys", "add", name, "--role", role)
+            add_certificate(self.head.keys, name, role)
         # nobody has ever admitted her
-        self.ok(self.head, "keys", "revoke", "eve")
+        revoke_certificate(self.head.keys, "eve")
         self.head.start("factory", "--port", "0")
         found = wait_until(
             lambda: re.search(r"factory at tcp://([\d.]+:\d+)", self.head.said())
         )
         self.address = found[1]
         self.head.environment["OPENCLUSTER_CLUSTER_FACTORIES"] = self.address
+        config = load(files=[], environ=self.head.environment)
+        self.control = connect(config, Place(self.head.path / "c"))
         self.node = self.computer("node", "node7", "node7-worker")
         self.node.start(
             "workshop",
@@ -172,11 +179,9 @@ class Site:
     def status(self) -> dict[str, Any]:
         """Return what `opencluster status` says, asked by an observer.
 
-        In the way of the command, but without a process for each look.
+        In the way of the command, but without a process and a connection for each look.
         """
-        config = load(files=[], environ=self.head.environment)
-        with connect(config, Place(self.head.path / "c")) as control:
-            status: dict[str, Any] = json.loads(json.dumps(ask(control)))
+        status: dict[str, Any] = json.loads(json.dumps(ask(self.control)))
         return status
 
     def members(self) -> list[dict[str, Any]]:

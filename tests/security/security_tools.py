@@ -42,7 +42,7 @@ def wait_until(condition: Callable[[], Value]) -> Value:
     deadline = time.monotonic() + DEADLINE_S
     while not (value := condition()):
         assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
+        time.sleep(0.01)
     return value
 
 
