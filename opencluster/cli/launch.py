@@ -125,7 +125,8 @@ _batch_options = _offering(
         type=click.IntRange(min=0),
         default=0,
         metavar="N",
-        help="CPUs of each computer; by default whole computers.",
+        help="CPUs of each computer; Slurm gives whole ones by default, PBS must be "
+        "told.",
     ),
     click.option(
         "--gpus-per-node",
