@@ -258,6 +258,11 @@ def _file_exporter(path: Path) -> SpanExporter:
         raise ConfigError(
             f"[tracing] endpoint: no traces in {path}: {error.strerror}"
         ) from None
-    return ConsoleSpanExporter(
+
+    class FileSpanExporter(ConsoleSpanExporter):
+        def shutdown(self) -> None:
+            file.close()
+
+    return FileSpanExporter(
         out=file, formatter=lambda span: span.to_json(indent=None) + "\n"
     )
