@@ -6,7 +6,6 @@ import click
 
 from opencluster.cli.options import directory_option, parse_workers
 from opencluster.config import load
-from opencluster.elastic.running import stop_beside
 from opencluster.errors import StartFailed
 from opencluster.launchers import embedded
 from opencluster.launchers.connection import connect
@@ -73,6 +72,9 @@ def stop_command(names: tuple[str, ...]) -> None:
             click.echo(actions.stop(control, names, config), err=True)
         return
     was_running = embedded.stop(place)
+    # here, as `opencluster start` is spared all the launchers
+    from opencluster.elastic.running import stop_beside
+
     # `opencluster up` has started it beside, and it would wait for another cluster
     stop_beside(place)
     if was_running:
