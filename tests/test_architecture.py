@@ -72,7 +72,6 @@ MAY_IMPORT: dict[str, set[str]] = {
     "serving": MEANS
     | {"place", "registration", "keeping", "inputs", "tracing", "engines.choice"},
     **dict.fromkeys(BASE_CLASSES, SHELL),
-    "service": SHELL | {"worker"},
     "collective": GROUND | {"core", "engines.base"},
     "futures": {"errors", "engines.base"},
     "handle": {"workpiece", "engines.base", "priorities"},
@@ -332,6 +331,7 @@ BAD = [
     ("opencluster.store.a", "from ..net.b import c", "opencluster.net.b c"),
     ("opencluster.worker", "from . import manager", "opencluster manager"),
     ("opencluster.worker", "import opencluster.service", "opencluster.service"),
+    ("opencluster.service", "from opencluster.worker import Worker", "opencluster.worker"),
     ("opencluster.place", "import opencluster.net.link", "opencluster.net.link"),
     ("opencluster.serving.a", "from opencluster import worker", "opencluster worker"),
     ("opencluster.manager", "import opencluster.engines", "opencluster.engines"),
@@ -376,7 +376,6 @@ GOOD = [
     ("opencluster.wire.arrays", "import numpy"),
     ("opencluster.wire.a", "if TYPE_CHECKING:\n    import numpy"),
     ("opencluster.net.a", "from opencluster import config, errors\nimport zmq"),
-    ("opencluster.service", "from opencluster.worker import Worker"),
     ("opencluster.manager", "from opencluster.engines.base import Engine"),
     ("opencluster.manager", "from opencluster.engines import base"),
     ("opencluster.manager", "from opencluster.engines.choice import find_engine"),
