@@ -13,7 +13,7 @@ import click
 
 from opencluster.cli.options import directory_option
 from opencluster.config import load
-from opencluster.elastic.running import start_beside, stop_beside
+from opencluster.elastic.running import elastic_in, start_beside, stop_beside
 from opencluster.errors import LaunchFailed, StartFailed, indent
 from opencluster.launchers import embedded, logout
 from opencluster.launchers.base import Launcher, Outcome, Tell, failures, launcher_of
@@ -73,6 +73,9 @@ def up_command(path: Path, dry_run: bool, restart: bool) -> None:
         launcher.is_restart = restart
     if dry_run:
         click.echo(launcher.describe())
+        types = [f"{t.minimum} to {t.maximum} {t.type}" for t in elastic_in(file)]
+        if types:
+            click.echo(f"\n# `opencluster elastic run` here: {', '.join(types)}")
         return
     mean_this_cluster()
     outcomes = follow(launcher, launcher.launch)

@@ -6,6 +6,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 
 from opencluster.config import Config, load
+from opencluster.config.elastic import ElasticType
 from opencluster.core.roles import WORKER
 from opencluster.elastic.daemon import Elastic
 from opencluster.elastic.keeper import Keeper
@@ -38,6 +39,11 @@ def settings_for(place: Place) -> Config:
     """
     file = recorded(place)
     return load(overrides={} if file is None else _overrides(file))
+
+
+def elastic_in(file: ClusterFile) -> tuple[ElasticType, ...]:
+    """Return the types that are elastic in a cluster file, and in our settings."""
+    return load(overrides=_overrides(file)).elastic_types
 
 
 def elastic_of(config: Config, place: Place) -> Elastic:

@@ -73,6 +73,7 @@ def test_a_cluster_of_this_computer_from_up_to_down(
     monkeypatch.setattr(logout, "ends_processes", lambda: True)
     shown = opencluster(place, "up", str(path), "--dry-run")
     assert "target = program.py:Nothing" in shown.output
+    assert "`opencluster elastic run` here: 1 to 1 Nothing" in shown.output
     assert not place.path.exists()
     begun = opencluster(place, "up", str(path))
     assert begun.exit_code == 0, begun.output
