@@ -37,7 +37,7 @@ from opencluster.place import Place, factories, keys_directory
 
 START_TIMEOUT_S = 20.0
 READY_TIMEOUT_S = 60.0
-"""How long workers and services may take to become ready."""
+"""How long it may take until the next worker or service is ready."""
 STOP_TIMEOUT_S = 60.0
 """More than a workshop takes whose workers hand over values, by the defaults."""
 POLL_S = 0.02
@@ -187,13 +187,21 @@ def await_processes(place: Place, config: Config) -> None:
     StartFailed
         When a process ends instead; with its output.
     """
-    deadline = time.monotonic() + READY_TIMEOUT_S
+    known, deadline = -1, 0.0
     with control_of(config, place) as control:
         wanted: dict[str, Wanted] = {}
-        while reason := _not_ready(control, wanted):
-            if time.monotonic() > deadline:
+        while True:
+            count, reason = _not_ready(control, wanted)
+            if not reason:
+                return
+            now = time.monotonic()
+            if count > known:
+                # many that load much from one disk may take long together
+                known, deadline = count, now + READY_TIMEOUT_S
+            if now > deadline:
                 raise StartFailed(
-                    f"after {READY_TIMEOUT_S:g} s {reason}; see `opencluster status`"
+                    f"for {READY_TIMEOUT_S:g} s nothing more was ready, and {reason}; "
+                    "see `opencluster status`"
                 )
             time.sleep(POLL_S * max(1, len(wanted)))
 
@@ -202,8 +210,8 @@ Wanted = Sequence[Mapping[str, Any]]
 """The catalogue of a workshop, with how many should run of each."""
 
 
-def _not_ready(control: Control, wanted: dict[str, Wanted]) -> str:
-    """Return what has not registered yet of what should run, in words.
+def _not_ready(control: Control, wanted: dict[str, Wanted]) -> tuple[int, str]:
+    """Return how many have registered, and in words what has not of what should run.
 
     Each workshop is asked once what it is to run, and the answer kept in `wanted`.
     """
@@ -221,9 +229,9 @@ def _not_ready(control: Control, wanted: dict[str, Wanted]) -> str:
         ]
     except FactoryUnreachable as error:
         # it may be busy with all that start at once
-        return str(error)
+        return 0, str(error)
     names = ", ".join(dict.fromkeys(lacking))
-    return f"not all of {names} were ready" if names else ""
+    return len(here), f"not all of {names} were" if names else ""
 
 
 def stop(place: Place, timeout_s: float = STOP_TIMEOUT_S) -> bool:

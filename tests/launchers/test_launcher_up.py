@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -175,10 +175,36 @@ def test_who_cannot_be_asked_what_runs_is_told(
         def workshop(self, *asked: object) -> None:
             raise FactoryUnreachable("node2 at tcp://10.1.0.2:9200 does not answer")
 
-    control = contextlib.nullcontext(FirewallBetween())
+    control = nullcontext(FirewallBetween())
     monkeypatch.setattr(embedded, "control_of", lambda *_: control)
     monkeypatch.setattr(embedded, "READY_TIMEOUT_S", 0.0)
-    with pytest.raises(StartFailed, match=r"after 0 s node2 at tcp://10\.1\.0\.2:9200"):
+    with pytest.raises(StartFailed, match=r"and node2 at tcp://10\.1\.0\.2:9200 does"):
+        embedded.await_processes(place, load())
+
+
+def test_workers_are_waited_for_as_long_as_more_of_them_are_ready(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class SlowDisk:
+        ready = 0
+
+        def factory(self, operation: str) -> list[dict[str, str]]:
+            self.ready += self.ready < most
+            shop = {"kind": "workshop", "id": "1", "name": "a", "workshop": ""}
+            worker = {"kind": "worker", "workshop": "1"}
+            names = [f"Image-{number}" for number in range(self.ready)]
+            return [shop, *(worker | {"name": name} for name in names)]
+
+        def workshop(self, *asked: object) -> dict[str, object]:
+            entry = {"kind": "worker", "name": "Image", "count": 4}
+            return {"is_drained": False, "catalogue": [entry]}
+
+    monkeypatch.setattr(embedded, "control_of", lambda *_: nullcontext(SlowDisk()))
+    monkeypatch.setattr(embedded, "READY_TIMEOUT_S", 0.0)
+    most = 4
+    embedded.await_processes(place, load())
+    most = 3
+    with pytest.raises(StartFailed, match="ready, and not all of Image were; see"):
         embedded.await_processes(place, load())
 
 
