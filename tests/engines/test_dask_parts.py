@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 import sys
 import threading
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from opencluster.engines.base import Options
 from opencluster.engines.dask import runs as dask_runs
 from opencluster.engines.dask import worker as dask_worker
 from opencluster.engines.dask.classes import NotThere, Recipes, load_worker
+from opencluster.engines.dask.hurry import Hurry
 from opencluster.engines.dask.messages import (
     UNKNOWN_CLASS,
     Answer,
@@ -178,6 +180,31 @@ def test_real_time_pieces_go_before_all_others() -> None:
 
 
 # --- the scheduler ---------------------------------------------------------------
+
+
+def test_however_many_pieces_hurry_dask_workers_are_asked_once_for_all() -> None:
+    asked: list[list[str]] = []
+    waiting = flights(40, deadline_s=0.0)
+    for number, flight in enumerate(waiting):
+        flight.task = Task(bytes([number]), "T", [flight])
+    keys = [flight.task.key for flight in waiting if flight.task is not None]
+
+    class Client:
+        async def run(
+            self, function: object, type: str, keys: list[str], **to: object
+        ) -> dict[str, list[str]]:
+            asked.append(keys)
+            return {"tcp://a": keys[:10], "tcp://b": keys[10:20]}
+
+    client, census = Client(), SimpleNamespace(addresses=lambda type: ["tcp://a"])
+    hurry = Hurry(client, cast(Any, census), lambda flight: flight not in over)
+    over = waiting[39:]
+
+    async def see_to_all() -> None:
+        await asyncio.gather(*(hurry.see_to([flight]) for flight in waiting))
+
+    asyncio.run(see_to_all())
+    assert asked == [keys[:39], keys[20:39]]
 
 
 def test_the_scheduler_needs_no_opencluster(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -393,19 +420,19 @@ def test_who_is_interrupted_while_it_fetches_has_lost_nothing() -> None:
 
 
 def test_a_batch_piece_makes_way_once_for_a_task_that_waits() -> None:
-    def make_way(state: str) -> bool:
+    def make_way(state: str) -> list[str]:
         task = SimpleNamespace(state=state)
         known = SimpleNamespace(tasks={"key": task})
         host = SimpleNamespace(state=known, address="tcp://here")
-        return dask_runs.make_way("T", "key", host)
+        return dask_runs.make_way("T", ["key", "elsewhere"], host)
 
     first, second = run(8, []), run(9, [])
     dask_runs.begin(first)
     dask_runs.begin(second)
-    assert make_way("executing") is True
+    assert make_way("executing") == ["key"]
     assert (first.way_for, second.way_for) == ("", "")
-    assert make_way("constrained") is False
-    assert make_way("ready") is False
+    assert make_way("constrained") == []
+    assert make_way("ready") == []
     assert (first.way_for, second.way_for) == ("key", "")
     with pytest.raises(PieceInterrupt, match=CUT_SHORT):
         first.perform(lambda piece: first.progress(1, 2), WorkPiece())

@@ -24,6 +24,7 @@ from opencluster.engines.base import Outcome
 from opencluster.engines.dask import runs
 from opencluster.engines.dask.census import Census
 from opencluster.engines.dask.classes import not_there
+from opencluster.engines.dask.hurry import Hurry
 from opencluster.engines.dask.messages import (
     BROKEN,
     NOT_BEGUN,
@@ -52,8 +53,6 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.1
 """How often a look is taken at what takes too long."""
-HURRY_S = 0.05
-"""Workers are asked no more often than this to make way."""
 WAIT_S = 0.5
 """Who waits looks up this often, for exceptions that came meanwhile."""
 MAX_TRIES = 100
@@ -98,6 +97,7 @@ class Flights:
             lambda flight, outcome: self._put(partial(self._end, flight, outcome)),
             lambda flights: self._put(partial(self._again, flights)),
         )
+        self._hurry = Hurry(client, census, self._is_waiting)
         self._flights: dict[int, Flight] = {}
         self._counts: dict[str, int] = {}
         self._alone_since: dict[str, float] = {}
@@ -140,7 +140,7 @@ class Flights:
             self._sending.send(type, flights, self._counts[type])
             urgent = [flight for flight in flights if flight.piece.wait_s is not None]
             if urgent:
-                self._soon(partial(self._hurry_all, urgent))
+                self._soon(partial(self._hurry.see_to, urgent))
             return
         for flight in flights:
             flight.ticket.done(flight.piece.id, closed(None))
@@ -272,27 +272,8 @@ class Flights:
             return []
         return [number for ran in found.values() for number in ran]
 
-    async def _hurry_all(self, flights: Sequence[Flight]) -> None:
-        await asyncio.gather(*map(self._hurry, flights))
-
-    async def _hurry(self, flight: Flight) -> None:
-        """Have batch pieces make way for a real-time piece that waits for too long."""
-        wait_s = max(flight.piece.wait_s or 0.0, HURRY_S)
-        is_begun = False
-        while not is_begun:
-            await asyncio.sleep(wait_s)
-            task = flight.task
-            if flight.piece.id not in self._flights or task is None:
-                return
-            with suppress(OSError, TimeoutError):
-                found = await self._client.run(
-                    runs.make_way,
-                    task.type,
-                    task.key,
-                    workers=self._census.addresses(task.type),
-                    on_error="ignore",
-                )
-                is_begun = any(found.values())
+    def _is_waiting(self, flight: Flight) -> bool:
+        return flight.piece.id in self._flights and flight.task is not None
 
     async def _interrupt(self, flight: Flight) -> None:
         number = flight.piece.id

@@ -11,7 +11,7 @@ import ctypes
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from opencluster.core.inbox import CUT_SHORT, INTERRUPT, TIME_LIMIT
@@ -263,30 +263,34 @@ BEGUN = ("executing", "long-running", "memory", "error")
 """States of a task on a Dask worker, as Dask calls them."""
 
 
-def make_way(type: str, key: str, dask_worker: Any) -> bool:
-    """Have a batch piece stop for a task that waits on this Dask worker.
+def make_way(type: str, keys: Sequence[str], dask_worker: Any) -> list[str]:
+    """Have a batch piece stop for each task that waits on this Dask worker.
 
     It stops at its next call of `Worker.progress`, and is performed again.
 
     Parameters
     ----------
     type : str
-        The type of both.
-    key : str
-        The task of a real-time piece.
+        The type of all of them.
+    keys : sequence of str
+        The tasks of real-time pieces.
     dask_worker : distributed.Worker
         Where this runs.
 
     Returns
     -------
-    bool
-        The task was begun here.
+    list of str
+        Those of the tasks that were begun here.
     """
-    task = dask_worker.state.tasks.get(key)
-    if task is not None and task.state in WAITING:
-        place = dask_worker.address.rpartition("//")[2]
-        _watch.make_way(f"{type}@{place}.", key)
-    return task is not None and task.state in BEGUN
+    place = dask_worker.address.rpartition("//")[2]
+    begun = []
+    for key in keys:
+        task = dask_worker.state.tasks.get(key)
+        if task is not None and task.state in WAITING:
+            _watch.make_way(f"{type}@{place}.", key)
+        elif task is not None and task.state in BEGUN:
+            begun.append(key)
+    return begun
 
 
 def stop_session(session: str, reason: str) -> None:

@@ -165,7 +165,7 @@ def in_dask_order(ids: Sequence[bytes]) -> list[bytes]:
     from dask.order import order
 
     keys = {id.hex(): id for id in ids}
-    ranks = order({key: (call, None) for key in keys})
+    ranks = order(dict.fromkeys(keys, (call, None)))
     return [keys[key] for key in sorted(keys, key=ranks.__getitem__)]
 
 
