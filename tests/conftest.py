@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import tempfile
 import uuid
 from collections.abc import Generator, Iterator
@@ -13,6 +14,15 @@ from postgres_server import PostgresServer
 from traces import VARIABLE, Traces
 
 from opencluster.engines.choice import close_engines
+
+SHORT = 30
+"""Characters of a temporary directory in which sockets of tests find room."""
+
+
+def pytest_configure() -> None:
+    """Keep temporary files in a place with a short name, as sockets lie among them."""
+    if len(tempfile.gettempdir()) > SHORT:
+        os.environ["TMPDIR"] = tempfile.tempdir = "/tmp"
 
 
 @pytest.hookimpl(wrapper=True)

@@ -302,7 +302,8 @@ def test_wrong_value_names_file_section_key_and_both_values(
 
 
 def test_long_values_are_shortened_in_messages(ini: Path) -> None:
-    assert len(refusal(ini, "[factory]\nport = " + "x" * 100_000)) < 300
+    message = refusal(ini, "[factory]\nport = " + "x" * 100_000)
+    assert len(message.replace(str(ini), "")) < 300
 
 
 @given(st.integers(min_value=0, max_value=2**60))
