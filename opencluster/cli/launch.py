@@ -26,6 +26,7 @@ from opencluster.launchers.base import failures, launcher_of
 from opencluster.launchers.batch.launcher import BatchLauncher
 from opencluster.launchers.cluster_file import ClusterFile, read_cluster_file
 from opencluster.launchers.description import DRAIN_BEFORE_S
+from opencluster.launchers.hosts import HostsLauncher
 from opencluster.observe.actions import name_in
 from opencluster.place import DIRECTORY_VARIABLE, Place
 
@@ -109,6 +110,13 @@ _common_options = _offering(
 )
 
 
+_restart_option = click.option(
+    "--restart",
+    is_flag=True,
+    help="End what runs as earlier options said, and start it anew.",
+)
+
+
 _batch_options = _offering(
     click.option(
         "--nodes",
@@ -184,6 +192,7 @@ def launch_command() -> None:
 
 @launch_command.command("local")
 @_common_options
+@_restart_option
 def local_command(**options: Any) -> None:
     """Start a cluster on this computer.
 
@@ -197,6 +206,7 @@ def local_command(**options: Any) -> None:
 @launch_command.command("ssh")
 @click.argument("hosts", nargs=-1, required=True, metavar="HOST...")
 @_common_options
+@_restart_option
 def ssh_command(hosts: tuple[str, ...], **options: Any) -> None:
     """Start a cluster on hosts that ssh reaches.
 
@@ -257,6 +267,8 @@ def _launch(content: dict[str, Any], options: dict[str, Any]) -> None:
     is_waiting = not options.get("no_wait")
     if isinstance(launcher, BatchLauncher):
         launcher.is_waiting = is_waiting
+    if isinstance(launcher, HostsLauncher):
+        launcher.is_restart = options["restart"]
     if options["dry_run"]:
         click.echo(launcher.describe())
         return

@@ -75,7 +75,7 @@ def take_over(order: Order, place: Place, change: Change) -> None:
         told = f" ({change.what})" if change.what else ""
         raise LaunchFailed(
             f"another order runs here, as the cluster file was changed since{told}: "
-            "`opencluster up --restart` ends that and starts this one"
+            "the same command with --restart ends that and starts this one"
         )
     _write_programs(order, place)
     _note_order(order, place)

@@ -8,6 +8,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from opencluster.cli import main
+from opencluster.launchers.base import Outcome
+from opencluster.launchers.hosts import HostsLauncher
 
 WORKER = "count.py:CountWorker"
 
@@ -137,6 +139,23 @@ def test_without_slurm_there_is_a_word_on_where_to_go(
     assert done.exit_code == 1
     assert "cannot run sbatch" in done.stderr
     assert "use a computer on which jobs are submitted" in done.stderr
+
+
+@pytest.mark.parametrize("options", [[], ["--restart"]])
+def test_what_runs_otherwise_is_ended_if_that_is_wanted(
+    options: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_restart = []
+
+    def follow(launcher: HostsLauncher, deed: object) -> list[Outcome]:
+        is_restart.append(launcher.is_restart)
+        return []
+
+    monkeypatch.setattr("opencluster.cli.launch.follow", follow)
+    for name in ("FACTORIES", "KEYS"):
+        monkeypatch.setenv(f"OPENCLUSTER_CLUSTER_{name}", "")
+    assert launch("local", *options).exit_code == 0
+    assert is_restart == [bool(options)]
 
 
 def test_what_did_not_start_is_nothing_to_look_at(

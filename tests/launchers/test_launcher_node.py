@@ -214,7 +214,7 @@ def test_a_host_from_up_to_down(order: Order) -> None:
     assert node.up(order).message == "runs already"
     # neither a changed order nor one for the workshop alone ends it
     other = replace(order, sections=dict(order.sections) | {"log": {"level": "ERROR"}})
-    with pytest.raises(LaunchFailed, match="`opencluster up --restart` ends that"):
+    with pytest.raises(LaunchFailed, match="the same command with --restart ends that"):
         node.up(other)
     node.down(replace(order, roles=("workshop",)))
     assert embedded.strays(place) == [row]

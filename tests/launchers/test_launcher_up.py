@@ -102,7 +102,7 @@ def test_a_cluster_of_this_computer_from_up_to_down(
     assert (
         "another order runs here, as the cluster file was changed since (1 of worker "
         "Nothing, not 2; worker Nothing has other target; worker Other is gone; file "
-        "other.py is gone): `opencluster up --restart` ends that"
+        "other.py is gone): the same command with --restart ends that"
     ) in refused.output
     assert "1 host of 1 failed" in refused.output
     failed = opencluster(place, "up", str(path), "--restart")
