@@ -75,7 +75,10 @@ class SshLauncher(HostsLauncher):
         if not host.address and is_loopback(address):
             self._check_reach(host, address)
         if ":" in address:
-            address = f"[{address}]"
+            raise LaunchFailed(
+                f"the factory on {host.name} would be at {address}, and OpenCluster "
+                "talks IPv4: write `address: ADDRESS` for it in the cluster file"
+            )
         return f"tcp://{address}:{host.port}"
 
     def _check_reach(self, host: Host, address: str) -> None:
