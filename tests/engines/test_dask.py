@@ -96,6 +96,17 @@ def test_a_scheduler_must_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught.value.__suppress_context__
 
 
+def test_a_scheduler_must_write_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENCLUSTER_DASK_ADDRESS", raising=False)
+    monkeypatch.setenv("OPENCLUSTER_DASK_SCHEDULER_FILE", str(tmp_path / "none.json"))
+    monkeypatch.setenv("OPENCLUSTER_DASK_CONNECT_TIMEOUT_S", "0.1")
+    close_engines()
+    with pytest.raises(FactoryUnreachable, match=r"its address into .*none\.json"):
+        find_engine("dask")
+
+
 def test_an_address_is_for_dask_alone(dask_address: str) -> None:
     assert engine_at("cluster", None) == "cluster"
     assert engine_at(None, "a:1") == engine_at("dask", "a:1") == "dask@a:1"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from pathlib import Path
 from typing import Any
 
 from opencluster.config.settings import DaskSettings
 from opencluster.errors import ConfigError, FactoryUnreachable
 
+LOOK_S = 0.05
 TRY_S = 2.0
 """How long it is tried whether a Dask worker can be reached from here."""
 
@@ -43,6 +46,8 @@ def open_client(settings: DaskSettings) -> tuple[Any, bool]:
             "scheduler with --dask-address tcp://HOST:8786, OPENCLUSTER_DASK_ADDRESS, "
             "[dask] address or [dask] scheduler_file"
         )
+    if settings.scheduler_file:
+        _await_file(Path(settings.scheduler_file), settings.connect_timeout_s)
     named = (
         {"scheduler_file": settings.scheduler_file}
         if settings.scheduler_file
@@ -63,6 +68,19 @@ def open_client(settings: DaskSettings) -> tuple[Any, bool]:
     if settings.direct == "auto":
         client.direct_to_workers = client.sync(_reaches_a_worker, client)
     return client, True
+
+
+def _await_file(path: Path, limit_s: float) -> None:
+    """Wait until a scheduler has written where it is, which Dask would do for ever."""
+    deadline = time.monotonic() + limit_s
+    while not path.exists():
+        if time.monotonic() > deadline:
+            raise FactoryUnreachable(
+                f"no Dask scheduler wrote its address into {path}: correct [dask] "
+                f"scheduler_file, or start one with `dask scheduler --scheduler-file "
+                f"{path}`"
+            )
+        time.sleep(LOOK_S)
 
 
 def _here(distributed: Any) -> Any:
