@@ -256,7 +256,7 @@ def test_a_place_where_something_else_runs_is_refused(
     launcher: BatchLauncher, queue: Queue, tmp_path: Path
 ) -> None:
     place = Place(tmp_path / "night")
-    place.path.mkdir()
+    place.make()
     keep_record(place, ClusterFile(tmp_path / "other.yaml", "other", launcher="ssh"))
     with pytest.raises(LaunchFailed, match="was launched by ssh"):
         launcher.launch(quiet)
@@ -337,6 +337,7 @@ def test_each_computer_of_a_job_is_told_what_became_of_it(
     launcher: BatchLauncher, here: list[str], tmp_path: Path
 ) -> None:
     launcher.is_waiting = True
+    Place(tmp_path / "night").make()
     folder = tmp_path / "night" / "jobs-of-slurm" / "1"
     (folder / "answers").mkdir(parents=True)
     (folder / "nodes").write_text("n1\nn2\n")
