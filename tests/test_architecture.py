@@ -331,7 +331,7 @@ BAD = [
     ("opencluster.store.a", "from ..net.b import c", "opencluster.net.b c"),
     ("opencluster.worker", "from . import manager", "opencluster manager"),
     ("opencluster.worker", "import opencluster.service", "opencluster.service"),
-    ("opencluster.service", "from opencluster.worker import Worker", "opencluster.worker"),
+    ("opencluster.service", "from opencluster.worker import W", "opencluster.worker"),
     ("opencluster.place", "import opencluster.net.link", "opencluster.net.link"),
     ("opencluster.serving.a", "from opencluster import worker", "opencluster worker"),
     ("opencluster.manager", "import opencluster.engines", "opencluster.engines"),
