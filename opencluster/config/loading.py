@@ -44,6 +44,7 @@ OTHER_VARIABLES = frozenset(
 that a workshop starts."""
 
 COMMAND_LINE = "command line"
+ENVIRONMENT = "environment variable"
 _MAX_SHOWN_PROBLEMS = 20
 _NEAR_ENOUGH_FOR_A_TYPO = 0.85
 
@@ -122,7 +123,7 @@ def _from_environment(
     for name in sorted(environ):
         if not name.startswith(PREFIX) or name in OTHER_VARIABLES:
             continue
-        origin = f"environment variable {name}"
+        origin = f"{ENVIRONMENT} {name}"
         if name in variables:
             section, key = variables[name]
             value = RawValue(environ[name].strip(), origin, Path.cwd())

@@ -18,12 +18,13 @@ import pytest
 from distributed.protocol import pickle as dask_pickle
 
 from opencluster import Worker, WorkPiece
-from opencluster.config import Config
+from opencluster.config import Config, load
 from opencluster.core.inbox import CUT_SHORT, INTERRUPT
 from opencluster.engines.base import Options
 from opencluster.engines.dask import runs as dask_runs
 from opencluster.engines.dask import worker as dask_worker
 from opencluster.engines.dask.classes import NotThere, Recipes, load_worker
+from opencluster.engines.dask.client import scheduler_of
 from opencluster.engines.dask.hurry import Hurry
 from opencluster.engines.dask.messages import (
     UNKNOWN_CLASS,
@@ -47,6 +48,27 @@ from opencluster.errors import RemoteProtocolError
 from opencluster.serving.outcomes import PieceInterrupt
 from opencluster.targets import load_class
 from opencluster.wire import codec
+
+# --- the scheduler ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("by_program", "named"),
+    [
+        ({}, ("tcp://site:1", "/site.json")),
+        ({"ADDRESS": "tcp://mine:1"}, ("tcp://mine:1", "")),
+        ({"SCHEDULER_FILE": "/mine.json"}, ("tcp://site:1", "/mine.json")),
+    ],
+)
+def test_a_program_s_scheduler_goes_before_that_of_the_site(
+    tmp_path: Path, by_program: dict[str, str], named: tuple[str, str]
+) -> None:
+    site = tmp_path / "config.ini"
+    site.write_text("[dask]\naddress = tcp://site:1\nscheduler_file = /site.json\n")
+    environ = {f"OPENCLUSTER_DASK_{key}": text for key, text in by_program.items()}
+    chosen = scheduler_of(load([site], environ))
+    assert (chosen.address, chosen.scheduler_file) == named
+
 
 # --- messages --------------------------------------------------------------------
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 def connect(config: Config, place: Place) -> DaskEngine:
     """Return an engine on the Dask cluster that the settings name."""
-    from opencluster.engines.dask.client import open_client
+    from opencluster.engines.dask.client import open_client, scheduler_of
     from opencluster.engines.dask.engine import DaskEngine
 
-    client, is_ours = open_client(config.dask)
+    client, is_ours = open_client(scheduler_of(config))
     return DaskEngine(config, client, is_ours)

@@ -7,12 +7,24 @@ import time
 from pathlib import Path
 from typing import Any
 
-from opencluster.config.settings import DaskSettings
+from opencluster.config.loading import ENVIRONMENT
+from opencluster.config.settings import Config, DaskSettings
 from opencluster.errors import ConfigError, FactoryUnreachable
 
 LOOK_S = 0.05
 TRY_S = 2.0
 """How long it is tried whether a Dask worker can be reached from here."""
+
+
+def scheduler_of(config: Config) -> DaskSettings:
+    """Return the settings with one scheduler: a program's goes before a site's."""
+    by_program = [
+        config.origin("dask", key).startswith(ENVIRONMENT)
+        for key in ("address", "scheduler_file")
+    ]
+    if by_program == [True, False]:
+        return config.dask.changed(scheduler_file="")
+    return config.dask
 
 
 def open_client(settings: DaskSettings) -> tuple[Any, bool]:
