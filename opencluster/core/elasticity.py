@@ -258,7 +258,7 @@ class Elasticity:
         room = self.limits.ceiling - sum(d.capacity for d in self._demands.values())
         first = max(self.limits.patience.first_step, demand.aim.minimum)
         count = min(demand.needed, max(2 * capacity, first), capacity + room)
-        held = demand.seen.obstacle or self.launching.held(now, name)
+        held = self._held(now, name, demand)
         if not held and count <= capacity:
             held = f"there may be {self.limits.ceiling} workers in all, the ceiling"
         if held:
@@ -304,8 +304,7 @@ class Elasticity:
         }
         name = max(lacking, key=lambda name: lacking[name])
         room, full = self._room(allocations)
-        held = growing[name].seen.obstacle or self.launching.held(now, ALLOCATIONS)
-        held = held or ("" if room else full)
+        held = self._held(now, ALLOCATIONS, growing[name]) or ("" if room else full)
         if held:
             for own, demand in growing.items():
                 self._hold(own, held, demand)
@@ -352,6 +351,11 @@ class Elasticity:
         left_s = max(0.0, self.limits.patience.rise_s - demand.short_for_s(now))
         soon = f"{demand.why}; more come if that lasts for {left_s:.0f} s"
         return "steady", soon, demand.needed
+
+    def _held(self, now: float, kind: str, demand: Demand) -> str:
+        """Return why nothing is launched: first what somebody has to mend."""
+        held = self.launching.held(now, kind)
+        return held if self.launching.stopped(kind) else demand.seen.obstacle or held
 
     def _hold(self, name: str, held: str, demand: Demand) -> None:
         state = "stopped" if self.is_stopped(name) else "held"

@@ -196,7 +196,7 @@ class ClusterEngine:
         try:
             return self._desk.roster.wait_for(type, wait_s)
         except NoSuitableWorker as error:
-            raise self._desk.shortage.explained(error) from None
+            raise self._desk.shortage.explained(error, type) from None
 
     def types(self) -> Mapping[str, int]:
         """Return the worker types that are here, with how many of each."""

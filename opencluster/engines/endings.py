@@ -47,7 +47,7 @@ class Endings:
         bonds: Bonds,
         adopt: Callable[[DataRef], DataRef],
         roster: Roster,
-        explained: Callable[[NoSuitableWorker], NoSuitableWorker],
+        explained: Callable[[NoSuitableWorker, str], NoSuitableWorker],
         timelines: Timelines,
         quarantine: Quarantine,
     ) -> None:
@@ -121,7 +121,7 @@ class Endings:
             types = self._roster.directory.types()
             error = error_for(piece, verdict, detail, failure, worker, types, unreached)
             if isinstance(error, NoSuitableWorker):
-                error = self._explained(error)
+                error = self._explained(error, piece.type)
             job = ticket.job
             if job is not None and job.state == CANCELLED:
                 error = cancelled(job)

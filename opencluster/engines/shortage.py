@@ -50,9 +50,12 @@ class Shortage:
         self._link = link
         self._take_in = take_in
         self._wait_s = wait_s
+        self._given_up: frozenset[str] = frozenset()
 
     def expect(self, types: Collection[str]) -> None:
         """Let pieces wait of whose types workers will come."""
+        before = self._given_up.union(self._roster.expected)
+        self._given_up = before.difference(types)
         self._roster.expected = types
         self._dispatch.expect(time.monotonic(), types)
 
@@ -78,8 +81,15 @@ class Shortage:
             wait,
         )
 
-    def explained(self, error: NoSuitableWorker) -> NoSuitableWorker:
-        """Add why no factory is there, if that is why no worker is."""
-        if self._link.is_up:
-            return error
-        return NoSuitableWorker(f"{error}. Besides, {self._link.why_down()}")
+    def explained(self, error: NoSuitableWorker, type: str) -> NoSuitableWorker:
+        """Add why no worker of a type is there, as far as that is known."""
+        text = str(error)
+        if type in self._given_up:
+            text += (
+                "\nUntil now such workers were launched when there was work for "
+                "them; see `opencluster elastic status`, and whether "
+                "`opencluster elastic run` is there"
+            )
+        if not self._link.is_up:
+            text += f". Besides, {self._link.why_down()}"
+        return NoSuitableWorker(text)

@@ -244,6 +244,16 @@ def test_a_stopped_type_still_lets_its_idle_workers_go() -> None:
     assert [type(order) for order in orders] == [Halt, Shrink]
 
 
+def test_why_it_is_stopped_is_told_whatever_else_stands_in_the_way() -> None:
+    made = failing()
+    for _ in range(3):
+        made.failed(0.0, "T", "no such file")
+    made.look(100.0, {"T": Seen(2, obstacle="an order is being carried out")})
+    state, reason = standing(made)
+    assert state == "stopped"
+    assert "no such file" in reason
+
+
 # --- allocations ------------------------------------------------------------
 
 

@@ -146,8 +146,9 @@ def test_a_type_that_does_not_start_stops_loudly_until_somebody_resumes(
     seen.wait(lambda: seen.row("Broken")["state"] == "stopped")
     assert "launching failed 2 times in a row" in seen.row("Broken")["reason"]
     # nobody will come, and so nobody waits
-    with pytest.raises(NoSuitableWorker, match="the instrument is not there"):
+    with pytest.raises(NoSuitableWorker, match="the instrument is not there") as caught:
         future.result(DEADLINE_S)
+    assert "see `opencluster elastic status`" in str(caught.value)
     runner = CliRunner()
     told = runner.invoke(main, ["elastic", "status"])
     assert told.exit_code == 0
