@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import psutil
 import pytest
 from slurm_site import SlurmSite
 
+from opencluster import Manager, WorkPiece
 from opencluster.config import load
 from opencluster.errors import FactoryUnreachable
 from opencluster.launchers import embedded
@@ -46,6 +48,16 @@ batch:
   drain_before_s: 600
 workers:
   WordCount: {{target: wordcount.py:WordCountWorker, count: 1}}
+"""
+NAPS = ROOT / "tests" / "elastic" / "elastic_programs.py"
+ELASTIC_FILE = """\
+launcher: slurm
+batch: {nodes: 1, time: "1:00:00", cpus_per_node: 1}
+workers:
+  Nap: {target: elastic_programs.py:NapWorker, count: 1}
+elastic:
+  Nap: {minimum: 1, maximum: 3, target_s: 0.2}
+  limits: {interval_s: 0.3, rise_s: 0.3, cooldown_s: 2, launches_per_minute: 60}
 """
 
 
@@ -105,11 +117,11 @@ def shops_of(control: Control, id: str) -> list[Mapping[str, Any]]:
     return [shop for shop in shops if shop["name"].endswith(f".{id}")]
 
 
-def running_in(place: Place) -> list[str]:
-    """Return the command lines that name the cluster's directory."""
-    processes = psutil.process_iter(["cmdline"])
-    lines = [" ".join(each.info["cmdline"] or ()) for each in processes]
-    return [line for line in lines if str(place.path) in line]
+def running_in(place: Place) -> dict[int, str]:
+    """Return the command lines that name the cluster's directory, by process."""
+    processes = psutil.process_iter(["pid", "cmdline"])
+    lines = {p.info["pid"]: " ".join(p.info["cmdline"] or ()) for p in processes}
+    return {pid: line for pid, line in lines.items() if str(place.path) in line}
 
 
 def test_a_cluster_lives_and_ends_in_jobs(site: SlurmSite, place: Place) -> None:
@@ -196,7 +208,7 @@ def it_is_cancelled(
     site.ask("scancel", id)
     wait_until(lambda: not site.jobs())
     assert launcher.allocations() == []
-    assert running_in(place) == []
+    assert running_in(place) == {}
     assert not place.cluster_file.exists()
     assert not list((place.path / "jobs-of-slurm").glob("*/*/run"))
 
@@ -223,3 +235,40 @@ def test_a_job_that_waits_is_taken_down(site: SlurmSite, place: Place) -> None:
     assert list(site.jobs().values()) == ["PENDING"]
     assert "has ended" in said_by(place, "down")
     assert site.jobs() == {}
+
+
+def test_jobs_come_and_go_with_the_work_whoever_looks_after_them(
+    site: SlurmSite, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = site.directory / "naps.yaml"
+    path.write_text(ELASTIC_FILE)
+    shutil.copy(NAPS, site.directory)
+    said_by(place, "up", str(path))
+    monkeypatch.setenv("OPENCLUSTER_DIR", str(place.path))
+    log = place.logs / "elastic.log"
+    morning = site.directory / "morning"
+    with ThreadPoolExecutor(1) as thread:
+        pieces = [WorkPiece(until=str(morning))] * 20
+        naps = thread.submit(lambda: list(Manager().map("Nap", pieces)))
+        try:
+            wait_until(lambda: list(site.jobs().values()) == ["RUNNING"] * 3)
+        finally:
+            morning.touch()
+        assert len(naps.result(TIMEOUT_S)) == 20
+    wait_until(lambda: "is given back" in log.read_text())
+    # the next one knows which jobs are its own, and which of them may end
+    os.kill(looking_after_types(place), signal.SIGKILL)
+    said_by(place, "up", str(path))
+    wait_until(lambda: list(site.jobs().values()) == ["RUNNING"])
+    wait_until(lambda: "this does" in log.read_text())
+    wait_until(lambda: "steady" in said_by(place, "elastic", "status"))
+    assert log.read_text().count("is submitted") == 2
+    assert "a launch failed" not in log.read_text()
+    said_by(place, "down")
+    assert site.jobs() == {}
+    wait_until(lambda: not running_in(place))
+
+
+def looking_after_types(place: Place) -> int:
+    (found,) = (pid for pid, line in running_in(place).items() if "elastic run" in line)
+    return found
