@@ -409,7 +409,7 @@ def test_a_worker_is_told_when_nobody_takes_its_values_and_when_so(
     with ThreadPoolExecutor(1) as threads:
         ended = threads.submit(one.keeper.hand_over, DEADLINE_S)
         ended.result(DEADLINE_S)
-    assert "could take 1 kept value (" in caplog.text
+    wait_for(lambda: "could take 1 kept value (" in caplog.text)
     assert "nobody is here who could take them" in caplog.text
     (two,) = sites(stage, engine, "two")
     wait_for(lambda: one.held == 0)
@@ -427,7 +427,7 @@ def test_values_that_end_with_a_worker_that_left_are_told_of(
     engine.reactor.post(lambda: engine.values.lost(contact, "it left", True))
     with pytest.raises(DataLost, match="it left"):
         engine.get(ref)
-    assert "that only it held" in caplog.text
+    wait_for(lambda: "that only it held" in caplog.text)
 
 
 @pytest.mark.parametrize(("said", "room"), [(9, 9), (0, 0), (-1, 0), ("9", 0)])
