@@ -197,15 +197,19 @@ def test_a_value_that_its_worker_cannot_have_goes_to_another(
     stage: Stage, engine: Engine
 ) -> None:
     one, two = sites(stage, engine, "one", "two")
-    # a worker that ends while the value is on its way
-    put = engine.start_put(bytes(MEGABYTE), workers=("one.id", "two.id"))
-    engine.reactor.post(
-        lambda: engine.values.lost(engine.directory.contacts["one.id"], "gone", True)
-    )
-    wait_for(lambda: put.is_over)
-    assert put.ref is not None
-    assert put.ref.holder.worker in ("one.id", "two.id")
-    assert engine.get(put.ref) == [bytes(MEGABYTE)]
+    contact = engine.directory.contacts["one.id"]
+    puts: list[Put] = []
+
+    def put_and_lose() -> None:
+        puts.append(engine.start_put(bytes(MEGABYTE), workers=("one.id", "two.id")))
+        # in the turn that sends it: no answer can come before
+        engine.reactor.post(lambda: engine.values.lost(contact, "gone", True))
+
+    engine.reactor.post(put_and_lose)
+    wait_for(lambda: puts and puts[0].is_over)
+    assert puts[0].ref is not None
+    assert puts[0].ref.holder.worker == "two.id"
+    assert engine.get(puts[0].ref) == [bytes(MEGABYTE)]
 
 
 def test_a_large_value_goes_to_another_computer_in_parts(

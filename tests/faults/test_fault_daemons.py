@@ -119,7 +119,8 @@ def test_while_the_factory_is_away_managers_wait_and_commands_fail(
 ) -> None:
     with cluster({"factory.request_timeout_s": 0.5}, FaultWorker=1) as here:
         kill(here, "factories")
-        with pytest.raises(FactoryUnreachable, match="no factory answered"):
+        # it may have ended while it greeted a connection that was made anew
+        with pytest.raises(FactoryUnreachable, match="no factory (answered|let us in)"):
             here.ask_factory("status")
         future = Manager("cluster").submit("Fault", fault("ok", n=1))
         with program(restarted_factory(here), tmp_path / "factory.log"):
