@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 import psutil
 from queue_tools import DEADLINE_S, wait_until
+from sqlalchemy import make_url
 
 from opencluster import TaskDispatcher
 from opencluster.config import Config
@@ -66,6 +68,25 @@ class Scene:
         )
         lines = [line.split() for line in self.log.read_text().splitlines()]
         return [int(pid) for what, _, pid, _ in lines if what == "begun"][-1]
+
+    def suspend(self, process: Process) -> None:
+        """Have a dispatcher stand still, and not while nobody else may write for it."""
+        process.send(signal.SIGSTOP)
+        while self._is_locked():
+            process.send(signal.SIGCONT)
+            wait_until(lambda: not self._is_locked())
+            process.send(signal.SIGSTOP)
+
+    def _is_locked(self) -> bool:
+        url = make_url(self.url)
+        if url.get_backend_name() != "sqlite":
+            return False
+        with closing(sqlite3.connect(str(url.database), timeout=0.2)) as database:
+            try:
+                database.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return True
+        return False
 
 
 OPTIONS = ("managers", "only", "until_empty")

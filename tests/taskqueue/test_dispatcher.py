@@ -214,7 +214,7 @@ def test_who_stood_still_past_its_lease_records_nothing(scene: Scene) -> None:
     slow = scene.process(lease_s=LEASE_S)
     number = submit(scene, "wait_for")
     pid = scene.await_begin(number)
-    slow.send(signal.SIGSTOP)
+    scene.suspend(slow)
     scene.dispatcher()
     scene.await_begin(number, attempt=2)
     scene.gate.touch()
